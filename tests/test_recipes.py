@@ -3,17 +3,21 @@ import shlex
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import pytest
+import torch
 import trl
 import yaml
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
-from accelerate.commands.launch import launch_command_parser
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import DistributedType
-from peft import LoraConfig
-from trl import GRPOTrainer, ModelConfig, get_peft_config
+from peft import LoraConfig, get_peft_model
+from transformers import Qwen3Config, Qwen3ForCausalLM
+from trl import GRPOTrainer, ModelConfig, get_peft_config, get_quantization_config
 from trl.scripts.vllm_serve import ScriptArguments as ServeArguments
 from trl.scripts.vllm_serve import build_command
+from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
 
 from rest_trl import ResTGRPOConfig
 from rest_trl.train import ResTScriptArguments, make_parser
@@ -23,7 +27,10 @@ ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted(path.relative_to(ROOT) for path in ROOT.glob("recipes/*.yaml"))
 ACCELERATE_CONFIGS = sorted(path.relative_to(ROOT) for path in ROOT.glob("recipes/accelerate/*.yaml"))
 DEMO = Path("recipes/demo.yaml")
-PAPER_RECIPES = [recipe for recipe in RECIPES if recipe != DEMO]
+QLORA_RECIPES = [recipe for recipe in RECIPES if recipe.stem.endswith("_qlora_24gb")]
+PAPER_RECIPES = [recipe for recipe in RECIPES if recipe not in (DEMO, *QLORA_RECIPES)]
+TWO_NODE_RECIPES = [recipe for recipe in PAPER_RECIPES if recipe.stem.endswith("_2nodes")]
+ONE_NODE_RECIPES = [recipe for recipe in PAPER_RECIPES if recipe not in TWO_NODE_RECIPES]
 
 MODELS = {
     "qwen3_1.7b": "Qwen/Qwen3-1.7B",
@@ -54,12 +61,33 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "static_reward": {"reward_schedule": "static"},
     "no_curriculum": {"curriculum": False},
     "kl": {"beta": 0.003},
+    "2nodes": {
+        "vllm_server_base_url": "http://SERVER:8000",
+        "vllm_group_port": 51216,
+        "gradient_accumulation_steps": 32,
+    },
     "released": {"coefficients": "released", "reward_schedule": "released", "loss_type": "dapo", "delta": 3.0},
 }
-SOURCES = ("[paper]", "[script]", "[verl]", "[TRL]", "[LoRA]", "[prototype]", "[ours]")
+# What sets a QLoRA run on one card apart from the LoRA run of the same model, beside how much it generates at once.
+QLORA = {
+    "load_in_4bit": True,
+    "bnb_4bit_quant_type": "nf4",
+    "use_bnb_nested_quant": True,
+    "use_vllm": False,
+    "max_completion_length": 1024,
+    "per_device_train_batch_size": 2,
+    "gradient_accumulation_steps": 32,
+    "num_train_epochs": 1,
+    "logging_steps": 1,
+    "save_steps": 25,
+}
+SOURCES = ("[paper]", "[script]", "[verl]", "[TRL]", "[LoRA]", "[QLoRA]", "[prototype]", "[ours]")
 
 by_name = pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 by_paper_name = pytest.mark.parametrize("recipe", PAPER_RECIPES, ids=lambda path: path.stem)
+by_one_node_name = pytest.mark.parametrize("recipe", ONE_NODE_RECIPES, ids=lambda path: path.stem)
+by_two_node_name = pytest.mark.parametrize("recipe", TWO_NODE_RECIPES, ids=lambda path: path.stem)
+by_qlora_name = pytest.mark.parametrize("recipe", QLORA_RECIPES, ids=lambda path: path.stem)
 by_accelerate_name = pytest.mark.parametrize("config", ACCELERATE_CONFIGS, ids=lambda path: path.stem)
 
 
@@ -148,6 +176,10 @@ class TestCollection:
         stems = {recipe.stem for recipe in RECIPES}
         assert {"qwen3_4b_2507_grpo", "qwen3_8b_dr_grpo", "qwen3_8b_static_reward", "qwen3_8b_no_curriculum"} <= stems
         assert DEMO in RECIPES
+
+    def test_recipes_for_one_card_and_for_two_nodes_are_there(self):
+        stems = {recipe.stem for recipe in RECIPES}
+        assert {"qwen3_1.7b_qlora_24gb", "qwen3_4b_2507_qlora_24gb", "qwen3_14b_2nodes", "qwen3_32b_2nodes"} <= stems
 
     def test_accelerate_configs_are_there(self):
         assert {"ddp", "fsdp2", "zero3"} <= {config.stem for config in ACCELERATE_CONFIGS}
@@ -261,14 +293,6 @@ class TestPaperRecipes:
         else:
             assert peft_config is None
 
-    def test_server_and_training_share_a_node_but_no_gpu(self, recipe):
-        server, training = commands(recipe)
-        launch = launch_arguments(training)
-        assert not server.gpus & training.gpus
-        assert len(server.gpus | training.gpus) == 8
-        assert len(training.gpus) == load_config_from_file(launch.config_file).num_processes
-        assert len(server.gpus) == int(server.option("--tensor-parallel-size"))
-
     def test_server_serves_the_model_as_trl_wants_it(self, recipe, resolve):
         script_args, training_args, model_args = resolve(recipe)
         assert (training_args.use_vllm, training_args.vllm_mode) == (True, "server")
@@ -281,6 +305,255 @@ class TestPaperRecipes:
         assert training_args.max_completion_length is not None
         length = script_args.max_prompt_length + training_args.max_completion_length
         assert int(server.option("--max-model-len")) == length
+
+
+@by_one_node_name
+class TestOneNodeRecipes:
+    def test_server_and_training_share_a_node_but_no_gpu(self, recipe):
+        server, training = commands(recipe)
+        launch = launch_arguments(training)
+        assert not server.gpus & training.gpus
+        assert len(server.gpus | training.gpus) == 8
+        assert launch.num_processes is None
+        assert len(training.gpus) == load_config_from_file(launch.config_file).num_processes
+        assert len(server.gpus) == int(server.option("--tensor-parallel-size"))
+
+    def test_trainer_looks_for_the_server_on_its_own_node(self, recipe, resolve):
+        args = resolve(recipe)[1]
+        assert (args.vllm_server_base_url, args.vllm_server_host) == (None, "0.0.0.0")
+
+
+@by_two_node_name
+class TestTwoNodeRecipes:
+    def test_server_and_training_have_all_gpus_of_their_nodes(self, recipe, resolve):
+        server, training = commands(recipe)
+        assert "CUDA_VISIBLE_DEVICES" not in server.environment | training.environment
+        assert int(server.option("--tensor-parallel-size")) == 8
+        assert resolve(recipe)[1].world_size == 8
+
+    def test_tensor_parallelism_divides_heads_and_vocabulary(self, recipe):
+        heads = {"qwen3_14b": 40, "qwen3_32b": 64}[split_name(recipe)[0]]  # of the models' config.json
+        shards = int(commands(recipe)[0].option("--tensor-parallel-size"))
+        assert [number % shards for number in (heads, 8, 151936)] == [0, 0, 0]
+
+    def test_launch_starts_eight_processes_on_one_machine(self, recipe):
+        # accelerate's own merging of the command line and the config file
+        args, _, _ = _validate_launch_command(launch_arguments(commands(recipe)[-1]))
+        assert (args.num_processes, args.num_machines, args.use_deepspeed) == (8, 1, True)
+
+    def test_server_listens_where_the_trainer_looks_for_it(self, recipe, resolve):
+        server, _ = commands(recipe)
+        url = urlsplit(resolve(recipe)[1].vllm_server_base_url)
+        assert server.option("--host") == "0.0.0.0"
+        assert url.hostname == "server"  # a placeholder, not this node
+        assert url.port == int(server.option("--port"))
+
+    def test_header_names_the_ports_that_must_be_open(self, recipe, resolve):
+        args, text = resolve(recipe)[1], " ".join(header(recipe)[2:])
+        assert f"Port {urlsplit(args.vllm_server_base_url).port} of the server node" in text
+        assert f"port {args.vllm_group_port} of the training node" in text
+        assert "SERVER in vllm_server_base_url" in text and "VLLM_HOST_IP" in text
+
+    def test_address_of_the_server_can_be_given_on_the_command_line(self, recipe):
+        url = "http://10.0.0.1:8000"
+        assert parse("--config", str(recipe), "--vllm_server_base_url", url)[1].vllm_server_base_url == url
+
+
+class Dimensions(NamedTuple):
+    """What a memory estimate needs of a model's config.json."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    key_value_heads: int = 8
+    head_dim: int = 128
+    vocab: int = 151936
+
+    def config(self, **changes: Any) -> Qwen3Config:
+        return Qwen3Config(
+            **{
+                "num_hidden_layers": self.layers,
+                "hidden_size": self.hidden,
+                "intermediate_size": self.intermediate,
+                "num_attention_heads": self.heads,
+                "num_key_value_heads": self.key_value_heads,
+                "head_dim": self.head_dim,
+                "vocab_size": self.vocab,
+                "tie_word_embeddings": True,
+            }
+            | changes
+        )
+
+    def activations(self) -> int:
+        """Bytes that one layer keeps for its backward pass, per token."""
+        queries, keys = self.heads * self.head_dim, self.key_value_heads * self.head_dim
+        mlp = 4 * 2 * self.intermediate  # gate, its activation, up, their product
+        norms = (3 * 4 + 2 * 2) * self.hidden  # three in float32, the inputs of the projections in bfloat16
+        # queries in float32 for their norm; queries, repeated keys and values, and the output in bfloat16
+        return mlp + norms + (4 + 4 * 2) * queries + 4 * keys
+
+
+DIMENSIONS = {"qwen3_1.7b": Dimensions(28, 2048, 6144, 16), "qwen3_4b_2507": Dimensions(36, 2560, 9728, 32)}
+
+
+def memory(family: str, model_args: ModelConfig, args: ResTGRPOConfig, prompt_length: int) -> dict[str, float]:
+    """The estimate of a header, from the model's dimensions and the recipe."""
+    dimensions = DIMENSIONS[family]
+    with torch.device("meta"):
+        model = Qwen3ForCausalLM(dimensions.config())
+        linear = {
+            name: module.weight.numel()
+            for name, module in model.named_modules()
+            if isinstance(module, torch.nn.Linear) and name != "lm_head"
+        }
+        total = sum(parameter.numel() for parameter in model.parameters())
+        adapted = get_peft_model(model, get_peft_config(model_args))
+    adapters = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
+    packed = sum(linear.values())
+    rollouts, update = args.generation_batch_size, args.per_device_train_batch_size
+    assert args.max_completion_length is not None
+    length = prompt_length + args.max_completion_length
+    cache = dimensions.layers * 2 * dimensions.key_value_heads * dimensions.head_dim * 2  # per token
+    # 4 bits; a scale of 8 bits for 64 weights; a scale of scales of 32 bits for 256 of these
+    nf4 = 0.5 + 1 / 64 + 4 / (64 * 256)
+    size = {
+        "always: weights": packed * nf4 + (total - packed) * 2,
+        "always: adapters": adapters * 4 * 2,
+        "always: CUDA": 2 * 2**30,
+        f"prompts: KV cache of {rollouts} x {prompt_length:,} tokens": rollouts * prompt_length * cache,
+        "prompts: their pass": rollouts * prompt_length * 8 * (dimensions.intermediate + dimensions.hidden),
+        f"last token: KV cache of {rollouts} x {length:,} tokens": rollouts * length * cache,
+        "last token: keys": rollouts * length * 2 * dimensions.heads * dimensions.head_dim * 2,
+        f"update: inputs of all layers, {update} x {length:,} tokens": (
+            update * length * dimensions.layers * dimensions.hidden * 2
+        ),
+        "update: one layer": 2 * update * length * dimensions.activations(),
+        f"update: logits and their gradient, one tile of {update} x {args.max_completion_length:,} tokens": (
+            2 * update * args.max_completion_length * _CHUNKED_LOGPROB_CHUNK_SIZE * 2
+        ),
+    }
+    moments = {
+        name: sum(b for key, b in size.items() if key.startswith(name)) for name in ("prompts", "last", "update")
+    }
+    size["peak"] = sum(b for key, b in size.items() if key.startswith("always")) + max(moments.values())
+    return {name: size[name] / 2**30 for name in size}
+
+
+@by_qlora_name
+class TestQLoRARecipes:
+    def test_differs_from_the_lora_run_only_in_what_one_card_asks_for(self, recipe):
+        family, variant = split_name(recipe)
+        lora = values(Path(f"recipes/{family}_lora.yaml"))
+        expected = {key: value for key, value in lora.items() if not key.startswith("vllm_")} | QLORA
+        own = {"output_dir", "generation_batch_size"}
+        assert variant == "qlora_24gb"
+        assert set(values(recipe)) == set(expected)
+        assert {k: v for k, v in values(recipe).items() if k not in own} == {
+            k: v for k, v in expected.items() if k not in own
+        }
+
+    def test_starts_one_process_on_one_gpu(self, recipe, resolve):
+        (training,) = commands(recipe)
+        launch = launch_arguments(training)
+        assert (launch.num_processes, launch.config_file) == (1, None)
+        assert len(training.gpus) == 1
+        assert resolve(recipe)[1].world_size == 1
+
+    def test_base_is_nf4_with_double_quantisation_computed_in_bfloat16(self, recipe, resolve):
+        config = get_quantization_config(resolve(recipe)[2])
+        assert config is not None and config.load_in_4bit and not config.load_in_8bit
+        assert (config.bnb_4bit_quant_type, config.bnb_4bit_use_double_quant) == ("nf4", True)
+        assert config.bnb_4bit_compute_dtype == torch.bfloat16
+
+    def test_lora_adapts_all_linear_layers(self, recipe, resolve):
+        peft_config = get_peft_config(resolve(recipe)[2])
+        assert isinstance(peft_config, LoraConfig)
+        assert (peft_config.target_modules, peft_config.r) == ("all-linear", 32)
+
+    def test_generates_with_the_model_itself(self, recipe, resolve):
+        # Not with a server: NCCL refuses two ranks on one GPU. Not colocated: no bitsandbytes in vLLM since 0.28.
+        args = resolve(recipe)[1]
+        assert (args.use_vllm, args.use_transformers_continuous_batching) == (False, False)
+        assert "vllm serve" not in " ".join(header(recipe))
+
+    def test_updates_are_made_of_whole_rollouts_of_their_own(self, recipe, resolve):
+        args = resolve(recipe)[1]
+        update = args.per_device_train_batch_size * args.gradient_accumulation_steps
+        assert update == 16 * args.num_generations
+        assert update % args.generation_batch_size == 0
+        assert args.gradient_accumulation_steps % (args.steps_per_generation * args.num_iterations) == 0
+        assert args.steps_per_rollout == 1
+        rollouts = (
+            f"{args.generation_batch_size // 4} prompts x 4 completions, {update // args.generation_batch_size} times"
+        )
+        assert rollouts in (ROOT / recipe).read_text()
+
+    def test_epoch_has_245_updates(self, recipe, resolve):
+        args = resolve(recipe)[1]
+        rollouts, rest = divmod(3920 * args.num_generations, args.generation_batch_size)
+        assert rest == 0
+        assert rollouts * args.steps_per_generation / args.gradient_accumulation_steps == 245
+
+    def test_memory_of_the_header_is_that_of_the_dimensions_and_below_a_card_s(self, recipe, resolve):
+        script_args, args, model_args = resolve(recipe)
+        assert args.gradient_checkpointing and args.bf16
+        stated = {}
+        for line in header(recipe):
+            if match := re.fullmatch(r"((?:always|prompts|last token|update): .*|peak) (\d+\.\d\d)", line):
+                stated[match[1]] = float(match[2])
+        expected = memory(split_name(recipe)[0], model_args, args, script_args.max_prompt_length)
+        assert len(stated) == len(expected)
+        for (line, found), (name, size) in zip(stated.items(), expected.items(), strict=True):
+            assert line.startswith(name)
+            assert found == pytest.approx(size, abs=0.0051), line
+        assert stated["peak"] < 22.5
+        assert "not measured" in " ".join(header(recipe))
+
+    def test_steps_of_the_learning_rate_are_lost_on_most_entries_of_a_but_not_of_b(self, recipe, resolve):
+        rate = resolve(recipe)[1].learning_rate
+        bound = DIMENSIONS[split_name(recipe)[0]].hidden ** -0.5  # PEFT draws A uniformly from what this bounds
+        entries = torch.linspace(-bound, bound, 100001).to(torch.bfloat16)
+        moved = (entries + torch.full_like(entries, rate)) != entries
+        assert 0 < moved.float().mean() < 0.5
+        assert (torch.zeros(1, dtype=torch.bfloat16) + rate).item() == pytest.approx(rate, rel=1 / 256)
+
+
+class TestMemoryEstimate:
+    @pytest.mark.parametrize("family", DIMENSIONS)
+    def test_activations_of_a_layer_are_what_autograd_keeps(self, family):
+        # A quarter of the width, the same proportions and the padding mask that makes keys and values be repeated.
+        full = DIMENSIONS[family]
+        small = full._replace(
+            layers=1,
+            hidden=full.hidden // 4,
+            intermediate=full.intermediate // 4,
+            heads=full.heads // 4,
+            key_value_heads=2,
+            vocab=64,
+        )
+        model = Qwen3ForCausalLM(small.config()).to(torch.bfloat16)
+        lora = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+        adapted = get_peft_model(model, lora, autocast_adapter_dtype=False)
+        parameters = {parameter.untyped_storage().data_ptr() for parameter in adapted.parameters()}
+        kept: dict[int, torch.UntypedStorage] = {}
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in parameters:
+                kept[storage.data_ptr()] = storage
+            return tensor
+
+        batch, length = 2, 32
+        inputs = torch.randn(batch, length, small.hidden, dtype=torch.bfloat16, requires_grad=True)
+        mask = torch.ones(batch, length, dtype=torch.long)
+        mask[0, :8] = 0
+        hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+        with hooks, torch.autocast("cpu", torch.bfloat16):
+            output = model.model(inputs_embeds=inputs, attention_mask=mask)
+        assert output.last_hidden_state.requires_grad
+        found = sum(storage.nbytes() for storage in kept.values()) / (batch * length)
+        assert found == pytest.approx(small.activations(), rel=0.05)
 
 
 class TestDemoRecipe:
