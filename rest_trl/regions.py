@@ -5,10 +5,11 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from torch.nn.functional import pad
 from transformers import PreTrainedTokenizerBase
 
 from .token_bytes import TokenBytes, byte_offsets
-from .tool_calls import REGION_OF_PART, Part, ToolCallFormat, get_format
+from .tool_calls import REGION_OF_PART, Part, Region, ToolCallFormat, get_format
 
 
 _REGIONS = torch.tensor(REGION_OF_PART, dtype=torch.int8)
@@ -123,6 +124,38 @@ def to_regions(part_ids: torch.Tensor) -> torch.Tensor:
     ```
     """
     return _REGIONS.to(part_ids.device)[part_ids.long()]
+
+
+def region_sums(region_ids: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
+    """
+    Number of tokens of every region, and the sums of `values` over them; NaN counts as 0.
+
+    Args:
+        region_ids (`torch.Tensor` of shape `(B, T)`):
+            [`Region`] per token, `NONE` at tokens that are not the policy's.
+        values (`torch.Tensor` of shape `(B, T)`):
+            What to sum up; each is a row of the result.
+
+    Returns:
+        `torch.Tensor` of shape `(1 + len(values), R)`, float32: counts first; `NONE` is no region and has zeros.
+
+    Example:
+
+    ```python
+    >>> region_sums(torch.tensor([[1, 1, 2, 0]], dtype=torch.int8), torch.tensor([[0.5, 1.0, 2.0, 4.0]]))
+    tensor([[0.0000, 2.0000, 1.0000, 0.0000, 0.0000, 0.0000],
+            [0.0000, 1.5000, 2.0000, 0.0000, 0.0000, 0.0000]])
+
+    ```
+    """
+    sums = []
+    # Region by region: a one-hot of shape (B, T, R) would be the largest tensor that ResT adds to a step, and sums by
+    # index are not deterministic on a GPU.
+    for region in list(Region)[1:]:
+        inside = region_ids == region
+        sums.append(inside.sum(dtype=torch.float32))
+        sums += [value.where(inside, 0).nansum(dtype=torch.float32) for value in values]
+    return pad(torch.stack(sums).view(-1, 1 + len(values)).T, (1, 0))
 
 
 def partition(
