@@ -1,0 +1,123 @@
+"""
+`rest-trl doctor`: what of the stack is there, what a recipe and a server lack, and what to do about it.
+
+```shell
+rest-trl doctor
+rest-trl doctor --config recipes/qwen3_8b_lora.yaml --server http://localhost:8000
+```
+
+Nothing here needs TRL, torch or vLLM to be importable: a package that is absent or broken is a finding.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from .finding import Finding
+
+
+__all__ = ["Finding", "examine", "main", "make_parser"]
+
+_COLORS = {"ok": "green", "warning": "yellow", "problem": "bold red"}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Parser of the command line."""
+    parser = argparse.ArgumentParser(
+        "rest-trl doctor",
+        description="Report what of the stack is installed, what a recipe and a server lack, and what to do about it. "
+        "Exits with 1 if there is a problem.",
+    )
+    parser.add_argument("--config", type=Path, metavar="RECIPE", help="also check that this recipe can run here")
+    parser.add_argument("--accelerate_config", type=Path, metavar="FILE", help="(default: accelerate's own)")
+    parser.add_argument("--server", metavar="URL", help="also check this vLLM server (default: the recipe's)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    return parser
+
+
+def examine(
+    config: Path | None = None, server: str | None = None, accelerate_config: Path | None = None
+) -> Iterator[Finding]:
+    """
+    All findings, in the order of the report.
+
+    Args:
+        config (`Path`, *optional*):
+            A recipe.
+        server (`str`, *optional*):
+            Address of a vLLM server. By default the recipe's, if it uses one.
+        accelerate_config (`Path`, *optional*):
+            Config of the launcher. By default accelerate's own.
+
+    Returns:
+        `Iterator[Finding]`
+    """
+    from . import machine, packages, probe, recipe
+    from .server import server_findings, server_url
+
+    yield packages.python_finding()
+    installed = [name for name in (*packages.IMPORTED, *packages.OPTIONAL) if packages.installed_version(name)]
+    learned = probe.probe(installed)
+    yield from packages.package_findings(learned)
+    gpus = len(learned.get("gpus", []))
+    yield machine.gpu_finding(learned)
+    yield machine.cpu_finding()
+    values, failure = {}, None
+    if config is not None:
+        try:
+            values = recipe.read_recipe(config)
+        except ValueError as error:
+            failure = Finding("Recipe", "problem", f"{config}: {error}", "give a YAML file, see recipes/")
+    yield from machine.hub_findings(bool(values.get("push_to_hub")))
+    if accelerate_config is not None and not accelerate_config.is_file():
+        yield Finding("Launcher", "problem", f"there is no {accelerate_config}", "see recipes/accelerate")
+    else:
+        launch = accelerate_config or learned.get("accelerate_config")
+        launcher = machine.launch_finding(launch, gpus)
+        yield launcher
+        if launcher.status != "problem":
+            learned["launch_config"] = machine.read_launch_config(launch)
+    if failure is not None:
+        yield failure
+    elif config is not None:
+        yield from recipe.recipe_findings(config, values, learned, gpus)
+        values = recipe.with_defaults(values)
+    server = server or server_url(values)
+    if server is not None:
+        yield from server_findings(server, values)
+
+
+def main(args: list[str] | None = None) -> None:
+    """
+    Print the report.
+
+    Args:
+        args (`list[str]`, *optional*):
+            The command line, by default the process's.
+
+    Raises:
+        SystemExit: with 1 if there is a problem, 0 otherwise.
+    """
+    arguments = make_parser().parse_args(args)
+    findings = list(examine(arguments.config, arguments.server, arguments.accelerate_config))
+    problems = sum(finding.status == "problem" for finding in findings)
+    if arguments.json:
+        sys.stdout.write(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2) + "\n")
+    else:
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table("", "status", "found", "what to do", title="rest-trl doctor")
+        for finding in findings:
+            status = Text(finding.status, style=_COLORS[finding.status])
+            # as text: brackets in messages are no markup
+            table.add_row(Text(finding.name), status, Text(finding.found), Text(finding.cure))
+        console = Console()
+        console.print(table)
+        warnings = sum(finding.status == "warning" for finding in findings)
+        console.print(f"{problems} problem{'s' * (problems != 1)}, {warnings} warning{'s' * (warnings != 1)}")
+    raise SystemExit(int(problems > 0))
