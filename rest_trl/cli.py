@@ -11,12 +11,12 @@ def _train(arguments: list[str]) -> None:
         make_parser("rest-trl train").parse_args(arguments)
     from accelerate.commands.launch import launch_command, launch_command_parser
 
-    launcher: list[str] = []
+    launcher = ["--quiet"]  # the program has said what went wrong: no traceback of the launcher behind it
     if "--accelerate_config" in arguments:
         index = arguments.index("--accelerate_config")
         if index + 1 == len(arguments):
             raise SystemExit("rest-trl train: error: --accelerate_config needs a file")
-        launcher = ["--config_file", arguments[index + 1]]
+        launcher += ["--config_file", arguments[index + 1]]
         arguments = arguments[:index] + arguments[index + 2 :]
     launch_command(launch_command_parser().parse_args([*launcher, "-m", "rest_trl.train", *arguments]))
 
@@ -26,15 +26,21 @@ def main() -> None:
     Entry point of `rest-trl`.
 
     `rest-trl train [--accelerate_config FILE] ...` is `accelerate launch [--config_file FILE] -m rest_trl.train ...`;
-    `rest-trl inspect ...` is [`rest_trl.inspect`](rest_trl.inspect.main).
+    `rest-trl inspect ...` is [`rest_trl.inspect`](rest_trl.inspect.main), `rest-trl doctor ...` is
+    [`rest_trl.doctor`](rest_trl.doctor.main).
     """
     parser = argparse.ArgumentParser("rest-trl", description="ResT training of tool-calling LLMs with TRL.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("train", help="train as a recipe says (--help lists all arguments)", add_help=False)
     commands.add_parser("inspect", help="show regions and coefficients of completions", add_help=False)
+    commands.add_parser("doctor", help="say what of the stack is missing and what to do about it", add_help=False)
     arguments = parser.parse_args(sys.argv[1:2])
     if arguments.command == "train":
         _train(sys.argv[2:])
+    elif arguments.command == "doctor":
+        from .doctor import main as doctor_main
+
+        doctor_main(sys.argv[2:])
     else:
         from .inspect import main as inspect_main
 

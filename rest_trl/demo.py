@@ -6,7 +6,6 @@ python -m rest_trl.demo --config recipes/demo.yaml
 ```
 """
 
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from rich.table import Table
 from scipy.stats import binomtest
 from transformers import PreTrainedTokenizerBase, ProgressCallback
 
+from .curves import plot_curves
 from .display import colored_completion, legend
 from .regions import partition
 from .rewards import is_exact
@@ -100,48 +100,6 @@ def count_exact(
     parse = get_format(tool_call_format).parse
     texts = tokenizer.batch_decode(completion_ids, skip_special_tokens=True)
     return sum(is_exact(parse(text), parse(gold)) for text, gold in zip(texts, solutions, strict=True))
-
-
-def plot_curves(log_history: Sequence[dict[str, float]], path: Path) -> None:
-    """
-    Rewards, exact accuracy, region entropies and coefficients over the steps, as a PNG.
-
-    Args:
-        log_history (`Sequence[dict[str, float]]`):
-            `trainer.state.log_history`.
-        path (`Path`):
-            The file to write.
-    """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    logs = [log for log in log_history if "rest/progress" in log]
-    figure, axes = pyplot.subplots(2, 2, figsize=(10, 7), sharex=True, layout="constrained")
-
-    def curve(axis: Any, key: str, label: str) -> None:
-        points = [(log["step"], log[key]) for log in logs if log.get(key) is not None]
-        axis.plot(*zip(*points, strict=True), label=label) if points else None
-
-    curve(axes[0, 0], "reward", "sum")
-    curve(axes[0, 0], "rewards/tool_call_reward/mean", "tool calls")
-    curve(axes[0, 0], "rewards/format_reward/mean", "format")
-    curve(axes[0, 1], "rest/reward/exact", "exact calls, training rollouts")
-    for region in list(Region)[1:]:
-        curve(axes[1, 0], f"rest/entropy/{region.name.lower()}", region.name.lower())
-        curve(axes[1, 1], f"rest/coefficient/{region.name.lower()}", region.name.lower())
-    titles = ("Reward", "Accuracy", "Entropy per region (nats)", "Mean coefficient per region")
-    for axis, title in zip(axes.flat, titles, strict=True):
-        axis.set_title(title)
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
-    for axis in axes[1]:
-        axis.set_xlabel("step")
-    temporary = path.with_suffix(".tmp.png")
-    figure.savefig(temporary, dpi=120)
-    pyplot.close(figure)
-    os.replace(temporary, path)
 
 
 def results_table(name: str, counts: Sequence[tuple[str, int]], total: int) -> Table:

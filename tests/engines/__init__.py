@@ -1,0 +1,1 @@
+"""Real engines for tests: a vLLM server, and weight synchronisation that needs no GPU."""

@@ -1,0 +1,201 @@
+import re
+
+import pytest
+import yaml
+from datasets import Dataset
+
+from rest_trl import ResTGRPOConfig, ResTGRPOTrainer, model_card
+from rest_trl.recipe import changed_arguments
+from rest_trl.tool_calls import FORMATS
+from rest_trl.train import make_parser, make_trainer
+
+
+DATASET = Dataset.from_dict({"prompt": ["What is the weather in Paris?", "lunch at 12:30"] * 4})
+ARGUMENTS = {
+    "max_steps": 2,
+    "per_device_train_batch_size": 4,
+    "num_generations": 4,
+    "max_completion_length": 8,
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "report_to": "none",
+    "use_cpu": True,
+    "bf16": False,
+    "disable_tqdm": True,
+}
+
+
+def length_reward(completions, **kwargs):
+    return [float(len(completion) % 11) for completion in completions]
+
+
+def trainer_of(model, tokenizer, path, peft_config=None, **changes):
+    return ResTGRPOTrainer(
+        model,
+        length_reward,
+        ResTGRPOConfig(str(path), **(ARGUMENTS | changes)),
+        train_dataset=DATASET,
+        processing_class=tokenizer,
+        peft_config=peft_config,
+    )
+
+
+def card_of(trainer, **arguments):
+    trainer.create_model_card(**arguments)
+    with open(f"{trainer.args.output_dir}/README.md", encoding="utf-8") as file:
+        return file.read()
+
+
+def metadata(card):
+    return yaml.safe_load(card.split("---\n")[1])
+
+
+def section(card, title):
+    return re.search(rf"^#+ {title}$(.*?)(?=^#+ |\Z)", card, re.MULTILINE | re.DOTALL)[1]
+
+
+def rows(text):
+    return [[cell.strip() for cell in line.strip()[1:-1].split("|")] for line in text.splitlines() if line[:1] == "|"][
+        2:
+    ]
+
+
+class TestMetadata:
+    def test_names_hub_ids(self, model, tokenizer, tmp_path):
+        model.config._name_or_path = "Qwen/Qwen3-1.7B"
+        card = card_of(trainer_of(model, tokenizer, tmp_path), model_name="mine", dataset_name="me/calls", tags="x")
+        assert metadata(card) == {
+            "base_model": "Qwen/Qwen3-1.7B",
+            "datasets": "me/calls",
+            "library_name": "transformers",
+            "model_name": "mine",
+            "pipeline_tag": "text-generation",
+            "tags": ["generated_from_trainer", "grpo", "rest", "trl", "x"],
+        }
+        assert "[Qwen/Qwen3-1.7B](https://huggingface.co/Qwen/Qwen3-1.7B)" in card
+        assert "[me/calls](https://huggingface.co/datasets/me/calls)" in card
+
+    def test_leaves_out_paths(self, model, tokenizer, tmp_path):
+        base = tmp_path / "home" / "base"
+        model.save_pretrained(base)
+        model.config._name_or_path = str(base)
+        trainer = trainer_of(model, tokenizer, tmp_path / "out", model_init_kwargs={"x": f"{base}/config.json"})
+        card = card_of(trainer, dataset_name=str(tmp_path / "train.jsonl"))
+        assert str(tmp_path) not in card
+        assert "`base`" in card and "`train.jsonl`" in card
+        assert not {"base_model", "datasets"} & metadata(card).keys()
+
+
+class TestRegions:
+    def test_are_the_last_ones(self, model, tokenizer, tmp_path):
+        trainer = trainer_of(model, tokenizer, tmp_path, tool_call_format="hermes")
+        assert "### Regions" not in card_of(trainer) and "Not trained yet" in card_of(trainer)
+        trainer.train()
+        card = card_of(trainer)
+        assert "State after step 2 of 2, 100% of the curriculum" in card
+        last = [log for log in trainer.state.log_history if "rest/progress" in log][-1]
+        table = rows(section(card, "Regions"))
+        assert [row[0] for row in table] == ["format", "tool_name", "parameters", "reasoning", "response"]
+        known = 0
+        for name, entropy, share, coefficient in table:
+            if f"rest/entropy/{name}" in last:
+                known += 1
+                assert entropy == f"{last[f'rest/entropy/{name}']:.3f}"
+                assert coefficient == f"{last[f'rest/coefficient/{name}']:.3f}"
+            assert 0 <= float(share) <= 1
+        assert known and sum(float(share) for _, _, share, _ in table) == pytest.approx(1, abs=0.003)
+
+    def test_survive_a_resume(self, model, tokenizer, tmp_path):
+        trainer = trainer_of(model, tokenizer, tmp_path, save_strategy="steps", save_steps=1)
+        trainer.train()
+        before = card_of(trainer)
+        resumed = trainer_of(model, tokenizer, tmp_path, max_steps=3)
+        resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+        after = card_of(resumed)
+        assert "State after step 3 of 3" in after and "steps up to 3" in after
+        curve = rows(section(after, "Curves"))
+        assert len(curve) == 3 and curve[:2] == rows(section(before, "Curves"))
+        shares = [row[2] for row in rows(section(after, "Regions"))]
+        assert shares == [f"{share:.3f}" for share in resumed.region_statistics.shares[1:]]
+
+
+class TestCurves:
+    @pytest.fixture
+    def trained(self, model, tokenizer, tmp_path):
+        trainer = trainer_of(model, tokenizer, tmp_path)
+        trainer.state.log_history = [
+            {"step": step, "rest/progress": 0.0, "reward": step / 10, "rewards/length_reward/mean": 1.0}
+            for step in range(1, 51)
+        ]
+        return trainer
+
+    def test_are_a_picture_and_a_table(self, trained, tmp_path):
+        pytest.importorskip("matplotlib")
+        assert "(curves.png)" in card_of(trained)
+        assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+    def test_are_a_table_without_matplotlib(self, trained, tmp_path, monkeypatch):
+        monkeypatch.setattr(model_card, "find_spec", lambda name: None)
+        card = card_of(trained)
+        assert "curves.png" not in card and not (tmp_path / "curves.png").exists()
+        table = rows(section(card, "Curves"))
+        assert [row[0] for row in table] == ["1", "11", "21", "30", "40", "50"]
+        assert table[-1] == ["50", "5.000", "1.000"]
+
+
+class TestServe:
+    @pytest.mark.parametrize("name", sorted(FORMATS))
+    def test_names_the_parser_of_vllm(self, name, model, tokenizer, tmp_path):
+        serve = section(card_of(trainer_of(model, tokenizer, tmp_path, tool_call_format=name)), "Serve with vLLM")
+        if name == "rlla":
+            assert "--tool-call-parser" not in serve and "vLLM has no tool parser for `rlla`" in serve
+        else:
+            assert f"--enable-auto-tool-choice --tool-call-parser {name}" in serve
+
+    def test_reads_reasoning_where_the_template_thinks(self, model, tokenizer, tmp_path):
+        serve = section(card_of(trainer_of(model, tokenizer, tmp_path)), "Serve with vLLM")
+        assert "--reasoning-parser qwen3" in serve
+
+    @pytest.mark.parametrize(("rank", "served"), [(8, None), (16, None), (24, 32)])
+    def test_puts_an_adapter_on_its_base(self, rank, served, model, tokenizer, tmp_path):
+        peft = pytest.importorskip("peft")
+        model.config._name_or_path = "Qwen/Qwen3-1.7B"
+        config = peft.LoraConfig(r=rank, target_modules="all-linear", task_type="CAUSAL_LM")
+        card = card_of(trainer_of(model, tokenizer, tmp_path, config), model_name="mine")
+        serve = section(card, "Serve with vLLM")
+        assert "vllm serve Qwen/Qwen3-1.7B" in serve and "--enable-lora --lora-modules mine=mine" in serve
+        assert ("--max-lora-rank" in serve) == (served is not None)
+        assert served is None or f"--max-lora-rank {served}" in serve
+        assert metadata(card)["library_name"] == "peft" and "AutoPeftModelForCausalLM" in card
+
+
+class TestRecipe:
+    def test_can_be_run_again(self, tmp_path):
+        recipe = ["--config", "recipes/demo.yaml", "--learning_rate", "1e-4", "--output_dir", str(tmp_path / "out")]
+        arguments = make_parser().parse_args_and_config(recipe)
+        trainer = make_trainer(*arguments)
+        text = re.search(r"```yaml\n(.*?)```", card_of(trainer), re.DOTALL)[1]
+        (tmp_path / "again.yaml").write_text(text)
+        again = make_parser().parse_args_and_config(["--config", str(tmp_path / "again.yaml")])
+        assert yaml.safe_load(text)["learning_rate"] == 1e-4
+        assert changed_arguments(*again) == changed_arguments(*make_parser().parse_args_and_config(recipe))
+
+    def test_is_of_the_trainer_without_the_program(self, model, tokenizer, tmp_path):
+        text = section(card_of(trainer_of(model, tokenizer, tmp_path, entropy_decay=0.5)), "Recipe")
+        assert "entropy_decay: 0.5" in text and "a script gave" in text
+
+
+class TestText:
+    def test_says_grpo_where_it_was(self, model, tokenizer, tmp_path):
+        assert "with GRPO (`coefficients: uniform`" in card_of(
+            trainer_of(model, tokenizer, tmp_path, coefficients="uniform")
+        )
+
+    def test_cites_paper_and_trl(self, model, tokenizer, tmp_path):
+        citation = section(card_of(trainer_of(model, tokenizer, tmp_path)), "Citation")
+        assert "lin2026rest" in citation and "vonwerra2020trl" in citation
+
+    def test_is_whole(self, model, tokenizer, tmp_path):
+        card = card_of(trainer_of(model, tokenizer, tmp_path))
+        assert "None" not in card and "{{" not in card.split("## Citation")[0]
+        assert card.count("```") % 2 == 0
