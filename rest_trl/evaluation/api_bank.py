@@ -1,0 +1,192 @@
+"""
+API-Bank (https://huggingface.co/papers/2304.08244) as ToolRL processed it and the paper evaluates on it.
+
+Three files `level-{1,2,3}-api_processed.json` with 399, 67 and 131 samples; each asks for one call. Six of the samples
+of level 2 do not show the gold tool in their prompt.
+"""
+
+import ast
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from transformers import PreTrainedTokenizerBase
+
+from .samples import Sample
+
+
+LEVELS = (1, 2, 3)
+PROMPT_FORMS = ("paper", "native")
+
+# The types of the tools' parameters, as the data writes them, in JSON Schema.
+_SCHEMAS: dict[str, dict[str, Any]] = {
+    "str": {"type": "string"},
+    "int": {"type": "integer"},
+    "float": {"type": "number"},
+    "bool": {"type": "boolean"},
+    "list": {"type": "array"},
+    "list(str)": {"type": "array", "items": {"type": "string"}},
+}
+_TOOL = re.compile(
+    r"^\d+\. (?:Name: (?P<name>\w+)\nDescription: (?P<description>.*?)|(?P<name3>\w+): (?P<description3>.*?))"
+    r"\nParameters: (?P<parameters>\{.*?\})$",
+    re.MULTILINE | re.DOTALL,
+)
+_TURN = re.compile(r"<(user|response|tool_call|obs)>(.*?)</\1>", re.DOTALL)
+
+
+def load_samples(
+    data: str,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt_form: str = "paper",
+    chat_template_kwargs: dict[str, Any] | None = None,
+) -> list[Sample]:
+    """
+    All samples, their prompts rendered for a model.
+
+    Args:
+        data (`str`):
+            Folder with the three files, or id of a data set on the Hub that holds them.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            The model's tokenizer, with its chat template.
+        prompt_form (`str`, *optional*, defaults to `"paper"`):
+            `"paper"`: system and user message as they are in the data, tools and history written out as text, calls
+            asked for in the syntax `rlla`. `"native"`: history as messages and tools as schemas, for the template.
+        chat_template_kwargs (`dict`, *optional*):
+            Further arguments of the chat template, such as `enable_thinking`.
+
+    Returns:
+        `list[Sample]`: ids are the released code's (`Level1_0`); `gold` holds `name`, `parameters` and `types`, the
+        declared type of each parameter.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if the prompt form is unknown, a file has another structure, or there is no chat template.
+    """
+    if prompt_form not in PROMPT_FORMS:
+        raise ValueError(f"unknown prompt form {prompt_form!r}: choose one of {', '.join(PROMPT_FORMS)}")
+    if tokenizer.chat_template is None:
+        raise ValueError("the tokenizer has no chat template, with which API-Bank's prompts are rendered")
+    samples = []
+    for level, rows in _read(data).items():
+        for index, row in enumerate(rows):
+            id = f"Level{level}_{index}"
+            try:
+                samples.append(_sample(id, level, row, tokenizer, prompt_form, chat_template_kwargs or {}))
+            except (KeyError, TypeError, IndexError, SyntaxError) as error:
+                raise ValueError(f"{id} is not an API-Bank sample as processed by ToolRL: {error!r}") from error
+    return samples
+
+
+def _read(data: str) -> dict[int, list[dict[str, Any]]]:
+    folder = Path(data).expanduser()
+    if not folder.is_dir():
+        if data.startswith((".", "~", "/")) or data.count("/") != 1:
+            raise FileNotFoundError(f"there is no folder {data}")
+        folder = Path(snapshot_download(data, repo_type="dataset", allow_patterns="*level-*-api_processed.json"))
+    rows = {}
+    for level in LEVELS:
+        name = f"level-{level}-api_processed.json"
+        found = sorted(folder.rglob(name))
+        if len(found) != 1:
+            raise FileNotFoundError(f"{data} must hold one file {name}, and holds {len(found)}")
+        rows[level] = json.loads(found[0].read_text(encoding="utf-8"))
+    return rows
+
+
+def _sample(
+    id: str,
+    level: int,
+    row: dict[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    prompt_form: str,
+    chat_template_kwargs: dict[str, Any],
+) -> Sample:
+    answer = row["answer"][0] if isinstance(row["answer"], list) else row["answer"]
+    tools: list[Any] = tool_schemas(row["system"])
+    gold = {"name": answer["name"], "parameters": answer["parameters"], "types": {}}
+    for tool in tools:
+        if tool["function"]["name"] == answer["name"]:
+            properties = tool["function"]["parameters"]["properties"]
+            gold["types"] = {name: schema["type"] for name, schema in properties.items()}
+    if prompt_form == "paper":
+        messages = [{"role": "system", "content": row["system"]}, {"role": "user", "content": row["user"]}]
+    else:
+        messages = dialogue(row["system"], row["user"])
+    prompt: Any = tokenizer.apply_chat_template(
+        messages,
+        tools=None if prompt_form == "paper" else tools,
+        tokenize=False,
+        add_generation_prompt=True,
+        **chat_template_kwargs,
+    )
+    source = row["other"].get("file", row["other"].get("sample_id"))
+    return Sample(id, f"level-{level}", f"level-{level}/{source}", prompt, gold)
+
+
+def tool_schemas(system: str) -> list[dict[str, Any]]:
+    """
+    The tools that a sample's system prompt lists.
+
+    Args:
+        system (`str`):
+            The system prompt. Level 3 writes `1. Tool: what it does`, the others `1. Name: Tool` and a description.
+
+    Returns:
+        `list[dict]`: function schemas; the data does not say which parameters are required.
+
+    Raises:
+        KeyError: if a parameter has an unknown type.
+    """
+    listed = system.partition("**Available Tools**")[2].partition("**Steps for Each Turn**")[0]
+    tools = []
+    for match in _TOOL.finditer(listed):
+        parameters = ast.literal_eval(match["parameters"])
+        properties = {
+            name: {**_SCHEMAS[parameter["type"]], "description": parameter["description"]}
+            for name, parameter in parameters.items()
+        }
+        function = {
+            "name": match["name"] or match["name3"],
+            "description": match["description"] or match["description3"],
+            "parameters": {"type": "object", "properties": properties},
+        }
+        tools.append({"type": "function", "function": function})
+    return tools
+
+
+def dialogue(system: str, user: str) -> list[dict[str, Any]]:
+    """
+    A sample as messages, for chat templates that know tools.
+
+    Args:
+        system (`str`):
+            The system prompt, of which the first paragraph is kept: the rest lists the tools and the paper's syntax.
+        user (`str`):
+            The user prompt, which holds the whole history.
+
+    Returns:
+        `list[dict]`: messages of the roles system, user, assistant (with `tool_calls`) and tool.
+    """
+    messages: list[dict[str, Any]] = [{"role": "system", "content": system.partition("\n\n")[0]}]
+    for match in _TURN.finditer(user):
+        kind, content = match[1], match[2].strip()
+        if kind == "user":
+            messages.append({"role": "user", "content": content})
+        elif kind == "obs":
+            messages.append({"role": "tool", "content": content})
+        else:
+            # What the assistant says before a call belongs to the turn of the call.
+            if messages[-1]["role"] != "assistant" or (kind == "response" or "tool_calls" in messages[-1]):
+                messages.append({"role": "assistant", "content": ""})
+            if kind == "response":
+                messages[-1]["content"] = content
+            else:
+                calls = [json.loads(line) for line in content.splitlines() if line.strip()]
+                messages[-1]["tool_calls"] = [
+                    {"type": "function", "function": {"name": call["name"], "arguments": call["parameters"]}}
+                    for call in calls
+                ]
+    return messages

@@ -1,0 +1,131 @@
+"""Two checkpoints on the same samples."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from .run import read_scores
+from .statistics import Interval, PairedComparison, accuracy_interval, compare_paired, holm
+
+
+# Settings that two runs must share for their difference to be one of the models.
+_PROTOCOL = ("benchmark", "prompt_form", "limit", "generation", "version")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """
+    Two runs of a benchmark.
+
+    Args:
+        benchmark, metric (`str`):
+            What is compared.
+        first, second ([`~rest_trl.evaluation.statistics.Interval`]):
+            Accuracies.
+        paired ([`~rest_trl.evaluation.statistics.PairedComparison`]):
+            Their difference.
+        adjusted_p (`float`):
+            `paired.cluster_p`, adjusted by Holm's method for all benchmarks of the comparison.
+        warnings (`tuple[str, ...]`):
+            Differences in protocol.
+    """
+
+    benchmark: str
+    metric: str
+    first: Interval
+    second: Interval
+    paired: PairedComparison
+    adjusted_p: float
+    warnings: tuple[str, ...]
+
+
+def find_runs(directory: Path) -> dict[str, Path]:
+    """
+    Finished runs in a folder.
+
+    Args:
+        directory (`Path`):
+            A run, or a folder of runs.
+
+    Returns:
+        `dict[str, Path]`: folder of the run, by benchmark.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if there are several of one benchmark.
+    """
+    runs: dict[str, Path] = {}
+    for path in sorted(directory.rglob("summary.json")):
+        name = read_summary(path.parent)["benchmark"]
+        if name in runs:
+            raise ValueError(f"{directory} holds two runs of {name}, {runs[name]} and {path.parent}: give one of them")
+        runs[name] = path.parent
+    if not runs:
+        raise FileNotFoundError(f"{directory} holds no finished run, which would have a summary.json")
+    return runs
+
+
+def read_summary(run: Path) -> dict[str, Any]:
+    """The summary of a finished run in the folder `run`."""
+    return json.loads((run / "summary.json").read_text(encoding="utf-8"))
+
+
+def compare_runs(first: Path, second: Path, metric: str | None = None) -> list[Comparison]:
+    """
+    Compare all benchmarks that two folders have in common.
+
+    Args:
+        first, second (`Path`):
+            Runs, or folders of runs.
+        metric (`str`, *optional*):
+            What to compare; by default each benchmark's first.
+
+    Returns:
+        `list[Comparison]`: one per benchmark.
+
+    Raises:
+        FileNotFoundError: see [`find_runs`].
+        ValueError: if they have no benchmark in common, no such metric, or other samples.
+    """
+    runs, others = find_runs(first), find_runs(second)
+    shared = sorted(runs.keys() & others.keys())
+    if not shared:
+        raise ValueError(f"{first} has runs of {', '.join(runs)}, {second} of {', '.join(others)}: none in common")
+    comparisons = [_compare(name, runs[name], others[name], metric) for name in shared]
+    adjusted = holm([comparison.paired.cluster_p for comparison in comparisons])
+    return [replace(comparison, adjusted_p=p) for comparison, p in zip(comparisons, adjusted, strict=True)]
+
+
+def _compare(name: str, first: Path, second: Path, metric: str | None) -> Comparison:
+    summaries = read_summary(first), read_summary(second)
+    metric = metric or summaries[0]["metrics"][0]
+    for run, summary in zip((first, second), summaries, strict=True):
+        if metric not in summary["metrics"]:
+            raise ValueError(f"{run} has the metrics {', '.join(summary['metrics'])}, not {metric!r}")
+    ones = {score.id: score for score in read_scores(first)}
+    twos = {score.id: score for score in read_scores(second)}
+    if ones.keys() != twos.keys():
+        raise ValueError(
+            f"{name}: {len(ones.keys() - twos.keys())} samples are only in {first}, {len(twos.keys() - ones.keys())} "
+            f"only in {second}. Paired tests need the same samples: run both on all of them"
+        )
+    ids: Sequence[str] = list(ones)
+    clusters = [ones[id].cluster for id in ids]
+    correct = [ones[id].scores[metric] for id in ids], [twos[id].scores[metric] for id in ids]
+    warnings = tuple(
+        f"{key} differs: {summaries[0].get(key)} and {summaries[1].get(key)}"
+        for key in _PROTOCOL
+        if summaries[0].get(key) != summaries[1].get(key)
+    )
+    paired = compare_paired(*correct, clusters)
+    return Comparison(
+        name,
+        metric,
+        accuracy_interval(correct[0], clusters),
+        accuracy_interval(correct[1], clusters),
+        paired,
+        paired.cluster_p,
+        warnings,
+    )

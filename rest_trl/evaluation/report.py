@@ -1,0 +1,152 @@
+"""Comparisons as tables and as a figure."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from .comparison import Comparison
+from .statistics import Interval
+
+
+COLUMNS = (
+    "benchmark",
+    "n (clusters)",
+    "A",
+    "B",
+    "B - A",
+    "only B / only A",
+    "p",
+    "p (Holm)",
+    "p (McNemar)",
+    "detectable",
+)
+CAPTION = (
+    "Accuracies in percent with 95% intervals. p: permutation test over clusters; McNemar's takes samples as "
+    "independent. Detectable: the least true difference that this many samples show with a power of 80%."
+)
+
+
+def cells(comparison: Comparison) -> tuple[str, ...]:
+    """
+    A comparison as the texts of a row.
+
+    Args:
+        comparison ([`Comparison`]):
+            The comparison.
+
+    Returns:
+        `tuple[str, ...]`: as many as there are [`COLUMNS`].
+    """
+    paired = comparison.paired
+    difference = paired.difference
+    return (
+        f"{comparison.benchmark}, {comparison.metric}",
+        f"{difference.n} ({difference.clusters})",
+        _percent(comparison.first),
+        _percent(comparison.second),
+        _percent(difference, sign="+"),
+        f"{paired.gained} / {paired.lost}",
+        _p_value(paired.cluster_p),
+        _p_value(comparison.adjusted_p),
+        _p_value(paired.mcnemar_p),
+        "none" if paired.detectable is None else f"{100 * paired.detectable:.1f}",
+    )
+
+
+def rich_table(comparisons: Sequence[Comparison]) -> Table:
+    """Comparisons for the terminal."""
+    table = Table(title="B against A", caption=CAPTION)
+    for column in COLUMNS:
+        table.add_column(column)
+    for comparison in comparisons:
+        table.add_row(*cells(comparison))
+    return table
+
+
+def markdown_table(comparisons: Sequence[Comparison]) -> str:
+    """Comparisons in Markdown."""
+    rows = [COLUMNS, ("---",) * len(COLUMNS), *map(cells, comparisons)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + f"\n\n{CAPTION}\n"
+
+
+def latex_table(comparisons: Sequence[Comparison]) -> str:
+    """Comparisons in LaTeX, for the package booktabs."""
+    rows = [f"{' & '.join(map(_latex, row))} \\\\" for row in (COLUMNS, *map(cells, comparisons))]
+    lines = [
+        "\\begin{table}",
+        f"\\caption{{{_latex(CAPTION)}}}",
+        f"\\begin{{tabular}}{{{'l' * len(COLUMNS)}}}",
+        "\\toprule",
+        rows[0],
+        "\\midrule",
+        *rows[1:],
+        "\\bottomrule",
+        "\\end{tabular}",
+        "\\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def plot(comparisons: Sequence[Comparison], path: Path) -> None:
+    """
+    Accuracies and differences with their intervals, as a picture.
+
+    Args:
+        comparisons (`Sequence[Comparison]`):
+            What to show.
+        path (`Path`):
+            The file to write; its suffix names the type (.png, .pdf, .svg).
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    names = [f"{comparison.benchmark}\n{comparison.metric}" for comparison in comparisons]
+    figure, (left, right) = pyplot.subplots(
+        1, 2, figsize=(9, 1.6 + 0.7 * len(names)), sharey=True, layout="constrained"
+    )
+    for offset, label, intervals in (
+        (-0.12, "A", [comparison.first for comparison in comparisons]),
+        (0.12, "B", [comparison.second for comparison in comparisons]),
+    ):
+        _points(left, [index + offset for index in range(len(names))], intervals, label)
+    _points(right, list(range(len(names))), [comparison.paired.difference for comparison in comparisons], None)
+    right.axvline(0, color="0.5", linewidth=1)
+    left.set_yticks(range(len(names)), names)
+    left.set_ylim(len(names) - 0.5, -0.5)
+    left.set_xlabel("accuracy, percent")
+    right.set_xlabel("difference B - A, points")
+    left.legend(loc="best")
+    for axis in (left, right):
+        axis.grid(axis="x", alpha=0.3)
+    temporary = path.with_name(f"{path.stem}.tmp{path.suffix}")
+    figure.savefig(temporary, dpi=150)
+    pyplot.close(figure)
+    os.replace(temporary, path)
+
+
+def _points(axis: Any, positions: Sequence[float], intervals: list[Interval], label: str | None) -> None:
+    estimates = [100 * interval.estimate for interval in intervals]
+    below = [100 * (interval.estimate - interval.low) for interval in intervals]
+    above = [100 * (interval.high - interval.estimate) for interval in intervals]
+    axis.errorbar(estimates, positions, xerr=[below, above], fmt="o", capsize=3, label=label)
+
+
+def _percent(interval: Interval, sign: str = "") -> str:
+    values = (interval.estimate, interval.low, interval.high)
+    estimate, low, high = (format(100 * value, f"{sign}.1f") for value in values)
+    return f"{estimate} [{low}, {high}]"
+
+
+def _p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _latex(text: str) -> str:
+    for special in "&%_#":
+        text = text.replace(special, f"\\{special}")
+    return text.replace("<", "$<$")

@@ -1,0 +1,135 @@
+"""One run of a benchmark: completions, scores, summary."""
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from .benchmark import Benchmark
+from .generation import Generator
+from .samples import Score
+from .statistics import accuracy_interval
+from .store import CompletionStore, write_atomically
+
+
+_PACKAGES = ("rest-trl", "transformers", "torch")
+
+
+def evaluate(
+    benchmark: Benchmark, generator: Generator, output_dir: Path, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """
+    Run a benchmark, or go on with a run that was interrupted.
+
+    Writes `completions.jsonl` as they come and, at the end, `samples.jsonl` (a [`Score`] per line) and `summary.json`.
+    Without missing completions nothing is generated, so scoring again is free.
+
+    Args:
+        benchmark ([`Benchmark`]):
+            What to run.
+        generator ([`Generator`]):
+            Runs the model.
+        output_dir (`Path`):
+            Folder of the run.
+        settings (`Mapping[str, Any]`):
+            What the completions depend on beside the benchmark: model, adapter, sampling, backend.
+
+    Returns:
+        `dict[str, Any]`: the summary.
+
+    Raises:
+        ValueError: see [`CompletionStore`].
+    """
+    start = time.monotonic()
+    settings = {"benchmark": benchmark.name, **benchmark.settings, **settings}
+    with CompletionStore(output_dir, settings) as store:
+        reused = len(store)
+        scores = benchmark.run(generator, store)
+        generated = len(store) - reused
+    lines = [json.dumps(asdict(score), ensure_ascii=False) for score in scores]
+    write_atomically(output_dir / "samples.jsonl", "".join(f"{line}\n" for line in lines))
+    summary = {
+        **settings,
+        **summarize(scores, benchmark),
+        "notes": benchmark.notes,
+        "versions": {package: version(package) for package in _PACKAGES},
+        "generated": generated,
+        "reused": reused,
+        "seconds": round(time.monotonic() - start, 1),
+    }
+    write_atomically(output_dir / "summary.json", json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def summarize(scores: Sequence[Score], benchmark: Benchmark) -> dict[str, Any]:
+    """
+    Accuracies of every subset and overall, with 95% intervals.
+
+    Args:
+        scores (`Sequence[Score]`):
+            One per sample.
+        benchmark ([`Benchmark`]):
+            Their benchmark.
+
+    Returns:
+        `dict[str, Any]`: `metrics`, `subsets`, `missing`, and `overall`: per metric the benchmark's own figure, with
+        an interval where that is the share of all samples, or `refused` with the reason why there is none.
+    """
+    subsets: dict[str, list[Score]] = defaultdict(list)
+    for score in scores:
+        subsets[score.subset].append(score)
+    overall: dict[str, Any] = {"n": len(scores)}
+    for metric in benchmark.metrics:
+        figure = benchmark.overall(scores, metric)
+        if isinstance(figure, str):
+            overall[metric] = {"refused": figure}
+        else:
+            interval = _interval(scores, metric)
+            overall[metric] = interval if abs(interval["accuracy"] - figure) < 1e-9 else {"accuracy": figure}
+    return {
+        "metrics": list(benchmark.metrics),
+        "subsets": {
+            name: {"n": len(group), **{metric: _interval(group, metric) for metric in benchmark.metrics}}
+            for name, group in sorted(subsets.items())
+        },
+        "overall": overall,
+        "missing": [score.id for score in scores if score.why is not None and score.why.startswith("missing")],
+    }
+
+
+def read_scores(output_dir: Path) -> list[Score]:
+    """
+    The scores of a finished run.
+
+    Args:
+        output_dir (`Path`):
+            Folder of the run.
+
+    Returns:
+        `list[Score]`
+
+    Raises:
+        FileNotFoundError: if the run is not finished or there is none.
+        ValueError: if the file is broken.
+    """
+    path = output_dir / "samples.jsonl"
+    if not path.exists():
+        raise FileNotFoundError(f"{output_dir} holds no finished run: give the command of the run again to finish it")
+    try:
+        return [Score(**json.loads(line)) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): give the command of the run again to write it") from error
+
+
+def _interval(scores: Sequence[Score], metric: str) -> dict[str, Any]:
+    interval = accuracy_interval([score.scores[metric] for score in scores], [score.cluster for score in scores])
+    return {
+        "accuracy": interval.estimate,
+        "low": interval.low,
+        "high": interval.high,
+        "clusters": interval.clusters,
+    }

@@ -1,0 +1,81 @@
+"""What every benchmark speaks of: samples, completions of them, and scores of those."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Sample:
+    """
+    One question of a benchmark.
+
+    Args:
+        id (`str`):
+            Its name, unique in the benchmark and the same for every model: what paired comparisons go by.
+        subset (`str`):
+            Level or category, for which an accuracy is reported.
+        cluster (`str`):
+            What it shares with the samples that are not independent of it, such as the dialogue that it comes from.
+        prompt (`str`):
+            The rendered prompt, up to where the completion begins.
+        gold (`Any`):
+            What the scorer compares with: JSON values.
+    """
+
+    id: str
+    subset: str
+    cluster: str
+    prompt: str
+    gold: Any
+
+
+@dataclass(frozen=True)
+class Completion:
+    """
+    What a model wrote for a prompt.
+
+    Args:
+        id (`str`):
+            Of the [`Sample`]; of a dialogue's step, that of the sample with the step's number.
+        completion_ids (`list[int]`):
+            Sampled token ids, the end-of-sequence token included where there was one.
+        text (`str`):
+            Their text, special tokens included, end-of-sequence token excluded.
+        truncated (`bool`):
+            Whether it ended because no more tokens were allowed.
+    """
+
+    id: str
+    completion_ids: list[int]
+    text: str
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class Score:
+    """
+    How a sample was answered: one line of `samples.jsonl`.
+
+    Args:
+        id, subset, cluster (`str`):
+            See [`Sample`].
+        scores (`dict[str, float]`):
+            By the name of the metric, 0 or 1.
+        why (`str`, *optional*):
+            Why it is wrong by the benchmark's first metric; `None` if it is right.
+        calls (`list`):
+            The calls that were read, as JSON values.
+        completion_ids (`list[int]`):
+            See [`Completion`]; of a dialogue, those of all steps.
+        text (`str`):
+            See [`Completion`].
+    """
+
+    id: str
+    subset: str
+    cluster: str
+    scores: dict[str, float]
+    why: str | None
+    calls: list[Any]
+    completion_ids: list[int]
+    text: str
