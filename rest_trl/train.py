@@ -10,7 +10,6 @@ The recipe holds arguments of [`ResTScriptArguments`], [`ResTGRPOConfig`] and [`
 command line override it.
 """
 
-import shlex
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +22,7 @@ from yaml import YAMLError
 
 from .config import ResTGRPOConfig
 from .data import load_rest_dataset
+from .hub import push
 from .processes import check_processes
 from .recipe import changed_arguments
 from .rewards import SCHEDULES, get_format_reward, get_tool_call_reward
@@ -186,32 +186,6 @@ def make_trainer(
     check_processes(trainer.accelerator)
     trainer.recipe = recipe
     return trainer
-
-
-def push(trainer: ResTGRPOTrainer, prog: str) -> None:
-    """
-    Push the saved model, with its card, to the Hub.
-
-    Args:
-        trainer ([`ResTGRPOTrainer`]):
-            The trainer, whose model is saved in its `output_dir`.
-        prog (`str`):
-            Name of the program in messages.
-
-    Raises:
-        SystemExit: with one line that says where the model is and how to push it, if it could not be pushed.
-    """
-    try:
-        trainer.push_to_hub()
-    except Exception as error:  # of the network, the Hub or its metadata check: to a trained model all mean the same
-        args: Any = trainer.args
-        repo = trainer.hub_model_id or args.hub_model_id
-        command = ["hf", "upload", repo, args.output_dir, ".", "--exclude", "checkpoint-*"]
-        command += ["--revision", args.hub_revision] if args.hub_revision else []
-        raise SystemExit(
-            f"{prog}: error: the trained model is saved in {args.output_dir}, but pushing it to {repo} failed "
-            f"({type(error).__name__}: {' '.join(str(error).split())}). Push it with: {shlex.join(command)}"
-        ) from error
 
 
 def main(args: list[str] | None = None, prog: str = "rest_trl.train") -> None:
