@@ -20,7 +20,7 @@ COEFFICIENTS_grpo := uniform
 OUTPUT_rest := outputs/demo
 OUTPUT_grpo := outputs/demo-grpo
 
-.PHONY: install demo test test-vllm quality bench-step bench-regions bench-memory bench-gpu fuzz build
+.PHONY: install demo test test-vllm vllm-transcript quality bench-step bench-regions bench-memory bench-gpu fuzz build
 
 install: $(VENV)/.installed
 
@@ -44,6 +44,9 @@ quality: install
 
 test-vllm: $(VLLM_VENV)/.installed
 	$(RUN) $(VLLM_VENV)/bin/python -m pytest tests/test_vllm*.py tests/test_conformance.py
+
+vllm-transcript: $(VLLM_VENV)/.installed
+	$(RUN) $(VLLM_VENV)/bin/python -m tests.benchmarks.vllm_transcript
 
 $(VLLM_VENV)/.installed: setup.cfg .ci/vllm-requirements.txt .ci/vllm-constraints.txt
 	$(PYTHON) -m venv $(VLLM_VENV)

@@ -206,8 +206,9 @@ def main(args: list[str] | None = None, prog: str = "rest_trl.train") -> None:
     try:
         script_args, training_args, model_args = parser.parse_args_and_config(args, fail_with_unknown_args=True)
         trainer = make_trainer(script_args, training_args, model_args)
-    # of OSError: no such file, no such model, no access to the Hub; HTTPError: no connection to it
-    except (ValueError, OSError, YAMLError, HTTPError) as error:
+    # of OSError: no such file, no such model, no access to the Hub; HTTPError: no connection to it; ImportError: an
+    # optional package that the recipe asks for
+    except (ValueError, OSError, ImportError, YAMLError, HTTPError) as error:
         raise SystemExit(f"{prog}: error: {' '.join(str(error).split())}") from error
     # `--resume_from_checkpoint true` is the last checkpoint of `output_dir`; the command line only has strings
     resume = training_args.resume_from_checkpoint
