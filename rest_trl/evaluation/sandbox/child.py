@@ -1,17 +1,9 @@
-"""
-A forked child that works without network, files and processes of its own, for code that evaluates model output.
+"""The forked child and the parent's side of it."""
 
-Only the standard library is imported, and nothing of this package: Pythons of other environments load this file by path.
-"""
-
-import ctypes
 import json
 import os
-import platform
-import resource
 import select
 import signal
-import struct
 import sys
 import tempfile
 import time
@@ -19,26 +11,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from .isolation import (
+    drop_capabilities,
+    end_with_parent,
+    enter_namespaces,
+    forbid_new_rights,
+    forbid_syscalls,
+    set_limits,
+)
+
 
 # From the strongest: seccomp leaves a child the system calls of a process that only computes; namespaces take the
 # network, the other processes and the writable file system away. What a machine allows is tried once.
 LEVELS = ("namespaces+seccomp", "namespaces", "seccomp")
-
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
-# CLONE_NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
-_NAMESPACES = 0x00020000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
-_MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
-_SYS_MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE, _MOUNT_ATTR_RDONLY, _MS_PRIVATE = 442, -100, 0x8000, 1, 1 << 18
-_NOBODY = 65534
-_AUDIT_ARCH_X86_64 = 0xC000003E
-# x86_64 numbers: read write close fstat poll lseek mmap mprotect munmap brk rt_sigaction rt_sigprocmask rt_sigreturn
-# pread64 select sched_yield mremap madvise nanosleep getpid exit uname getcwd gettimeofday getrusage times getuid getgid
-# geteuid getegid sigaltstack gettid futex sched_getaffinity clock_gettime clock_getres clock_nanosleep exit_group
-# getrandom membarrier rseq
-_ALLOWED_SYSCALLS = (
-    (0, 1, 3, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 17, 23, 24, 25, 28, 35, 39, 60, 63, 79, 96, 98, 100, 102, 104)
-    + (107, 108, 131, 186, 202, 204, 228, 229, 230, 231, 318, 324, 334)
-)  # fmt: skip
 
 
 class SandboxError(Exception):
@@ -67,90 +52,13 @@ class Limits:
     answer_bytes: int = 16 << 20
 
 
-def _call(name: str, *arguments: Any) -> None:
-    if getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments) == -1:
-        error = ctypes.get_errno()
-        raise OSError(error, f"{name}: {os.strerror(error)}")
-
-
-def _prctl(option: int, value: Any) -> None:
-    _call("prctl", option, value, 0, 0, 0)
-
-
-def _enter_namespaces(scratch: str) -> None:
-    if os.geteuid() == 0:
-        # Root's files would stay root's to write: go on as nobody, who then is the only user of the namespace.
-        os.setgroups([])
-        os.setresgid(_NOBODY, _NOBODY, _NOBODY)
-        os.setresuid(_NOBODY, _NOBODY, _NOBODY)
-        _prctl(_PR_SET_DUMPABLE, 1)
-    uid, gid = os.geteuid(), os.getegid()
-    _call("unshare", _NAMESPACES)
-    for path, text in (
-        ("/proc/self/setgroups", "deny"),
-        ("/proc/self/uid_map", f"{_NOBODY} {uid} 1"),
-        ("/proc/self/gid_map", f"{_NOBODY} {gid} 1"),
-    ):
-        with open(path, "w") as file:
-            file.write(text)
-    attributes = struct.pack("=QQQQ", _MOUNT_ATTR_RDONLY, 0, _MS_PRIVATE, 0)
-    _call("syscall", _SYS_MOUNT_SETATTR, _AT_FDCWD, b"/", _AT_RECURSIVE, attributes, len(attributes))
-    options = b"size=16m,mode=0777"
-    _call("mount", b"tmpfs", scratch.encode(), b"tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, options)
-
-
-def _drop_capabilities() -> None:
-    header, nothing = struct.pack("=Ii", 0x20080522, 0), struct.pack("=6I", *[0] * 6)
-    _call("capset", header, nothing)
-
-
-def _set_limits(limits: Limits) -> None:
-    with open("/proc/self/statm") as file:
-        in_use = int(file.read().split()[0]) * resource.getpagesize()
-    for kind, value in (
-        (resource.RLIMIT_AS, in_use + limits.memory_bytes),
-        (resource.RLIMIT_CPU, limits.cpu_seconds),
-        (resource.RLIMIT_FSIZE, 16 << 20),
-        (resource.RLIMIT_NOFILE, 64),
-        (resource.RLIMIT_NPROC, 0),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(kind, (value, value))
-
-
-def _forbid_syscalls() -> None:
-    if platform.machine() != "x86_64":
-        raise OSError(f"seccomp: the table of system calls is for x86_64, not for {platform.machine()}")
-
-    def instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
-        return struct.pack("=HBBI", code, if_true, if_false, value)
-
-    load, jump_equal, give = 0x20, 0x15, 0x06
-    allow, kill, not_permitted = 0x7FFF0000, 0x80000000, 0x00050000 | 1
-    program = [
-        instruction(load, 4),
-        instruction(jump_equal, _AUDIT_ARCH_X86_64, 1, 0),
-        instruction(give, kill),
-        instruction(load, 0),
-    ]
-    # Numbers of the x32 calls are none of the list, so they are refused as well.
-    remaining = len(_ALLOWED_SYSCALLS)
-    for number in _ALLOWED_SYSCALLS:
-        program.append(instruction(jump_equal, number, remaining, 0))
-        remaining -= 1
-    program += [instruction(give, not_permitted), instruction(give, allow)]
-    code = ctypes.create_string_buffer(b"".join(program))
-    head = struct.pack("@HP", len(program), ctypes.addressof(code))
-    _call("prctl", _PR_SET_SECCOMP, 2, head, 0, 0)
-
-
 class SandboxedChild:
     """
     A forked child that answers messages with `handler`, inside a sandbox.
 
     The child has the memory of the parent at the fork, so what the handler needs is imported before; it has a new
-    process group, no files but its two pipes, limits on memory and processor time, and the sandbox of `level`. Messages and
-    answers are JSON. A child that breaks a limit is killed with everything that it started.
+    process group, no files but its two pipes, limits on memory and processor time, and the sandbox of `level`.
+    Messages and answers are JSON. A child that breaks a limit is killed with everything that it started.
 
     The parent must have one thread only.
 
@@ -201,20 +109,20 @@ class SandboxedChild:
                 os.dup2(source, descriptor)
             os.closerange(3, 65536)
             if "namespaces" in level:
-                _enter_namespaces(self._scratch)
-            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            # Only children of the caller of unshare are in the new process namespace; with its first process all others end.
+                enter_namespaces(self._scratch)
+            end_with_parent()
+            # Only children of this process are in the new process namespace; with the first of them all others end.
             if "namespaces" in level and (child := os.fork()):
                 os.waitpid(child, 0)
                 os._exit(0)
-            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            end_with_parent()
             os.chdir(self._scratch)
-            _set_limits(limits)
+            set_limits(limits.cpu_seconds, limits.memory_bytes)
             if "namespaces" in level:
-                _drop_capabilities()
-            _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+                drop_capabilities()
+            forbid_new_rights()
             if "seccomp" in level:
-                _forbid_syscalls()
+                forbid_syscalls()
         except OSError as error:
             _write_line({"error": str(error)})
             return
@@ -292,7 +200,7 @@ def _serve(handler: Callable[[Any], Any]) -> None:
             try:
                 answer = {"answer": handler(json.loads(line))}
                 _write_line(answer)
-            except BaseException as error:  # SystemExit from evaluated text must not end the loop in the parent's code
+            except BaseException as error:  # also SystemExit of evaluated text
                 _write_line({"error": f"{type(error).__name__}: {error}"})
 
 

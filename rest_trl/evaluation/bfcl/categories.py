@@ -1,0 +1,68 @@
+"""Which BFCL categories can be run, and over which ones the official packages average."""
+
+_LIVE = ("live_simple", "live_multiple", "live_parallel", "live_parallel_multiple")
+_RELEVANCE = ("live_irrelevance", "live_relevance")
+_NON_LIVE = ("multiple", "parallel", "parallel_multiple")
+_MULTI_TURN = ("multi_turn_base", "multi_turn_miss_func", "multi_turn_miss_param", "multi_turn_long_context")
+_AGENTIC = ("web_search_base", "web_search_no_snippet", "memory_kv", "memory_vector", "memory_rec_sum")
+
+# Those that run here, in the order of the reports.
+CATEGORIES: dict[str, tuple[str, ...]] = {
+    "v3": ("simple", "java", "javascript", *_NON_LIVE, "irrelevance", *_LIVE, *_RELEVANCE, *_MULTI_TURN),
+    "v4": (
+        *("simple_python", "simple_java", "simple_javascript", *_NON_LIVE, "irrelevance"),
+        *(*_LIVE, *_RELEVANCE, *_MULTI_TURN),
+    ),
+}
+
+_WEB = "it sends the model's queries to a paid search service"
+_MEMORY = "its simulators need sentence-transformers and faiss, and memories that earlier runs of the model wrote"
+REFUSED: dict[str, dict[str, str]] = {
+    "v3": {},
+    "v4": {name: _WEB if name.startswith("web") else _MEMORY for name in _AGENTIC}
+    | {"format_sensitivity": "it varies the prompt of models without tool calling, and counts in no average"},
+}
+
+# Official averages: the official table and its column, and the categories that are averaged. A category that was not
+# run counts as 0 there, so an average is given only with all of them.
+AVERAGES: dict[str, dict[str, tuple[str, str, tuple[str, ...]]]] = {
+    "v3": {
+        "overall": ("data_overall", "Overall Acc", CATEGORIES["v3"]),
+        "non_live": (
+            "data_non_live",
+            "Non_Live Overall Acc",
+            ("simple", "java", "javascript", *_NON_LIVE, "irrelevance"),
+        ),
+        "live": ("data_live", "Live Overall Acc", _LIVE + _RELEVANCE),
+        "multi_turn": ("data_multi_turn", "Multi Turn Overall Acc", _MULTI_TURN),
+    },
+    "v4": {
+        "overall": ("data_overall", "Overall Acc", (*CATEGORIES["v4"], *_AGENTIC)),
+        "non_live": (
+            "data_non_live",
+            "Non-Live Overall Acc",
+            ("simple_python", "simple_java", "simple_javascript", *_NON_LIVE),
+        ),
+        "live": ("data_live", "Live Overall Acc", _LIVE),
+        "multi_turn": ("data_multi_turn", "Multi Turn Overall Acc", _MULTI_TURN),
+    },
+}
+
+
+def check_category(version: str, category: str) -> None:
+    """
+    Refuse what cannot be run.
+
+    Args:
+        version (`str`):
+            `"v3"` or `"v4"`.
+        category (`str`):
+            The official name of a category of that version.
+
+    Raises:
+        ValueError: if there is no such category, or if it cannot be run here; the message says why.
+    """
+    if category in REFUSED[version]:
+        raise ValueError(f"BFCL {version} category {category!r} is not supported: {REFUSED[version][category]}")
+    if category not in CATEGORIES[version]:
+        raise ValueError(f"BFCL {version} has no category {category!r}: choose of {', '.join(CATEGORIES[version])}")

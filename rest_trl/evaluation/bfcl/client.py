@@ -1,0 +1,210 @@
+"""The official BFCL package as a process of its own."""
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
+
+from accelerate.logging import get_logger
+
+from ...tool_calls import ToolCall
+from ..sandbox import LEVELS, Limits
+from .categories import AVERAGES, check_category
+from .environment import environment_python
+from .samples import Calls, Case, Dialogue, Verdict, encode
+
+
+logger = get_logger(__name__)
+
+
+class OfficialBFCL:
+    """
+    The official package of a BFCL version, in its isolated environment, as a context manager.
+
+    Model output is executed in the sandbox of [`rest_trl.evaluation.sandbox`] only, a new one for every dialogue.
+
+    Args:
+        version (`str`):
+            `"v3"` or `"v4"`.
+        root (`Path`, *optional*):
+            The folder of the environments, see [`setup`].
+        limits ([`Limits`], *optional*):
+            What the execution of a dialogue may use.
+
+    Raises:
+        FileNotFoundError: if there is no environment of that version.
+        RuntimeError: if the process does not start, for example where no sandbox is allowed.
+    """
+
+    def __init__(self, version: str, root: Path | None = None, limits: Limits | None = None) -> None:
+        self.version = version
+        python = environment_python(version, root)
+        self._folder = tempfile.TemporaryDirectory(prefix="bfcl-")
+        home = self._folder.name
+        os.chmod(home, 0o711)  # a sandbox that gives up root's rights goes on below it
+        self._stderr = tempfile.TemporaryFile("w+", dir=home)  # noqa: SIM115 -- open as long as the process
+        # Nothing of the user's environment, tokens above all, is there for model output to find.
+        environment = {"PATH": os.defpath, "HOME": home, "TMPDIR": home, "BFCL_PROJECT_ROOT": home, "LANG": "C.UTF-8"}
+        environment |= {"OPENBLAS_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+        driver = Path(__file__).with_name("driver.py")
+        self._process = subprocess.Popen(
+            [str(python), "-I", str(driver), version, json.dumps(asdict(limits or Limits()))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            text=True,
+            encoding="utf-8",
+            env=environment,
+            cwd=home,
+        )
+        try:
+            description = self._ask("describe")
+        except BaseException:
+            self.close()
+            raise
+        self.sandbox: str = description["sandbox"]
+        self.max_steps: int = description["max_steps"]
+        if self.sandbox != LEVELS[0]:
+            logger.warning(f"model output runs in a weaker sandbox than usual: {self.sandbox} instead of {LEVELS[0]}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process and all that it started."""
+        self._process.kill()
+        self._process.communicate()
+        self._stderr.close()
+        self._folder.cleanup()
+
+    def _ask(self, request: str, **fields: Any) -> Any:
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None and stdout is not None
+        try:
+            stdin.write(json.dumps({"request": request, **fields}) + "\n")
+            stdin.flush()
+        except BrokenPipeError:
+            pass  # what it died of is told below
+        line = stdout.readline()
+        if not line:
+            self._stderr.seek(0)
+            raise RuntimeError(f"the process of BFCL {self.version} died:\n{self._stderr.read()[-2000:]}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise RuntimeError(f"BFCL {self.version}, {request}: {answer['error']}")
+        return answer["answer"]
+
+    def cases(self, category: str) -> list[Case]:
+        """
+        The questions of a category.
+
+        Args:
+            category (`str`):
+                One of [`CATEGORIES`] of the version.
+
+        Returns:
+            `list[Case]`
+
+        Raises:
+            ValueError: see [`check_category`].
+        """
+        check_category(self.version, category)
+        cases = []
+        for case in self._ask("cases", category=category):
+            added = {int(turn): functions for turn, functions in case.pop("functions_added").items()}
+            cases.append(Case(**case, functions_added=added))
+        return cases
+
+    def answers(self, category: str) -> dict[str, Any]:
+        """The official gold answers of a category by sample id, `None` where the rule is whether there is a call."""
+        check_category(self.version, category)
+        return self._ask("answers", category=category)
+
+    def check(self, category: str, sample: str, calls: Calls | Dialogue) -> Verdict:
+        """
+        Score a sample by the official checker.
+
+        Args:
+            category (`str`):
+                Its category.
+            sample (`str`):
+                Its id.
+            calls (`Calls` or `Dialogue`):
+                The model's calls; of a dialogue those of every step of every turn that was begun.
+
+        Returns:
+            [`Verdict`]
+        """
+        try:
+            text = encode(calls)
+        except (ValueError, RecursionError) as error:
+            return Verdict(valid=False, error_type="unreadable_calls", error=str(error))
+        return Verdict(**self._ask("check", category=category, sample=sample, calls=text))
+
+    def open(self, rollout: str, category: str, sample: str) -> None:
+        """Start the simulators of a dialogue for a new rollout, named by the caller."""
+        self._ask("open", rollout=rollout, category=category, sample=sample)
+
+    def step(self, calls: Mapping[str, Sequence[ToolCall]]) -> dict[str, list[str] | None]:
+        """
+        Execute calls, those of all rollouts at a time.
+
+        Args:
+            calls (`Mapping[str, Sequence[ToolCall]]`):
+                By the name of the rollout.
+
+        Returns:
+            `dict[str, list[str] | None]`: the results as the official executor writes them, or `None` where a limit
+            was broken; that rollout is closed then.
+        """
+        texts, results = {}, dict[str, list[str] | None]()
+        for rollout, rollout_calls in calls.items():
+            try:
+                texts[rollout] = encode(rollout_calls)
+            except (ValueError, RecursionError):
+                texts[rollout] = "unreadable"
+        for rollout, answer in self._ask("step", calls=texts).items():
+            if "error" in answer:
+                logger.warning(f"rollout {rollout} was ended: {answer['error']}")
+            results[rollout] = answer.get("results")
+        return results
+
+    def close_rollout(self, rollout: str) -> None:
+        """End the simulators of a rollout that was not ended by [`step`]."""
+        self._ask("close", rollout=rollout)
+
+    def averages(self, accuracies: Mapping[str, tuple[float, int]]) -> dict[str, float | str]:
+        """
+        The official averages, for the categories that were run.
+
+        Args:
+            accuracies (`Mapping[str, tuple[float, int]]`):
+                Accuracy in [0, 1] and number of samples of each category that was run.
+
+        Returns:
+            `dict[str, float | str]`: by the name of the average its value in percent, as the official tables round it,
+            or why it is not given.
+        """
+        counts = {name: count for name, (_, count) in accuracies.items()}
+        sizes = self._ask("sizes", categories=list(counts))
+        tables = self._ask("overall", accuracies={name: list(value) for name, value in accuracies.items()})
+        averages: dict[str, float | str] = {}
+        for name, (table, column, categories) in AVERAGES[self.version].items():
+            lacking = [f"{category} not run" for category in categories if category not in counts]
+            lacking += [
+                f"{category} has {counts[category]} of {sizes[category]} samples"
+                for category in categories
+                if category in counts and counts[category] != sizes[category]
+            ]
+            if lacking:
+                averages[name] = f"not given: {', '.join(lacking)}"
+            else:
+                averages[name] = float(tables[table][column].rstrip("%"))
+        return averages

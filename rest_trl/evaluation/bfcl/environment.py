@@ -1,0 +1,139 @@
+"""The isolated Python environments in which the official BFCL packages run."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tqdm import tqdm
+
+
+# bfcl-eval of each benchmark version; v3 is the one that the paper reports.
+PACKAGES = {"v3": "bfcl-eval==2025.7.17", "v4": "bfcl-eval==2026.3.23"}
+# bfcl-eval pins numpy 1.26.4, which has no wheels for later Pythons.
+PYTHONS = ("3.11", "3.12")
+
+
+def cache_dir() -> Path:
+    """Where the environments live: `REST_TRL_CACHE`, else `rest-trl` in `XDG_CACHE_HOME` or `~/.cache`."""
+    if "REST_TRL_CACHE" in os.environ:
+        return Path(os.environ["REST_TRL_CACHE"]).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "rest-trl"
+
+
+def requirements_file(version: str) -> Path:
+    """The pinned packages of `version` (`"v3"` or `"v4"`)."""
+    if version not in PACKAGES:
+        raise ValueError(f"unknown BFCL version {version!r}: choose one of {', '.join(PACKAGES)}")
+    return Path(__file__).with_name(f"requirements_{version}.txt")
+
+
+def _stamp(environment: Path) -> Path:
+    return environment / "requirements.txt"
+
+
+def _is_ready(environment: Path, requirements: Path) -> bool:
+    stamp = _stamp(environment)
+    return stamp.is_file() and stamp.read_text() == requirements.read_text()
+
+
+def environment_python(version: str, root: Path | None = None) -> Path:
+    """
+    The Python of an environment that [`setup`] has made.
+
+    Args:
+        version (`str`):
+            `"v3"` or `"v4"`.
+        root (`Path`, *optional*):
+            The folder of the environments, by default [`cache_dir`].
+
+    Returns:
+        `Path`: the interpreter.
+
+    Raises:
+        FileNotFoundError: if the environment is missing, unfinished or of other pins.
+    """
+    environment = (root or cache_dir()) / f"bfcl_{version}"
+    if not _is_ready(environment, requirements_file(version)):
+        raise FileNotFoundError(
+            f"the environment of BFCL {version} is missing or out of date in {environment}: run "
+            f"`rest-trl evaluate --setup bfcl_{version}`"
+        )
+    return environment / "bin" / "python"
+
+
+def _check_python(python: str) -> None:
+    command = [python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    if found not in PYTHONS:
+        raise ValueError(
+            f"bfcl-eval needs numpy 1.26.4 and with it Python {' or '.join(PYTHONS)}, but {python} is {found}: name "
+            "one of these as the python of the setup"
+        )
+
+
+def setup(version: str, root: Path | None = None, python: str | None = None) -> Path:
+    """
+    Make the isolated environment of a BFCL version, unless it is there.
+
+    Only what scoring imports is installed, at pinned versions and without the dependencies that pip would add. The
+    environment gets its stamp as the last step, so an interrupted setup starts afresh the next time.
+
+    Args:
+        version (`str`):
+            `"v3"` (bfcl-eval 2025.7.17, the paper's) or `"v4"` (2026.3.23).
+        root (`Path`, *optional*):
+            The folder of the environments, by default [`cache_dir`].
+        python (`str`, *optional*):
+            The Python (3.11 or 3.12) that the environment is made of, by default the running one.
+
+    Returns:
+        `Path`: the Python of the environment.
+
+    Raises:
+        ValueError: for an unknown version or an unsuitable Python.
+        RuntimeError: if pip fails; the message ends with what pip said.
+    """
+    requirements = requirements_file(version)
+    environment = (root or cache_dir()) / f"bfcl_{version}"
+    if _is_ready(environment, requirements):
+        return environment / "bin" / "python"
+    python = python or sys.executable
+    _check_python(python)
+    environment.parent.mkdir(parents=True, exist_ok=True)
+    # Scripts in an environment hold its path, so it is built where it will stay; setups at the same time would mix.
+    lock = environment.with_suffix(".lock")
+    try:
+        os.close(os.open(lock, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        raise RuntimeError(
+            f"another setup of BFCL {version} is at work, or was killed: if none is, delete {lock} and try again"
+        ) from None
+    try:
+        shutil.rmtree(environment, ignore_errors=True)
+        subprocess.run([python, "-m", "venv", str(environment)], check=True)
+        _install(environment / "bin" / "python", requirements)
+        with tempfile.NamedTemporaryFile("w", dir=environment, delete=False) as stamp:
+            stamp.write(requirements.read_text())
+        os.replace(stamp.name, _stamp(environment))
+    finally:
+        lock.unlink()
+    return environment_python(version, root)
+
+
+def _install(python: Path, requirements: Path) -> None:
+    command = [str(python), "-m", "pip", "install", "--no-deps", "--no-compile", "--disable-pip-version-check"]
+    command += ["--progress-bar", "off", "--requirement", str(requirements)]
+    packages = sum(line[0] != "#" for line in requirements.read_text().splitlines())
+    lines = []
+    with (
+        tqdm(total=packages, desc=f"installing {requirements.stem}", unit="package") as progress,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip,
+    ):
+        for line in pip.stdout or ():
+            lines.append(line.rstrip())
+            progress.update(line.startswith(("Collecting ", "Processing ")))
+    if pip.returncode:
+        raise RuntimeError(f"pip could not install {requirements.name}:\n" + "\n".join(lines[-10:]))

@@ -1,0 +1,119 @@
+"""What takes rights away from the process that calls it: namespaces, limits and a filter of system calls."""
+
+import ctypes
+import os
+import platform
+import resource
+import signal
+import struct
+from typing import Any
+
+
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
+# CLONE_NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
+_NAMESPACES = 0x00020000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
+_SYS_MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE, _MOUNT_ATTR_RDONLY, _MS_PRIVATE = 442, -100, 0x8000, 1, 1 << 18
+_NOBODY = 65534
+_AUDIT_ARCH_X86_64 = 0xC000003E
+# x86_64 numbers: read write close fstat poll lseek mmap mprotect munmap brk rt_sigaction rt_sigprocmask rt_sigreturn
+# pread64 select sched_yield mremap madvise nanosleep getpid exit uname getcwd gettimeofday getrusage times getuid
+# getgid geteuid getegid sigaltstack gettid futex sched_getaffinity clock_gettime clock_getres clock_nanosleep
+# exit_group getrandom membarrier rseq
+# fmt: off
+_ALLOWED_SYSCALLS = (
+    0, 1, 3, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 17, 23, 24, 25, 28, 35, 39, 60, 63, 79, 96, 98, 100, 102, 104,
+    107, 108, 131, 186, 202, 204, 228, 229, 230, 231, 318, 324, 334,
+)
+# fmt: on
+
+
+def _call(name: str, *arguments: Any) -> None:
+    if getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments) == -1:
+        error = ctypes.get_errno()
+        raise OSError(error, f"{name}: {os.strerror(error)}")
+
+
+def _prctl(option: int, value: Any) -> None:
+    _call("prctl", option, value, 0, 0, 0)
+
+
+def enter_namespaces(scratch: str) -> None:
+    """Leave the network, the other processes and the writable files behind, but for an empty `scratch` in memory."""
+    if os.geteuid() == 0:
+        # Root's files would stay root's to write: go on as nobody, who then is the only user of the namespace.
+        os.setgroups([])
+        os.setresgid(_NOBODY, _NOBODY, _NOBODY)
+        os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+        _prctl(_PR_SET_DUMPABLE, 1)
+    uid, gid = os.geteuid(), os.getegid()
+    _call("unshare", _NAMESPACES)
+    for path, text in (
+        ("/proc/self/setgroups", "deny"),
+        ("/proc/self/uid_map", f"{_NOBODY} {uid} 1"),
+        ("/proc/self/gid_map", f"{_NOBODY} {gid} 1"),
+    ):
+        with open(path, "w") as file:
+            file.write(text)
+    attributes = struct.pack("=QQQQ", _MOUNT_ATTR_RDONLY, 0, _MS_PRIVATE, 0)
+    _call("syscall", _SYS_MOUNT_SETATTR, _AT_FDCWD, b"/", _AT_RECURSIVE, attributes, len(attributes))
+    options = b"size=16m,mode=0777"
+    _call("mount", b"tmpfs", scratch.encode(), b"tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, options)
+
+
+def drop_capabilities() -> None:
+    """Give up the rights that the first process of a user namespace has in it."""
+    header, nothing = struct.pack("=Ii", 0x20080522, 0), struct.pack("=6I", *[0] * 6)
+    _call("capset", header, nothing)
+
+
+def set_limits(cpu_seconds: int, memory_bytes: int) -> None:
+    """Limit processor time, address space beyond what is in use, files and processes."""
+    with open("/proc/self/statm") as file:
+        in_use = int(file.read().split()[0]) * resource.getpagesize()
+    for kind, value in (
+        (resource.RLIMIT_AS, in_use + memory_bytes),
+        (resource.RLIMIT_CPU, cpu_seconds),
+        (resource.RLIMIT_FSIZE, 16 << 20),
+        (resource.RLIMIT_NOFILE, 64),
+        (resource.RLIMIT_NPROC, 0),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        resource.setrlimit(kind, (value, value))
+
+
+def forbid_syscalls() -> None:
+    """Allow only the system calls of a process that computes, reads and writes what is open."""
+    if platform.machine() != "x86_64":
+        raise OSError(f"seccomp: the table of system calls is for x86_64, not for {platform.machine()}")
+
+    def instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
+        return struct.pack("=HBBI", code, if_true, if_false, value)
+
+    load, jump_equal, give = 0x20, 0x15, 0x06
+    allow, kill, not_permitted = 0x7FFF0000, 0x80000000, 0x00050000 | 1
+    program = [
+        instruction(load, 4),
+        instruction(jump_equal, _AUDIT_ARCH_X86_64, 1, 0),
+        instruction(give, kill),
+        instruction(load, 0),
+    ]
+    # Numbers of the x32 calls are none of the list, so they are refused as well.
+    remaining = len(_ALLOWED_SYSCALLS)
+    for number in _ALLOWED_SYSCALLS:
+        program.append(instruction(jump_equal, number, remaining, 0))
+        remaining -= 1
+    program += [instruction(give, not_permitted), instruction(give, allow)]
+    code = ctypes.create_string_buffer(b"".join(program))
+    head = struct.pack("@HP", len(program), ctypes.addressof(code))
+    _call("prctl", _PR_SET_SECCOMP, 2, head, 0, 0)
+
+
+def end_with_parent() -> None:
+    """Have this process killed when its parent ends."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def forbid_new_rights() -> None:
+    """Make it impossible to gain rights by starting programs, which a filter of system calls needs as well."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
