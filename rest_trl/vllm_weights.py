@@ -18,9 +18,10 @@ from transformers.utils import is_bitsandbytes_available, is_peft_available
 
 if is_bitsandbytes_available():
     from bitsandbytes.functional import dequantize_4bit, int8_vectorwise_dequant
-    from bitsandbytes.nn import Linear4bit, Linear8bitLt
+    from bitsandbytes.nn import Linear4bit, Linear8bitLt, Params4bit
 
 if is_peft_available():
+    from peft import PeftModel
     from peft.tuners import lora
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
@@ -31,7 +32,7 @@ class _Parameter:
     """A parameter of the model under the adapters: its name there, the layer that holds it, and the LoRA on it."""
 
     name: str
-    value: nn.Parameter
+    value: Any
     layer: nn.Module
     adapter_layer: Any = None
 
@@ -47,7 +48,7 @@ class _Parameter:
     def tensor(self, dtype: torch.dtype) -> torch.Tensor:
         """The values that the forward pass multiplies with, dense."""
         tensor = self.value.data
-        if isinstance(self.layer, Linear4bit) and self.value is self.layer.weight and self.value.quant_state:
+        if isinstance(self.value, Params4bit) and self.value.quant_state:
             tensor = dequantize_4bit(tensor, self.value.quant_state)
         elif isinstance(self.layer, Linear8bitLt) and tensor.dtype is torch.int8:
             # The first forward pass moves the scales from the parameter to the state of the layer.
@@ -130,15 +131,19 @@ def send_dequantized_weights(vllm_generation: Any) -> None:
 
 
 def _base_model(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def _is_plain_lora(layer: Any) -> bool:
+    plain = isinstance(layer, lora.Linear | lora.Embedding | lora.Linear4bit | lora.Linear8bitLt)
+    return plain and not layer.lora_variant and not any(layer.lora_bias.values())
 
 
 def _check_adapters(model: Any) -> None:
     cure = "use plain LoRA, or load the policy without quantisation"
     for name, module in model.named_modules():
         if isinstance(module, BaseTunerLayer):
-            plain = isinstance(module, lora.Linear | lora.Embedding | lora.Linear4bit | lora.Linear8bitLt)
-            if not plain or module.lora_variant or any(module.lora_bias.values()):
+            if not _is_plain_lora(module):
                 raise ValueError(
                     f"the adapter of {name} ({type(module).__name__}, for example DoRA, lora_bias or "
                     f"target_parameters) cannot be added to quantised weights for a vLLM server: {cure}"

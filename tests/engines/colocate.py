@@ -2,8 +2,8 @@
 Trains with vLLM in the process of the trainer, without a GPU: `python -m engines.colocate OUTPUT_DIR SYNCED STEPS`.
 
 Weights are synchronised at the first SYNCED of STEPS steps. Prints the mean and the maximum of the difference between
-the log-probabilities of vLLM and of the policy at each step, in nats, as JSON. A program of its own, because the engine
-changes environment variables, threads and process groups of its process.
+the log-probabilities of vLLM and of the policy at each step, in nats, as JSON. A program of its own, because the
+engine changes environment variables, threads and process groups of its process.
 """
 
 import json
@@ -66,7 +66,8 @@ def main(output_dir, synced, steps):
     trainer.vllm_generation.sync_weights = partial(sync_weights, trainer, int(synced))
     trainer.train()
     name = "sampling/sampling_logp_difference"
-    print(json.dumps([[log[f"{name}/mean"], log[f"{name}/max"]] for log in trainer.state.log_history if "loss" in log]))
+    logs = [log for log in trainer.state.log_history if "loss" in log]
+    print(json.dumps([[log[f"{name}/mean"], log[f"{name}/max"]] for log in logs]))
 
 
 if __name__ == "__main__":

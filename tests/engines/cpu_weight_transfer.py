@@ -37,8 +37,8 @@ class CPUWeightTransferEngine(NCCLWeightTransferEngine):
 
     def finish_weight_update(self):
         super().finish_weight_update()
-        # On CPU a layer multiplies with a packed copy of its weight. vLLM packs the layers anew that received a tensor,
-        # but a head tied to the embeddings receives none.
+        # On CPU a layer multiplies with a packed copy of its weight. vLLM packs those layers anew that received a
+        # tensor, and a head tied to the embeddings receives none.
         for layer in self.model.modules():
             if isinstance(layer, ParallelLMHead):
                 layer.quant_method.process_weights_after_loading(layer)

@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -111,17 +112,13 @@ class VLLMServer:
         """End the server in order, then kill what is left of it."""
         if self.running:
             self.process.terminate()
-            try:
+            with suppress(subprocess.TimeoutExpired):  # killed below
                 self.process.wait(timeout)
-            except subprocess.TimeoutExpired:
-                pass  # killed below
         self.kill()
 
     def kill(self) -> None:
         """Kill the server and its children at once."""
         if self.process is not None:
-            try:
+            with suppress(ProcessLookupError):  # nothing is left of the group
                 os.killpg(self.process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass  # nothing is left of the group
             self.process.wait()
