@@ -238,8 +238,8 @@ class TestRecipe:
     @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
     def test_finds_the_server_of_every_recipe(self, path):
         values = recipe.read_recipe(path)
-        host = values.get("vllm_server_host", "0.0.0.0")
-        url = f"http://{host}:8000" if values.get("vllm_mode") == "server" else None
+        stated = values.get("vllm_server_base_url", "http://0.0.0.0:8000")
+        url = stated if values.get("vllm_mode") == "server" else None
         assert server_url(recipe.with_defaults(values)) == url
 
 
