@@ -1,4 +1,4 @@
-# make demo | test | test-vllm | quality | bench-step | bench-regions | bench-memory | bench-gpu | fuzz. Everything is installed into .venv; PYTHON is any Python from 3.11.
+# make demo | bfcl | test | test-vllm | quality | bench-step | bench-regions | bench-memory | bench-evaluation | bench-gpu | fuzz. Everything is installed into .venv; PYTHON is any Python from 3.11.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,7 +20,7 @@ COEFFICIENTS_grpo := uniform
 OUTPUT_rest := outputs/demo
 OUTPUT_grpo := outputs/demo-grpo
 
-.PHONY: install demo test test-vllm vllm-transcript quality bench-step bench-regions bench-memory bench-gpu fuzz build
+.PHONY: install demo bfcl test test-vllm vllm-transcript quality bench-step bench-regions bench-memory bench-evaluation bench-gpu fuzz build
 
 install: $(VENV)/.installed
 
@@ -34,8 +34,13 @@ demo: install
 	$(RUN) $(BIN)/python -m rest_trl.demo --config recipes/demo.yaml \
 		--coefficients $(COEFFICIENTS_$(ARM)) --output_dir $(OUTPUT_$(ARM))
 
-test: install
-	$(RUN) $(BIN)/python -m pytest
+test: install bfcl
+	$(RUN) REST_TRL_CACHE=$(BFCL_CACHE) $(BIN)/python -m pytest
+
+# The official packages of BFCL, each in an environment of its own; does nothing where they are there.
+BFCL_CACHE := .bfcl
+bfcl: install
+	REST_TRL_CACHE=$(BFCL_CACHE) $(BIN)/python -m rest_trl.evaluation.cli --setup bfcl_v3 bfcl_v4
 
 quality: install
 	$(BIN)/ruff check .
@@ -64,6 +69,10 @@ bench-regions: install
 
 bench-memory: install
 	$(RUN) $(BIN)/python -m tests.benchmarks.memory
+
+DATA ?= ../shared/data/api_bank
+bench-evaluation: $(VLLM_VENV)/.installed
+	$(RUN) $(VLLM_VENV)/bin/python -m tests.benchmarks.evaluation --data $(DATA)
 
 bench-gpu: install
 	$(RUN) $(BIN)/python -m tests.benchmarks.gpu --output docs/gpu.json

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from .samples import Sample
@@ -75,6 +76,10 @@ def load_samples(
             id = f"Level{level}_{index}"
             try:
                 samples.append(_sample(id, level, row, tokenizer, prompt_form, chat_template_kwargs or {}))
+            except TemplateError as error:
+                raise ValueError(
+                    f"the chat template cannot render {id} in the {prompt_form} form ({error}): use the other form"
+                ) from error
             except (KeyError, TypeError, IndexError, SyntaxError) as error:
                 raise ValueError(f"{id} is not an API-Bank sample as processed by ToolRL: {error!r}") from error
     return samples
@@ -92,7 +97,10 @@ def _read(data: str) -> dict[int, list[dict[str, Any]]]:
         found = sorted(folder.rglob(name))
         if len(found) != 1:
             raise FileNotFoundError(f"{data} must hold one file {name}, and holds {len(found)}")
-        rows[level] = json.loads(found[0].read_text(encoding="utf-8"))
+        try:
+            rows[level] = json.loads(found[0].read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{found[0]} is no JSON: {error}") from error
     return rows
 
 

@@ -7,11 +7,16 @@ from typing import Any
 
 from ..rewards.scoring import json_equal
 from ..tool_calls import ToolCall, get_format
-from .samples import Completion, Sample, Score
+from ..tool_calls.untyped import read_untyped
+from .samples import Completion, Sample, Score, not_generated
 
+
+METRICS = ("strict", "soft")
 
 # JSON types of the declared types of which values may come as text or as what they are.
 _TYPED = {"integer", "number", "boolean", "array"}
+# Syntaxes that do not tell `5` from `"5"`: their values are what they would be as JSON.
+_UNTYPED_FORMATS = {"functiongemma", "glm45", "qwen3_coder"}
 
 
 def released_calls(text: str) -> list[Any]:
@@ -107,7 +112,8 @@ def score(sample: Sample, completion: Completion | None, tool_call_format: str, 
     Score one sample.
 
     The gold values are all strings. In the native form the model is shown JSON types, so there a value of another
-    type than string is right if it is what the gold string says (`5` for `"5"`).
+    type than string is right if it is what the gold string says (`5` for `"5"`); in a syntax that does not tell the
+    two apart, for parameters of type string too.
 
     Args:
         sample ([`Sample`]):
@@ -123,12 +129,12 @@ def score(sample: Sample, completion: Completion | None, tool_call_format: str, 
         [`Score`] with the metrics `strict` and `soft`.
     """
     if completion is None:
-        wrong = {"strict": 0.0, "soft": 0.0}
-        return Score(sample.id, sample.subset, sample.cluster, wrong, "missing: not generated", [], [], "")
+        return not_generated(sample, METRICS)
     parsed = get_format(tool_call_format).parse(completion.text)
     calls = parsed.calls
     if prompt_form == "native":
-        calls = [ToolCall(call.name, _as_written(call.arguments, sample.gold)) for call in calls]
+        untyped = tool_call_format in _UNTYPED_FORMATS
+        calls = [ToolCall(call.name, _as_written(call.arguments, sample.gold, untyped)) for call in calls]
         soft = soft_score([{"name": call.name, "parameters": call.arguments} for call in calls], sample.gold)
     else:
         soft = soft_score(released_calls(completion.text), sample.gold)
@@ -147,13 +153,16 @@ def score(sample: Sample, completion: Completion | None, tool_call_format: str, 
     )
 
 
-def _as_written(arguments: dict[str, Any], gold: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of declared types other than string, where they are what the gold string says, as that string."""
+def _as_written(arguments: dict[str, Any], gold: Mapping[str, Any], untyped: bool) -> dict[str, Any]:
+    """Values that may be of another type than string, where they are what the gold string says, as that string."""
     written = dict(arguments)
     for name, value in arguments.items():
         text = gold["parameters"].get(name)
-        typed = gold["types"].get(name) in _TYPED and isinstance(text, str) and not isinstance(value, str)
-        if typed and json_equal(value, _value_of(text)):
+        if not isinstance(text, str) or isinstance(value, str):
+            continue
+        if (untyped and json_equal(value, read_untyped(text))) or (
+            gold["types"].get(name) in _TYPED and json_equal(value, _value_of(text))
+        ):
             written[name] = text
     return written
 

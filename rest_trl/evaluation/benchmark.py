@@ -59,6 +59,22 @@ class Benchmark(Protocol):
         """
         ...
 
+    def groups(self, scores: Sequence[Score], metric: str) -> dict[str, tuple[float, list[Score]]]:
+        """
+        Figures of the benchmark over several subsets, such as BFCL's `multi_turn`.
+
+        Args:
+            scores (`Sequence[Score]`):
+                All scores.
+            metric (`str`):
+                Name of the score.
+
+        Returns:
+            `dict[str, tuple[float, list[Score]]]`: by name, the figure and the scores that it is of; those only of
+            which all samples were run.
+        """
+        ...
+
 
 @dataclass
 class SingleTurnBenchmark:
@@ -89,3 +105,7 @@ class SingleTurnBenchmark:
     def overall(self, scores: Sequence[Score], metric: str) -> float | str:
         """See [`Benchmark.overall`]."""
         return sum(score.scores[metric] for score in scores) / len(scores)
+
+    def groups(self, scores: Sequence[Score], metric: str) -> dict[str, tuple[float, list[Score]]]:
+        """See [`Benchmark.groups`]: none."""
+        return {}

@@ -1,17 +1,17 @@
 """Two checkpoints on the same samples."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from .intervals import Interval, accuracy_interval
 from .run import read_scores
-from .statistics import Interval, PairedComparison, accuracy_interval, compare_paired, holm
+from .statistics import PairedComparison, compare_paired, holm
 
 
 # Settings that two runs must share for their difference to be one of the models.
-_PROTOCOL = ("benchmark", "prompt_form", "limit", "generation", "version")
+_PROTOCOL = ("prompt_form", "chat_template_kwargs", "limit", "generation", "version")
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,14 @@ class Comparison:
     Args:
         benchmark, metric (`str`):
             What is compared.
-        first, second ([`~rest_trl.evaluation.statistics.Interval`]):
+        first, second ([`~rest_trl.evaluation.intervals.Interval`]):
             Accuracies.
         paired ([`~rest_trl.evaluation.statistics.PairedComparison`]):
             Their difference.
         adjusted_p (`float`):
             `paired.cluster_p`, adjusted by Holm's method for all benchmarks of the comparison.
         warnings (`tuple[str, ...]`):
-            Differences in protocol.
+            Differences in protocol, and missing completions.
     """
 
     benchmark: str
@@ -68,8 +68,26 @@ def find_runs(directory: Path) -> dict[str, Path]:
 
 
 def read_summary(run: Path) -> dict[str, Any]:
-    """The summary of a finished run in the folder `run`."""
-    return json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    """
+    The summary of a finished run.
+
+    Args:
+        run (`Path`):
+            Folder of the run.
+
+    Returns:
+        `dict[str, Any]`: see [`~rest_trl.evaluation.run.evaluate`].
+
+    Raises:
+        ValueError: if it is broken, or another program's.
+    """
+    path = run / "summary.json"
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        _ = summary["benchmark"], summary["metrics"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no summary of a run ({error!r}): give the command of the run again") from error
+    return summary
 
 
 def compare_runs(first: Path, second: Path, metric: str | None = None) -> list[Comparison]:
@@ -111,14 +129,18 @@ def _compare(name: str, first: Path, second: Path, metric: str | None) -> Compar
             f"{name}: {len(ones.keys() - twos.keys())} samples are only in {first}, {len(twos.keys() - ones.keys())} "
             f"only in {second}. Paired tests need the same samples: run both on all of them"
         )
-    ids: Sequence[str] = list(ones)
-    clusters = [ones[id].cluster for id in ids]
-    correct = [ones[id].scores[metric] for id in ids], [twos[id].scores[metric] for id in ids]
-    warnings = tuple(
+    clusters = [score.cluster for score in ones.values()]
+    correct = [score.scores[metric] for score in ones.values()], [twos[id].scores[metric] for id in ones]
+    warnings = [
         f"{key} differs: {summaries[0].get(key)} and {summaries[1].get(key)}"
         for key in _PROTOCOL
         if summaries[0].get(key) != summaries[1].get(key)
-    )
+    ]
+    warnings += [
+        f"{len(summary['missing'])} samples of {run} have no completion and count as wrong"
+        for run, summary in zip((first, second), summaries, strict=True)
+        if summary["missing"]
+    ]
     paired = compare_paired(*correct, clusters)
     return Comparison(
         name,
@@ -127,5 +149,5 @@ def _compare(name: str, first: Path, second: Path, metric: str | None) -> Compar
         accuracy_interval(correct[1], clusters),
         paired,
         paired.cluster_p,
-        warnings,
+        tuple(warnings),
     )

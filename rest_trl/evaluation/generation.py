@@ -18,7 +18,8 @@ logger = get_logger(__name__)
 @dataclass(frozen=True)
 class GenerationSettings:
     """
-    How completions are sampled.
+    How completions are sampled: so by every backend, whatever the checkpoint's `generation_config.json` holds beside
+    the tokens that end a completion.
 
     Args:
         max_new_tokens (`int`, *optional*, defaults to `2048`):
@@ -60,7 +61,11 @@ class Generator(Protocol):
 
 
 def complete(
-    prompts: Mapping[str, str], generator: Generator, store: CompletionStore, description: str = "Completions"
+    prompts: Mapping[str, str],
+    generator: Generator,
+    store: CompletionStore,
+    description: str = "Completions",
+    leave: bool = True,
 ) -> dict[str, Completion]:
     """
     Completions of prompts: those that the store has, the others generated and stored as they come.
@@ -74,6 +79,8 @@ def complete(
             Where completions are kept.
         description (`str`, *optional*, defaults to `"Completions"`):
             Label of the progress bar.
+        leave (`bool`, *optional*, defaults to `True`):
+            Whether the progress bar stays when it is full.
 
     Returns:
         `dict[str, Completion]`: by id, in the order of the prompts, without those that could not be generated.
@@ -83,7 +90,8 @@ def complete(
     """
     missing = {id: prompt for id, prompt in prompts.items() if store.get(id, prompt) is None}
     if missing:
-        with tqdm(desc=description, total=len(prompts), initial=len(prompts) - len(missing), unit="prompt") as bar:
+        done = len(prompts) - len(missing)
+        with tqdm(desc=description, total=len(prompts), initial=done, unit="prompt", leave=leave) as bar:
             for completion in generator.generate(missing):
                 store.add(completion, missing[completion.id])
                 bar.update()

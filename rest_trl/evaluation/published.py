@@ -4,7 +4,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
+
+from rich.table import Table
+
+from .comparison import read_summary
+from .report import cell
 
 
 # The metric that the paper reports: its API-Bank scorer is the soft one.
@@ -95,3 +101,35 @@ def protocol_differences(summary: Mapping[str, Any]) -> list[str]:
         differences.append("our prompts and parsing for the model's own syntax, the paper's handler is not published")
     differences.append("the published figures have no error bars, so overlap with ours cannot be judged")
     return differences
+
+
+def published_table(run: Path) -> tuple[Table, list[str]]:
+    """
+    A run beside the published figures of its benchmark.
+
+    Args:
+        run (`Path`):
+            Folder of a finished run.
+
+    Returns:
+        `tuple[rich.table.Table, list[str]]`: the table, and what differs in protocol.
+
+    Raises:
+        ValueError: if nothing is published on that benchmark.
+    """
+    summary = read_summary(run)
+    rows = beside(summary)
+    if not rows:
+        raise ValueError(f"nothing is published on {summary['benchmark']}, which {run} is a run of")
+    metric = PAPER_METRICS[summary["benchmark"]]
+    table = Table(title=f"{summary['benchmark']}, {metric}: {summary['model']} beside arXiv 2509.21826, percent")
+    for column in ("figure", "model", "method", "percent"):
+        table.add_column(column)
+    for name in sorted({row.figure for row in rows}):
+        groups = {**summary.get("groups", {}), "overall": summary["overall"]}
+        figure = groups.get(name, {}).get(metric, {})
+        table.add_row(name, summary["model"], "this run", cell(figure, 2) or "not run in full", style="bold")
+    for row in rows:
+        low, high = row.percent
+        table.add_row(row.figure, row.model, row.method, f"{low:.2f}" if low == high else f"{low:.2f} to {high:.2f}")
+    return table, protocol_differences(summary)

@@ -1,14 +1,14 @@
-"""Comparisons as tables and as a figure."""
+"""Runs and comparisons as tables, comparisons as a figure."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from .comparison import Comparison
-from .statistics import Interval
+from .intervals import Interval
 
 
 COLUMNS = (
@@ -56,14 +56,43 @@ def cells(comparison: Comparison) -> tuple[str, ...]:
     )
 
 
-def rich_table(comparisons: Sequence[Comparison]) -> Table:
-    """Comparisons for the terminal."""
-    table = Table(title="B against A", caption=CAPTION)
-    for column in COLUMNS:
-        table.add_column(column)
-    for comparison in comparisons:
-        table.add_row(*cells(comparison))
+def comparison_table(comparison: Comparison) -> Table:
+    """A comparison for the terminal: a line for each of [`COLUMNS`], which fit no terminal side by side."""
+    columns, texts = COLUMNS[1:], cells(comparison)
+    table = Table(title=texts[0], show_header=False, title_justify="left")
+    for name, text in zip(columns, texts[1:], strict=True):
+        table.add_row(name, text)
     return table
+
+
+def summary_table(summary: Mapping[str, Any]) -> Table:
+    """
+    A run for the terminal.
+
+    Args:
+        summary (`Mapping[str, Any]`):
+            Of [`~rest_trl.evaluation.run.evaluate`].
+
+    Returns:
+        [`rich.table.Table`]
+    """
+    adapter = f" + {summary['adapter']}" if summary["adapter"] else ""
+    table = Table(title=f"{summary['benchmark']}: {summary['model']}{adapter}, percent with 95% intervals")
+    for column in ("", "n", *summary["metrics"]):
+        table.add_column(column, justify="left" if column == "" else "right")
+    for name, row in [*summary["subsets"].items(), *summary["groups"].items(), ("overall", summary["overall"])]:
+        table.add_row(name, str(row["n"]), *(cell(row[metric]) or "none" for metric in summary["metrics"]))
+    return table
+
+
+def cell(figure: Mapping[str, Any], digits: int = 1) -> str:
+    """An accuracy of a summary in percent, with its interval if it has one; nothing where there is no accuracy."""
+    if "accuracy" not in figure:
+        return ""
+    accuracy = f"{100 * figure['accuracy']:.{digits}f}"
+    if "low" not in figure:
+        return accuracy
+    return f"{accuracy} [{100 * figure['low']:.{digits}f}, {100 * figure['high']:.{digits}f}]"
 
 
 def markdown_table(comparisons: Sequence[Comparison]) -> str:
@@ -99,6 +128,10 @@ def plot(comparisons: Sequence[Comparison], path: Path) -> None:
             What to show.
         path (`Path`):
             The file to write; its suffix names the type (.png, .pdf, .svg).
+
+    Raises:
+        ValueError: if the suffix names no type of picture.
+        OSError: if it cannot be written.
     """
     import matplotlib
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from .benchmark import Benchmark
 from .generation import Generator
+from .intervals import accuracy_interval
 from .samples import Score
-from .statistics import accuracy_interval
 from .store import CompletionStore, write_atomically
 
 
@@ -25,7 +25,8 @@ def evaluate(
     """
     Run a benchmark, or go on with a run that was interrupted.
 
-    Writes `completions.jsonl` as they come and, at the end, `samples.jsonl` (a [`Score`] per line) and `summary.json`.
+    Writes `completions.jsonl` as they come and, at the end, `samples.jsonl` (a
+    [`~rest_trl.evaluation.samples.Score`] per line) and `summary.json`.
     Without missing completions nothing is generated, so scoring again is free.
 
     Args:
@@ -42,26 +43,25 @@ def evaluate(
         `dict[str, Any]`: the summary.
 
     Raises:
-        ValueError: see [`CompletionStore`].
+        ValueError, OSError: see [`CompletionStore`].
     """
     start = time.monotonic()
     settings = {"benchmark": benchmark.name, **benchmark.settings, **settings}
     with CompletionStore(output_dir, settings) as store:
         reused = len(store)
         scores = benchmark.run(generator, store)
-        generated = len(store) - reused
-    lines = [json.dumps(asdict(score), ensure_ascii=False) for score in scores]
-    write_atomically(output_dir / "samples.jsonl", "".join(f"{line}\n" for line in lines))
-    summary = {
-        **settings,
-        **summarize(scores, benchmark),
-        "notes": benchmark.notes,
-        "versions": {package: version(package) for package in _PACKAGES},
-        "generated": generated,
-        "reused": reused,
-        "seconds": round(time.monotonic() - start, 1),
-    }
-    write_atomically(output_dir / "summary.json", json.dumps(summary, indent=2) + "\n")
+        summary = {
+            **settings,
+            **summarize(scores, benchmark),
+            "notes": benchmark.notes,
+            "versions": {package: version(package) for package in _PACKAGES},
+            "generated": len(store) - reused,
+            "reused": reused,
+            "seconds": round(time.monotonic() - start, 1),
+        }
+        lines = [json.dumps(asdict(score), ensure_ascii=False) for score in scores]
+        write_atomically(output_dir / "samples.jsonl", "".join(f"{line}\n" for line in lines))
+        write_atomically(output_dir / "summary.json", json.dumps(summary, indent=2) + "\n")
     return summary
 
 
@@ -76,28 +76,41 @@ def summarize(scores: Sequence[Score], benchmark: Benchmark) -> dict[str, Any]:
             Their benchmark.
 
     Returns:
-        `dict[str, Any]`: `metrics`, `subsets`, `missing`, and `overall`: per metric the benchmark's own figure, with
-        an interval where that is the share of all samples, or `refused` with the reason why there is none.
+        `dict[str, Any]`: `metrics`, `missing` (ids without a completion, which count as wrong), `subsets`, `groups` of
+        subsets and `overall`: per metric the benchmark's own figure, with an interval where that is the share of all
+        samples, or `refused` with the reason why there is none. Where completions are missing,
+        `accuracy_of_generated` is the share without these samples, which some released scorers report.
+
+    Raises:
+        ValueError: if there is no sample, or two have the same id.
     """
+    if not scores or len({score.id for score in scores}) < len(scores):
+        raise ValueError(f"{benchmark.name} must have samples, and ids that are unique")
     subsets: dict[str, list[Score]] = defaultdict(list)
     for score in scores:
         subsets[score.subset].append(score)
-    overall: dict[str, Any] = {"n": len(scores)}
+    overall: dict[str, Any] = {"n": len(scores), "missing": _missing(scores)}
     for metric in benchmark.metrics:
         figure = benchmark.overall(scores, metric)
-        if isinstance(figure, str):
-            overall[metric] = {"refused": figure}
-        else:
-            interval = _interval(scores, metric)
-            overall[metric] = interval if abs(interval["accuracy"] - figure) < 1e-9 else {"accuracy": figure}
+        overall[metric] = {"refused": figure} if isinstance(figure, str) else _figure(figure, scores, metric)
+    groups: dict[str, dict[str, Any]] = {}
+    for metric in benchmark.metrics:
+        for name, (figure, members) in benchmark.groups(scores, metric).items():
+            group = groups.setdefault(name, {"n": len(members), "missing": _missing(members)})
+            group[metric] = _figure(figure, members, metric)
     return {
         "metrics": list(benchmark.metrics),
         "subsets": {
-            name: {"n": len(group), **{metric: _interval(group, metric) for metric in benchmark.metrics}}
+            name: {
+                "n": len(group),
+                "missing": _missing(group),
+                **{metric: _accuracy(group, metric) for metric in benchmark.metrics},
+            }
             for name, group in sorted(subsets.items())
         },
+        "groups": groups,
         "overall": overall,
-        "missing": [score.id for score in scores if score.why is not None and score.why.startswith("missing")],
+        "missing": [score.id for score in scores if score.missing],
     }
 
 
@@ -125,11 +138,24 @@ def read_scores(output_dir: Path) -> list[Score]:
         raise ValueError(f"{path} cannot be read ({error}): give the command of the run again to write it") from error
 
 
-def _interval(scores: Sequence[Score], metric: str) -> dict[str, Any]:
+def _missing(scores: Sequence[Score]) -> int:
+    return sum(score.missing for score in scores)
+
+
+def _figure(figure: float, scores: Sequence[Score], metric: str) -> dict[str, Any]:
+    interval = _accuracy(scores, metric)
+    return interval if abs(interval["accuracy"] - figure) < 1e-9 else {"accuracy": figure}
+
+
+def _accuracy(scores: Sequence[Score], metric: str) -> dict[str, Any]:
     interval = accuracy_interval([score.scores[metric] for score in scores], [score.cluster for score in scores])
-    return {
+    figures: dict[str, Any] = {
         "accuracy": interval.estimate,
         "low": interval.low,
         "high": interval.high,
         "clusters": interval.clusters,
     }
+    generated = [score.scores[metric] for score in scores if not score.missing]
+    if len(generated) < len(scores):
+        figures["accuracy_of_generated"] = sum(generated) / len(generated) if generated else None
+    return figures

@@ -1,7 +1,11 @@
 """What every benchmark speaks of: samples, completions of them, and scores of those."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+
+
+NOT_GENERATED = "missing: not generated"
 
 
 @dataclass(frozen=True)
@@ -79,3 +83,24 @@ class Score:
     calls: list[Any]
     completion_ids: list[int]
     text: str
+
+    @property
+    def missing(self) -> bool:
+        """Whether there was no completion to score."""
+        return self.why == NOT_GENERATED
+
+
+def not_generated(sample: Sample, metrics: Iterable[str]) -> Score:
+    """
+    The score of a sample without a completion: wrong by every metric.
+
+    Args:
+        sample ([`Sample`]):
+            The sample.
+        metrics (`Iterable[str]`):
+            Names of the benchmark's metrics.
+
+    Returns:
+        [`Score`]
+    """
+    return Score(sample.id, sample.subset, sample.cluster, dict.fromkeys(metrics, 0.0), NOT_GENERATED, [], [], "")

@@ -1,9 +1,4 @@
-"""
-Error bars: accuracies, paired differences, and what a benchmark of a given size can show at all.
-
-Samples that share a dialogue are not independent. Everything here goes by clusters; where each sample is a cluster of
-its own, the formulas are the usual ones.
-"""
+"""Two models on the same samples: the difference, its tests, and what so many samples can show at all."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,28 +10,7 @@ from scipy import optimize, stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-
-LEVEL = 0.95
-RESAMPLES = 9999
-
-
-@dataclass(frozen=True)
-class Interval:
-    """
-    An estimate with its confidence interval.
-
-    Args:
-        estimate, low, high (`float`):
-            Shares in [0, 1], or differences of such.
-        n, clusters (`int`):
-            Number of samples and of clusters that they fall into.
-    """
-
-    estimate: float
-    low: float
-    high: float
-    n: int
-    clusters: int
+from .intervals import LEVEL, Interval, bootstrap_interval, cluster_sums, cluster_variance
 
 
 @dataclass(frozen=True)
@@ -66,61 +40,13 @@ class PairedComparison:
     detectable: float | None
 
 
-def accuracy_interval(correct: ArrayLike, clusters: Sequence[str], level: float = LEVEL) -> Interval:
-    """
-    Accuracy with a confidence interval.
-
-    Wilson's interval, with the sample size divided by the design effect (the variance of the accuracy by clusters over
-    that of independent samples) and Student's quantile for the number of clusters. Where all answers agree there is no
-    variance, and samples of a cluster are taken as one observation.
-
-    Args:
-        correct (`ArrayLike` of shape `(n,)`):
-            0 or 1 per sample.
-        clusters (`Sequence[str]` of length `n`):
-            Cluster of each sample.
-        level (`float`, *optional*, defaults to `0.95`):
-            Nominal coverage.
-
-    Returns:
-        [`Interval`]
-
-    Raises:
-        ValueError: if there is no sample, or there is not one cluster for each.
-
-    Example:
-
-    ```python
-    >>> interval = accuracy_interval([1, 1, 0, 1], ["a", "b", "c", "d"])
-    >>> print(f"{interval.estimate:.2f} [{interval.low:.2f}, {interval.high:.2f}]")
-    0.75 [0.30, 0.95]
-
-    ```
-    """
-    sums, sizes = _by_cluster(correct, clusters)
-    n, k = int(sizes.sum()), len(sizes)
-    estimate = float(sums.sum() / n)
-    if k == n:
-        wilson = stats.binomtest(int(sums.sum()), n).proportion_ci(level, method="wilson")
-        return Interval(estimate, float(wilson.low), float(wilson.high), n, k)
-    if k == 1:
-        return Interval(estimate, 0.0, 1.0, n, k)
-    effective = n / _design_effect(sums, sizes)
-    quantile = stats.t.ppf((1 + level) / 2, k - 1)
-    shrink = 1 + quantile**2 / effective
-    centre = (estimate + quantile**2 / (2 * effective)) / shrink
-    half = quantile / shrink * np.sqrt(estimate * (1 - estimate) / effective + quantile**2 / (4 * effective**2))
-    return Interval(estimate, max(0.0, float(centre - half)), min(1.0, float(centre + half)), n, k)
-
-
 def compare_paired(
     first: ArrayLike, second: ArrayLike, clusters: Sequence[str], level: float = LEVEL, seed: int = 0
 ) -> PairedComparison:
     """
     Compare two models on the same samples.
 
-    The interval of the difference is a percentile bootstrap over clusters, its percentiles widened for the number of
-    clusters (Hesterberg, "What Teachers Should Know About the Bootstrap", 2015, section 5.3).
+    The interval of the difference is that of [`~rest_trl.evaluation.intervals.bootstrap_interval`].
 
     Args:
         first, second (`ArrayLike` of shape `(n,)`):
@@ -150,16 +76,16 @@ def compare_paired(
     ones, twos = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     if ones.shape != twos.shape:
         raise ValueError(f"{ones.size} answers of the first model and {twos.size} of the second cannot be paired")
-    first_sums, sizes = _by_cluster(ones, clusters)
-    second_sums, _ = _by_cluster(twos, clusters)
+    first_sums, sizes = cluster_sums(ones, clusters)
+    second_sums, _ = cluster_sums(twos, clusters)
     differences, n, k = second_sums - first_sums, int(sizes.sum()), len(sizes)
     estimate = float(differences.sum() / n)
     gained, lost = int(((twos == 1) & (ones == 0)).sum()), int(((ones == 1) & (twos == 0)).sum())
-    low, high = _bootstrap(differences, sizes, level, seed) if k > 1 else (-1.0, 1.0)
+    low, high = bootstrap_interval(differences, sizes, level, seed)
     discordant = (gained + lost) / n
     # The variance of a paired difference by clusters, over that of independent samples.
     independent = (discordant - estimate**2) / n
-    clustered = _cluster_variance(differences, sizes)
+    clustered = cluster_variance(differences, sizes)
     design_effect = clustered / independent if independent > 0 and k > 1 else 1.0
     return PairedComparison(
         Interval(estimate, low, high, n, k),
@@ -175,16 +101,16 @@ def minimum_detectable_difference(
     n: int, discordant: float, design_effect: float = 1.0, power: float = 0.8, alpha: float = 0.05
 ) -> float | None:
     """
-    The least true difference of two accuracies that `n` paired samples show with the given power (normal approximation
-    of McNemar's test: Connor, Biometrics 43, 1987).
+    The least true difference of two accuracies that the exact McNemar test of `n` paired samples shows with the given
+    power.
 
     Args:
         n (`int`):
             Number of samples.
         discordant (`float`):
-            Share of samples on which the models differ in being right.
+            Share of samples on which the models differ in being right, in (0, 1].
         design_effect (`float`, *optional*, defaults to `1.0`):
-            By how much clusters multiply the variance.
+            By how much clusters multiply the variance; so many times fewer samples are reckoned with.
         power (`float`, *optional*, defaults to `0.8`):
             Probability of a significant result.
         alpha (`float`, *optional*, defaults to `0.05`):
@@ -193,20 +119,29 @@ def minimum_detectable_difference(
     Returns:
         `float` or `None`: `None` if no difference that such a share allows would be detected.
 
+    Raises:
+        ValueError: if there is no sample, or the share is not in (0, 1].
+
     Example:
 
     ```python
     >>> [round(minimum_detectable_difference(n, discordant=0.2), 3) for n in (67, 200, 597)]
-    [0.15, 0.088, 0.051]
+    [0.154, 0.091, 0.053]
 
     ```
     """
-    effective = n / design_effect
-    upper, lower = stats.norm.ppf(1 - alpha / 2), stats.norm.ppf(power)
+    if n < 1 or not 0 < discordant <= 1:
+        raise ValueError(f"there must be samples, and models that differ on a share of them: {n}, {discordant}")
+    # How many samples may turn out discordant, and how many of these one model must win.
+    pairs = np.arange(1, max(1, round(n / design_effect)) + 1)
+    probability = stats.binom.pmf(pairs, pairs[-1], discordant)
+    pairs, probability = pairs[probability > 1e-12], probability[probability > 1e-12]
+    critical = stats.binom.isf(alpha / 2, pairs, 0.5)
 
     def excess(difference: float) -> float:
-        spread = upper * np.sqrt(discordant) + lower * np.sqrt(discordant - difference**2)
-        return float(difference * np.sqrt(effective) - spread)
+        wins = (1 + difference / discordant) / 2
+        significant = stats.binom.sf(critical, pairs, wins) + stats.binom.cdf(pairs - critical - 1, pairs, wins)
+        return float(probability @ significant) - power
 
     if excess(discordant) < 0:
         return None
@@ -233,49 +168,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     ```
     """
     return [float(p) for p in multipletests(list(p_values), method="holm")[1]]
-
-
-def _by_cluster(values: ArrayLike, clusters: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Sum and number of the values of every cluster."""
-    array = np.asarray(values, dtype=float)
-    if array.size == 0 or array.shape != (len(clusters),):
-        raise ValueError(
-            f"{array.size} answers and {len(clusters)} clusters: at least one of each, and as many, needed"
-        )
-    index = np.unique(np.asarray(clusters), return_inverse=True)[1]
-    return np.bincount(index, array), np.bincount(index)
-
-
-def _cluster_variance(sums: NDArray[Any], sizes: NDArray[Any]) -> float:
-    """Variance of the mean of all values, by clusters (linearised ratio estimator)."""
-    n, k = sizes.sum(), len(sizes)
-    if k == 1:
-        return 0.0
-    residuals = sums - sums.sum() / n * sizes
-    return float((residuals**2).sum() / n**2 * k / (k - 1))
-
-
-def _design_effect(sums: NDArray[Any], sizes: NDArray[Any]) -> float:
-    n = sizes.sum()
-    mean = sums.sum() / n
-    clustered = _cluster_variance(sums, sizes)
-    if mean in (0, 1) or clustered == 0:
-        return float((sizes**2).sum() / n)
-    return float(clustered / (mean * (1 - mean) / n))
-
-
-def _bootstrap(sums: NDArray[Any], sizes: NDArray[Any], level: float, seed: int) -> tuple[float, float]:
-    k = len(sizes)
-    if np.all(sums * sizes.sum() == sums.sum() * sizes):
-        # Every resample is the same. What was seen in no cluster is, at that level, in less than this share of them.
-        mean, unseen = float(sums.sum() / sizes.sum()), 1 - ((1 - level) / 2) ** (1 / k)
-        return max(-1.0, mean - unseen), min(1.0, mean + unseen)
-    tail = stats.norm.cdf(np.sqrt(k / (k - 1)) * stats.t.ppf((1 - level) / 2, k - 1))
-    # Clusters of the same sum and size are interchangeable: it is enough to draw how many there are of each kind.
-    kinds, counts = np.unique(np.stack([sums, sizes]), axis=1, return_counts=True)
-    drawn = np.random.default_rng(seed).multinomial(k, counts / k, size=RESAMPLES)
-    means = drawn @ kinds[0] / (drawn @ kinds[1])
-    return float(np.quantile(means, tail)), float(np.quantile(means, 1 - tail))
 
 
 def _exchange_p(differences: NDArray[Any]) -> float:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from accelerate.logging import get_logger
+from filelock import FileLock, Timeout
 
 from .samples import Completion
 
@@ -25,21 +26,28 @@ def write_atomically(path: Path, text: str) -> None:
             The file.
         text (`str`):
             What to write.
+
+    Raises:
+        OSError: if it cannot be written; a file that was there before is as it was.
     """
     temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(_encode(text))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
 
 
 class CompletionStore:
     """
     The completions of one run in `completions.jsonl`, under the settings in `run.json`.
 
-    A completion is one line, written whole and flushed as soon as it is there. A line that a kill tore in two is cut
-    off and its completion generated again; no other is.
+    A completion is one line, written as soon as it is there. A line that a kill tore in two is cut off and its
+    completion generated again; no other is. One process at a time has the folder.
 
     Args:
         directory (`Path`):
@@ -48,24 +56,36 @@ class CompletionStore:
             What the completions depend on (model, benchmark, sampling, ...), JSON values.
 
     Raises:
-        ValueError: if the folder holds a run with other settings, or a line that is broken in the middle.
+        ValueError: if the folder holds a run with other settings, a line that is broken in the middle, or another
+            process is at work in it.
     """
 
     def __init__(self, directory: Path, settings: Mapping[str, Any]) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.path = directory / "completions.jsonl"
-        self._check_settings(directory / "run.json", dict(settings))
         self._completions: dict[str, Completion] = {}
         self._prompts: dict[str, str] = {}
-        if self.path.exists():
-            self._load()
-        self._file = self.path.open("a", encoding="utf-8")
+        self._lock = FileLock(directory / ".lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise ValueError(f"another process is at work in {directory}: wait for it, or end it") from error
+        try:
+            self._check_settings(directory / "run.json", settings)
+            if self.path.exists():
+                self._load()
+            # Unbuffered: what could not be written is known at once, and nothing is written later.
+            self._file = self.path.open("ab", buffering=0)
+        except BaseException:
+            self._lock.release()
+            raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._file.close()
+        self._lock.release()
 
     def __len__(self) -> int:
         return len(self._completions)
@@ -110,20 +130,35 @@ class CompletionStore:
 
         Raises:
             ValueError: if there is one of that id already.
+            OSError: if it cannot be written, for instance because the disk is full.
         """
         if completion.id in self._completions:
             raise ValueError(f"{completion.id} has been generated twice")
         row = {**asdict(completion), "prompt_sha256": _digest(prompt)}
-        self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        self._file.flush()
+        line = memoryview(_encode(json.dumps(row, ensure_ascii=False) + "\n"))
+        try:
+            while line:
+                line = line[self._file.write(line) :]
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"cannot write {self.path}: {error.strerror}. The {len(self)} completions in it are kept: mend that "
+                "and give the same command",
+            ) from error
         self._completions[completion.id] = completion
         self._prompts[completion.id] = row["prompt_sha256"]
 
-    def _check_settings(self, path: Path, settings: dict[str, Any]) -> None:
+    def _check_settings(self, path: Path, settings: Mapping[str, Any]) -> None:
         if not path.exists():
+            if self.path.exists():
+                raise ValueError(f"{path} is gone, so what {self.path} holds is unknown: use another --output_dir")
             write_atomically(path, json.dumps(settings, indent=2) + "\n")
             return
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            stored = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path} is broken ({error}): use another --output_dir") from error
+        settings = json.loads(json.dumps(settings))  # what writing and reading makes of them
         differing = sorted(key for key in stored.keys() | settings.keys() if stored.get(key) != settings.get(key))
         if differing:
             listed = "; ".join(f"{key} was {stored.get(key)!r}, is {settings.get(key)!r}" for key in differing)
@@ -142,12 +177,19 @@ class CompletionStore:
         for number, line in enumerate(content[:end].splitlines(), start=1):
             try:
                 row = json.loads(line)
+                if row["id"] in self._completions:
+                    raise ValueError(f"a second one of {row['id']}")
                 self._prompts[row["id"]] = row.pop("prompt_sha256")
                 self._completions[row["id"]] = Completion(**row)
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(
                     f"{self.path}, line {number}, is no completion ({error}): remove that line"
                 ) from error
+
+
+def _encode(text: str) -> bytes:
+    # Models write lone surrogates as JSON escapes. They are no UTF-8, and become JSON escapes again.
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _digest(prompt: str) -> str:

@@ -8,7 +8,10 @@ from ..rewards.scoring import is_exact
 from ..tiny.tokenization import render_prompt
 from ..tiny.world import generate
 from ..tool_calls import get_format
-from .samples import Completion, Sample, Score
+from .samples import Completion, Sample, Score, not_generated
+
+
+METRICS = ("exact",)
 
 
 def load_samples(tokenizer: PreTrainedTokenizerBase, size: int = 512, seed: int = 0) -> list[Sample]:
@@ -51,7 +54,7 @@ def score(sample: Sample, completion: Completion | None) -> Score:
         [`Score`] with the metric `exact`.
     """
     if completion is None:
-        return Score(sample.id, sample.subset, sample.cluster, {"exact": 0.0}, "missing: not generated", [], [], "")
+        return not_generated(sample, METRICS)
     parse = get_format("hermes").parse
     parsed, gold = parse(completion.text), parse(sample.gold)
     right = is_exact(parsed, gold)

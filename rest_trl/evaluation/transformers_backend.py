@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerBase
 
 from .generation import GenerationSettings, prompt_token_ids, to_completion
 from .samples import Completion
@@ -13,6 +13,9 @@ from .samples import Completion
 class TransformersGenerator:
     """
     Runs a model in this process.
+
+    The prompts of a batch have the room of its longest: where `max_new_tokens` leaves the model's context, a
+    completion may end sooner than it had to.
 
     Args:
         model_name (`str`):
@@ -52,6 +55,10 @@ class TransformersGenerator:
         self.eos_token_ids: set[int] = {*(eos if isinstance(eos, list) else [eos]), tokenizer.eos_token_id} - {None}
         # Whatever stands there is masked.
         self.pad_token_id = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        # The checkpoint's own may hold a repetition penalty, top_k and more.
+        model.generation_config = GenerationConfig(
+            eos_token_id=sorted(self.eos_token_ids), pad_token_id=self.pad_token_id
+        )
 
     @torch.no_grad()
     def generate(self, prompts: Mapping[str, str]) -> Iterator[Completion]:
@@ -59,7 +66,7 @@ class TransformersGenerator:
         settings, context = self.settings, self.model.config.get_text_config().max_position_embeddings
         prompt_ids = prompt_token_ids(prompts, self.tokenizer, context)
         ids = list(prompt_ids)
-        sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        sampling: dict[str, Any] = {"do_sample": False}
         if settings.temperature > 0:
             sampling = {"do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0}
         for start in range(0, len(ids), self.batch_size):
@@ -73,8 +80,6 @@ class TransformersGenerator:
                     input_ids=torch.tensor(padded, device=self.model.device),
                     attention_mask=torch.tensor(mask, device=self.model.device),
                     max_new_tokens=min(settings.max_new_tokens, context - length),
-                    pad_token_id=self.pad_token_id,
-                    eos_token_id=sorted(self.eos_token_ids),
                     **sampling,
                 )
             for id, row in zip(batch, output[:, length:].tolist(), strict=True):

@@ -10,6 +10,7 @@ from .samples import Completion
 
 
 _CHUNK = 256  # prompts: what an interrupted run loses at most
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # bounds that vLLM knows for the rank of an adapter
 
 
 class VLLMGenerator:
@@ -24,7 +25,7 @@ class VLLMGenerator:
         settings ([`GenerationSettings`]):
             How to sample.
         adapter (`str`, *optional*):
-            Path of a LoRA adapter.
+            Path or Hub id of a LoRA adapter.
         engine_kwargs:
             Further arguments of `vllm.LLM`, such as `tensor_parallel_size` or `max_model_len`.
 
@@ -41,40 +42,51 @@ class VLLMGenerator:
         **engine_kwargs: Any,
     ) -> None:
         try:
-            from vllm import LLM, SamplingParams
+            from vllm import LLM
             from vllm.lora.request import LoRARequest
         except ImportError as error:
             raise ImportError(
                 f"the backend vllm needs vLLM ({error}): pip install rest-trl[vllm], or use a server or transformers"
             ) from error
         self.tokenizer = tokenizer
-        self.engine = LLM(model_name, enable_lora=adapter is not None, **engine_kwargs)
-        self.lora_request = None if adapter is None else LoRARequest("adapter", 1, adapter)
-        self._sampling = lambda room: SamplingParams(
-            max_tokens=min(settings.max_new_tokens, room),
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            seed=settings.seed,
-            skip_special_tokens=False,
-        )
+        self.settings = settings
+        self.lora_request = None
+        if adapter is not None:
+            from peft import PeftConfig
+
+            config: Any = PeftConfig.from_pretrained(adapter)
+            rank = max([config.r, *config.rank_pattern.values()])
+            engine_kwargs |= {"enable_lora": True, "max_lora_rank": next(bound for bound in _RANKS if rank <= bound)}
+            self.lora_request = LoRARequest("adapter", 1, adapter)
+        self.engine = LLM(model_name, **engine_kwargs)
 
     def generate(self, prompts: Mapping[str, str]) -> Iterator[Completion]:
         """See [`~rest_trl.evaluation.generation.Generator`]."""
-        context = self.engine.llm_engine.model_config.max_model_len
+        from vllm import SamplingParams
+
+        settings, context = self.settings, self.engine.llm_engine.model_config.max_model_len
         prompt_ids = prompt_token_ids(prompts, self.tokenizer, context)
         ids = list(prompt_ids)
         for start in range(0, len(ids), _CHUNK):
             batch = ids[start : start + _CHUNK]
+            sampling = [
+                SamplingParams(
+                    max_tokens=min(settings.max_new_tokens, context - len(prompt_ids[id])),
+                    temperature=settings.temperature,
+                    top_p=settings.top_p,
+                    seed=settings.seed,
+                    skip_special_tokens=False,
+                )
+                for id in batch
+            ]
             outputs = self.engine.generate(
                 [{"prompt_token_ids": prompt_ids[id]} for id in batch],
-                [self._sampling(context - len(prompt_ids[id])) for id in batch],
+                sampling,
                 lora_request=self.lora_request,
                 use_tqdm=False,
             )
             for id, output in zip(batch, outputs, strict=True):
                 choice = output.outputs[0]
                 eos_token_ids = {self.tokenizer.eos_token_id, choice.stop_reason} - {None}
-                completion_ids = list(choice.token_ids)
-                yield to_completion(
-                    id, completion_ids, choice.finish_reason == "length", self.tokenizer, eos_token_ids
-                )
+                truncated = choice.finish_reason == "length"
+                yield to_completion(id, list(choice.token_ids), truncated, self.tokenizer, eos_token_ids)

@@ -1,0 +1,118 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from rest_trl import cli as rest_trl_cli
+from rest_trl.evaluation.cli import main
+from rest_trl.evaluation.run import read_scores
+
+
+BASE = ["--benchmark", "tiny", "--model", "tiny", "--limit", "8", "--dtype", "float32", "--max_new_tokens", "96"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run and its summary."""
+    path = tmp_path_factory.mktemp("evaluate") / "run"
+    return path, main([*BASE, "--output_dir", str(path)])
+
+
+class TestEvaluate:
+    def test_writes_scores_and_summary(self, finished, capsys):
+        path, summary = finished
+        assert json.loads((path / "summary.json").read_text()) == summary
+        assert summary["benchmark"] == "tiny" and summary["model"] == "tiny" and summary["adapter"] is None
+        assert summary["backend"] == "transformers" and summary["limit"] == 8 and summary["metrics"] == ["exact"]
+        assert summary["generation"] == {"max_new_tokens": 96, "temperature": 0.0, "top_p": 1.0, "seed": 0}
+        assert summary["versions"].keys() >= {"rest-trl", "transformers", "torch"}
+        assert (summary["generated"], summary["reused"], summary["missing"]) == (8, 0, [])
+        scores = read_scores(path)
+        overall = summary["overall"]
+        assert overall["n"] == len(scores) == 8 and overall["missing"] == 0
+        assert overall["exact"]["accuracy"] == sum(score.scores["exact"] for score in scores) / 8
+        assert overall["exact"]["low"] <= overall["exact"]["accuracy"] <= overall["exact"]["high"]
+        assert sum(subset["n"] for subset in summary["subsets"].values()) == 8
+        assert all((score.why is None) == (score.scores["exact"] == 1) for score in scores)
+
+    def test_generates_nothing_twice(self, finished, capsys):
+        path, summary = finished
+        again = main([*BASE, "--output_dir", str(path)])
+        assert (again["generated"], again["reused"]) == (0, 8) and again["overall"] == summary["overall"]
+        printed = capsys.readouterr().out
+        assert "0 completions generated, 8 reused" in printed and "only the first 8 samples" in printed
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--temperature", "1"], "holds another run (generation was"),
+            (["--temperature", "-1"], "temperature >= 0"),
+            (["--data", "x"], "--data is for --benchmark api_bank, not for tiny"),
+            (["--concurrency", "3"], "--concurrency is for --backend server, not for transformers"),
+            (["--model", "./absent"], "absent"),
+            (["--benchmark", "api_bank"], "--benchmark api_bank needs --data"),
+            (["--benchmark", "api_bank", "--data", "./absent"], "there is no folder ./absent"),
+        ],
+    )
+    def test_says_in_one_line_what_is_wrong(self, finished, arguments, message):
+        path, _ = finished
+        with pytest.raises(SystemExit) as error:
+            main([*BASE, "--output_dir", str(path), *arguments])
+        assert str(error.value).startswith("rest-trl evaluate: error: ") and "\n" not in str(error.value)
+        assert message in str(error.value)
+
+    def test_says_that_no_server_answers(self, tmp_path):
+        server = [
+            "--benchmark",
+            "tiny",
+            "--model",
+            "tiny",
+            "--backend",
+            "server",
+            "--server_url",
+            "http://127.0.0.1:9",
+        ]
+        with pytest.raises(
+            SystemExit, match=r"error: no vLLM server answers at http://127.0.0.1:9 .*: start one with"
+        ):
+            main([*server, "--output_dir", str(tmp_path)])
+        with pytest.raises(SystemExit, match=r"error: no vLLM server answers at nonsense"):
+            main([*server, "--server_url", "nonsense", "--output_dir", str(tmp_path)])
+
+    @pytest.mark.parametrize("option", [["--limit", "0"], ["--prompt_form", "x"], ["--chat_template_kwargs", "[1]"]])
+    def test_refuses_values_that_cannot_be(self, option, capsys):
+        with pytest.raises(SystemExit) as error:
+            main([*BASE, "--output_dir", "x", *option])
+        assert error.value.code == 2 and f"argument {option[0]}" in capsys.readouterr().err
+
+    def test_names_a_broken_line_of_completions(self, finished, tmp_path):
+        path, _ = finished
+        (tmp_path / "run.json").write_bytes((path / "run.json").read_bytes())
+        (tmp_path / "completions.jsonl").write_text("{}\n")
+        with pytest.raises(SystemExit, match=r"completions.jsonl, line 1, is no completion"):
+            main([*BASE, "--output_dir", str(tmp_path)])
+
+    def test_imports_no_trainer(self):
+        code = (
+            "import sys, rest_trl.evaluation.cli, rest_trl.evaluation.compare_cli\n"
+            "print([name for name in sys.modules if name.split('.')[0] == 'trl'\n"
+            "    or name in ('rest_trl.trainer', 'rest_trl.config', 'rest_trl.train')])\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "[]"
+
+    def test_is_a_command_of_the_package(self, monkeypatch, capsys):
+        for command in ("evaluate", "compare"):
+            monkeypatch.setattr(sys, "argv", ["rest-trl", command, "--help"])
+            with pytest.raises(SystemExit) as error:
+                rest_trl_cli.main()
+            assert error.value.code == 0 and f"usage: rest-trl {command}" in capsys.readouterr().out
+
+    def test_says_what_to_install(self, monkeypatch):
+        for name in ("rest_trl.evaluation.cli", "rest_trl.evaluation"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        monkeypatch.setitem(sys.modules, "rest_trl.evaluation.cli", None)
+        monkeypatch.setattr(sys, "argv", ["rest-trl", "evaluate"])
+        with pytest.raises(SystemExit, match=r"rest-trl evaluate: error: .* is not installed: pip install"):
+            rest_trl_cli.main()
