@@ -2,16 +2,47 @@
 
 import ast
 import json
+from pathlib import Path
 from typing import Any
 
-from rest_trl.evaluation.bfcl import Case
+import pytest
+from accelerate import PartialState
+
+from rest_trl.evaluation.bfcl import CATEGORIES, Case, environment_python
 from rest_trl.tool_calls import ToolCall, get_format
 
+
+MULTI_TURN = CATEGORIES["v3"][-4:]
+NON_PYTHON = {"java", "javascript", "simple_java", "simple_javascript"}
+SINGLE_TURN = {
+    version: [name for name in names if name not in (*MULTI_TURN, *NON_PYTHON)]
+    for version, names in CATEGORIES.items()
+}
 
 # No call satisfies the official checker: a required parameter has no allowed value, or is not in the answer.
 UNSATISFIABLE = {"live_simple_106-63-0", "live_simple_112-68-0", "live_multiple_862-181-3", "live_multiple_964-207-0"}
 
+# Its questions end a turn before its answers do, so the official checker counts every model's dialogue as broken off.
+UNFINISHABLE = {"v3": {"multi_turn_base_154"}, "v4": set()}
+
 _OMITTED = ""  # stands in the lists of allowed values for a parameter that may be left out
+
+
+def need_environment(version: str) -> None:
+    """Skip, with the cure, where the official package of that version is not installed."""
+    PartialState()
+    try:
+        environment_python(version)
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+
+
+def gold(case: Case, answer: Any, category: str) -> Any:
+    if answer is None:
+        return [] if "irrelevance" in category else [ToolCall(case.functions[0]["name"], {})]
+    if category in MULTI_TURN:
+        return gold_dialogue(answer, case)
+    return gold_calls(answer, case.functions)
 
 
 def _first(allowed: list[Any]) -> Any:
@@ -92,3 +123,21 @@ def spoil(calls: list[ToolCall] | None, way: int) -> list[ToolCall] | None:
         [*calls[:-1], ToolCall(f"{name}_", arguments)],
         [*calls[:-1], ToolCall(name, arguments | {"no_such_parameter": 1})],
     )[way]
+
+
+OS = "__import__('os')"
+
+
+def hostile_texts(folder: Path) -> list[str]:
+    return [
+        f"open({str(folder / 'written')!r}, 'w').write('x')",
+        "__import__('socket').create_connection(('1.1.1.1', 53), 1)",
+        f"[{OS}.fork() for _ in range(1000000)]",
+        "[1 for _ in iter(int, 1)]",
+        "len('a' * 10 ** 9)",
+        f"{OS}.symlink('/etc/passwd', {str(folder / 'link')!r})",
+        f"__import__('shutil').rmtree({str(folder)!r})",
+        f"{OS}.system('touch {folder / 'touched'}')",
+        "9 ** 9 ** 9 and 1",
+        f"\uff45\uff56\uff41\uff4c('\\x5f_import__(\"os\").mkdir({str(folder / 'unicode')!r})')",
+    ]

@@ -7,13 +7,11 @@ from typing import Any
 
 import bfcl_golds
 import pytest
-from accelerate import PartialState
 
 from rest_trl.evaluation import bfcl as bfcl_package
 from rest_trl.evaluation.bfcl import (
     CATEGORIES,
     REFUSED,
-    Case,
     OfficialBFCL,
     Verdict,
     cache_dir,
@@ -26,21 +24,11 @@ from rest_trl.tool_calls import ToolCall
 
 
 FOLDER = str(Path(bfcl_package.__file__).parent)
-MULTI_TURN = CATEGORIES["v3"][-4:]
-NON_PYTHON = {"java", "javascript", "simple_java", "simple_javascript"}
-SINGLE_TURN = {
-    version: [name for name in names if name not in (*MULTI_TURN, *NON_PYTHON)]
-    for version, names in CATEGORIES.items()
-}
 
 
 @pytest.fixture(scope="module", params=["v3", "v4"])
 def official(request: pytest.FixtureRequest) -> Iterator[OfficialBFCL]:
-    PartialState()
-    try:
-        environment_python(request.param)
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
+    bfcl_golds.need_environment(request.param)
     with OfficialBFCL(request.param, limits=Limits(wall_seconds=20.0, cpu_seconds=5)) as official:
         yield official
 
@@ -59,14 +47,6 @@ def run_official(version: str, command: str, argument: str, folder: Path, standa
     )
     assert completed.returncode == 0, completed.stderr[-2000:]
     return json.loads(completed.stdout)
-
-
-def gold(case: Case, answer: Any, category: str) -> Any:
-    if answer is None:
-        return [] if "irrelevance" in category else [ToolCall(case.functions[0]["name"], {})]
-    if category in MULTI_TURN:
-        return bfcl_golds.gold_dialogue(answer, case)
-    return bfcl_golds.gold_calls(answer, case.functions)
 
 
 def through_text(calls: Any, syntax: str) -> Any:
@@ -116,19 +96,21 @@ class TestGolds:
     @pytest.mark.parametrize("syntax", ["hermes", "rlla", "pythonic"])
     def test_single_turn_golds_are_valid(self, official: OfficialBFCL, syntax: str) -> None:
         failed = set()
-        for category in SINGLE_TURN[official.version]:
+        for category in bfcl_golds.SINGLE_TURN[official.version]:
             answers = official.answers(category)
             for case in official.cases(category):
-                calls = through_text(gold(case, answers[case.id], category), syntax)
+                calls = through_text(bfcl_golds.gold(case, answers[case.id], category), syntax)
                 if not official.check(category, case.id, calls).valid:
                     failed.add(case.id)
         assert failed == bfcl_golds.UNSATISFIABLE
 
-    @pytest.mark.parametrize("category", MULTI_TURN)
+    @pytest.mark.parametrize("category", bfcl_golds.MULTI_TURN)
     def test_multi_turn_golds_are_valid(self, official: OfficialBFCL, category: str) -> None:
         answers = official.answers(category)
         verdicts = {
-            case.id: official.check(category, case.id, through_text(gold(case, answers[case.id], category), "hermes"))
+            case.id: official.check(
+                category, case.id, through_text(bfcl_golds.gold(case, answers[case.id], category), "hermes")
+            )
             for case in official.cases(category)
         }
         assert {sample: verdict for sample, verdict in verdicts.items() if not verdict.valid} == {}
@@ -140,11 +122,11 @@ class TestParity:
         """Golds and six kinds of wrong answers: single-turn Python categories and one of several turns."""
         samples: dict[str, dict[str, Any]] = {}
         ours = {}
-        for category in (*SINGLE_TURN[official.version], "multi_turn_base"):
+        for category in (*bfcl_golds.SINGLE_TURN[official.version], "multi_turn_base"):
             answers = official.answers(category)
             samples[category], ours[category] = {}, []
             for number, case in enumerate(official.cases(category)):
-                calls, way = gold(case, answers[case.id], category), number % 7
+                calls, way = bfcl_golds.gold(case, answers[case.id], category), number % 7
                 if category == "multi_turn_base" and way < 6:
                     last = next(turn for turn in reversed(calls) if turn)
                     step = bfcl_golds.spoil(last.pop(), way)
@@ -172,23 +154,7 @@ def as_json(calls: Any) -> Any:
     return [as_json(call) for call in calls]
 
 
-OS = "__import__('os')"
 SAMPLE = "multi_turn_base_0"
-
-
-def hostile_texts(folder: Path) -> list[str]:
-    return [
-        f"open({str(folder / 'written')!r}, 'w').write('x')",
-        "__import__('socket').create_connection(('1.1.1.1', 53), 1)",
-        f"[{OS}.fork() for _ in range(1000000)]",
-        "[1 for _ in iter(int, 1)]",
-        "len('a' * 10 ** 9)",
-        f"{OS}.symlink('/etc/passwd', {str(folder / 'link')!r})",
-        f"__import__('shutil').rmtree({str(folder)!r})",
-        f"{OS}.system('touch {folder / 'touched'}')",
-        "9 ** 9 ** 9 and 1",
-        f"\uff45\uff56\uff41\uff4c('\\x5f_import__(\"os\").mkdir({str(folder / 'unicode')!r})')",
-    ]
 
 
 class TestHostileCompletions:
@@ -200,7 +166,7 @@ class TestHostileCompletions:
         for folder in (target, *list(target.parents)[:3]):
             folder.chmod(0o777)
         (target / "kept").write_text("kept")
-        texts = hostile_texts(target)
+        texts = bfcl_golds.hostile_texts(target)
         outcomes = run_official(official.version, "execute", official.version, project, json.dumps([*texts, "ls()"]))
         assert [path.name for path in target.iterdir()] == ["kept"]
         refused = [outcome.startswith(("Error during execution", "ended: ")) for outcome in outcomes]
@@ -214,8 +180,8 @@ class TestHostileCompletions:
         self, official: OfficialBFCL, place: str, tmp_path: Path
     ) -> None:
         case = next(case for case in official.cases("multi_turn_base") if case.id == SAMPLE)
-        right = gold(case, official.answers("multi_turn_base")[SAMPLE], "multi_turn_base")
-        for number, text in enumerate(hostile_texts(tmp_path)):
+        right = bfcl_golds.gold(case, official.answers("multi_turn_base")[SAMPLE], "multi_turn_base")
+        for number, text in enumerate(bfcl_golds.hostile_texts(tmp_path)):
             call = {
                 "name": ToolCall(text, {}),
                 "parameter": ToolCall("cd", {f"folder={text}, x": "document"}),
@@ -287,7 +253,7 @@ class TestCases:
 class TestCheck:
     def test_planted_errors_are_named(self, official: OfficialBFCL) -> None:
         case = official.cases("multiple")[0]
-        (call,) = gold(case, official.answers("multiple")[case.id], "multiple")
+        (call,) = bfcl_golds.gold(case, official.answers("multiple")[case.id], "multiple")
         verdicts = [
             official.check("multiple", case.id, calls)
             for calls in ([call], None, [], [ToolCall("f", call.arguments)], [ToolCall(call.name, {})])
@@ -302,7 +268,7 @@ class TestCheck:
 
     def test_a_gold_after_a_wrong_rollout_is_valid(self, official: OfficialBFCL) -> None:
         case = official.cases("multi_turn_base")[0]
-        right = gold(case, official.answers("multi_turn_base")[case.id], "multi_turn_base")
+        right = bfcl_golds.gold(case, official.answers("multi_turn_base")[case.id], "multi_turn_base")
         wrong = [[*right[0], [ToolCall("mkdir", {"dir_name": "more"})]], *right[1:]]
         verdicts = [official.check("multi_turn_base", case.id, calls).valid for calls in (wrong, right, right[:-1])]
         assert verdicts == [False, True, False]
@@ -314,15 +280,15 @@ class TestCheck:
 
 class TestAverages:
     def test_no_average_over_categories_that_were_not_run(self, official: OfficialBFCL) -> None:
-        averages = official.averages(dict.fromkeys(MULTI_TURN, (0.5, 200)))
+        averages = official.averages(dict.fromkeys(bfcl_golds.MULTI_TURN, (0.5, 200)))
         assert averages.pop("multi_turn") == 50.0
         assert sorted(averages) == ["live", "non_live", "overall"]
         assert all(str(value).startswith("not given: ") for value in averages.values())
 
     def test_no_average_over_a_part_of_a_category(self, official: OfficialBFCL) -> None:
-        averages = official.averages(dict.fromkeys(MULTI_TURN, (0.5, 100)))
+        averages = official.averages(dict.fromkeys(bfcl_golds.MULTI_TURN, (0.5, 100)))
         assert averages["multi_turn"] == "not given: multi_turn_base has 100 of 200 samples" + "".join(
-            f", {name} has 100 of 200 samples" for name in MULTI_TURN[1:]
+            f", {name} has 100 of 200 samples" for name in bfcl_golds.MULTI_TURN[1:]
         )
 
     def test_are_those_of_the_official_formula(self, official: OfficialBFCL) -> None:
@@ -341,4 +307,6 @@ class TestAverages:
         else:
             assert str(averages["overall"]).startswith("not given: web_search_base not run")
         assert averages["non_live"] == pytest.approx(100 * sum(parts) / len(parts), abs=0.005001)
-        assert averages["multi_turn"] == pytest.approx(25 * sum(value[name] for name in MULTI_TURN), abs=0.005001)
+        assert averages["multi_turn"] == pytest.approx(
+            25 * sum(value[name] for name in bfcl_golds.MULTI_TURN), abs=0.005001
+        )

@@ -46,7 +46,7 @@ class TestTrain:
 
 
 class TestMain:
-    @pytest.mark.parametrize("arguments", [(), ("evaluate",)])
+    @pytest.mark.parametrize("arguments", [(), ("nonsense",)])
     def test_names_the_commands_there_are(self, monkeypatch, capsys, arguments):
         with pytest.raises(SystemExit) as error:
             run(monkeypatch, *arguments)

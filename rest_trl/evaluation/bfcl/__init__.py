@@ -1,9 +1,10 @@
 """BFCL by its official packages, each in an environment of its own."""
 
-from .categories import AVERAGES, CATEGORIES, REFUSED, check_category
+from .benchmark import BFCLBenchmark
+from .categories import AVERAGES, CATEGORIES, REFUSED, check_category, expand_categories
 from .client import OfficialBFCL
 from .environment import PACKAGES, cache_dir, environment_python, setup
-from .samples import Calls, Case, Dialogue, Verdict
+from .samples import BFCLError, Calls, Case, Dialogue, Verdict
 
 
 __all__ = [
@@ -11,6 +12,8 @@ __all__ = [
     "CATEGORIES",
     "PACKAGES",
     "REFUSED",
+    "BFCLBenchmark",
+    "BFCLError",
     "Calls",
     "Case",
     "Dialogue",
@@ -19,5 +22,6 @@ __all__ = [
     "cache_dir",
     "check_category",
     "environment_python",
+    "expand_categories",
     "setup",
 ]

@@ -1,5 +1,8 @@
 """Which BFCL categories can be run, and over which ones the official packages average."""
 
+from collections.abc import Sequence
+
+
 _LIVE = ("live_simple", "live_multiple", "live_parallel", "live_parallel_multiple")
 _RELEVANCE = ("live_irrelevance", "live_relevance")
 _NON_LIVE = ("multiple", "parallel", "parallel_multiple")
@@ -49,6 +52,44 @@ AVERAGES: dict[str, dict[str, tuple[str, str, tuple[str, ...]]]] = {
 }
 
 
+def expand_categories(version: str, names: Sequence[str]) -> list[str]:
+    """
+    Categories by their own names and those of groups.
+
+    Args:
+        version (`str`):
+            `"v3"` or `"v4"`.
+        names (`Sequence[str]`):
+            Official names, `"all"`, `"python"` (all but Java and JavaScript), `"single_turn"` (all but dialogues), or
+            `"non_live"`, `"live"`, `"multi_turn"`, over which there are official averages.
+
+    Returns:
+        `list[str]`: official names, each once, in the order of [`CATEGORIES`].
+
+    Raises:
+        ValueError: see [`check_category`].
+
+    Example:
+
+    ```python
+    >>> expand_categories("v4", ["live", "multiple"])
+    ['multiple', 'live_simple', 'live_multiple', 'live_parallel', 'live_parallel_multiple']
+
+    ```
+    """
+    every = CATEGORIES[version]
+    groups: dict[str, Sequence[str]] = {
+        "all": every,
+        "python": [name for name in every if "java" not in name],
+        "single_turn": [name for name in every if name not in _MULTI_TURN],
+        **{name: AVERAGES[version][name][2] for name in ("non_live", "live", "multi_turn")},
+    }
+    chosen = {category for name in names for category in groups.get(name, [name])}
+    for category in sorted(chosen):
+        check_category(version, category)
+    return [category for category in every if category in chosen]
+
+
 def check_category(version: str, category: str) -> None:
     """
     Refuse what cannot be run.
@@ -65,4 +106,7 @@ def check_category(version: str, category: str) -> None:
     if category in REFUSED[version]:
         raise ValueError(f"BFCL {version} category {category!r} is not supported: {REFUSED[version][category]}")
     if category not in CATEGORIES[version]:
-        raise ValueError(f"BFCL {version} has no category {category!r}: choose of {', '.join(CATEGORIES[version])}")
+        raise ValueError(
+            f"BFCL {version} has no category {category!r}: choose of "
+            f"{', '.join(CATEGORIES[version])}, or the groups all, python, single_turn, non_live, live, multi_turn"
+        )

@@ -15,7 +15,7 @@ from ...tool_calls import ToolCall
 from ..sandbox import LEVELS, Limits
 from .categories import AVERAGES, check_category
 from .environment import environment_python
-from .samples import Calls, Case, Dialogue, Verdict, encode
+from .samples import BFCLError, Calls, Case, Dialogue, Verdict, encode
 
 
 logger = get_logger(__name__)
@@ -37,7 +37,7 @@ class OfficialBFCL:
 
     Raises:
         FileNotFoundError: if there is no environment of that version.
-        RuntimeError: if the process does not start, for example where no sandbox is allowed.
+        BFCLError: if the process does not start, for example where no sandbox is allowed.
     """
 
     def __init__(self, version: str, root: Path | None = None, limits: Limits | None = None) -> None:
@@ -95,10 +95,10 @@ class OfficialBFCL:
         line = stdout.readline()
         if not line:
             self._stderr.seek(0)
-            raise RuntimeError(f"the process of BFCL {self.version} died:\n{self._stderr.read()[-2000:]}")
+            raise BFCLError(f"the process of BFCL {self.version} died:\n{self._stderr.read()[-2000:]}")
         answer = json.loads(line)
         if "error" in answer:
-            raise RuntimeError(f"BFCL {self.version}, {request}: {answer['error']}")
+            raise BFCLError(f"BFCL {self.version}, {request}: {answer['error']}")
         return answer["answer"]
 
     def cases(self, category: str) -> list[Case]:
@@ -149,7 +149,7 @@ class OfficialBFCL:
         return Verdict(**self._ask("check", category=category, sample=sample, calls=text))
 
     def open(self, rollout: str, category: str, sample: str) -> None:
-        """Start the simulators of a dialogue for a new rollout, named by the caller."""
+        """Start the simulators of a dialogue for a new rollout, named by the caller; one of that name is ended."""
         self._ask("open", rollout=rollout, category=category, sample=sample)
 
     def step(self, calls: Mapping[str, Sequence[ToolCall]]) -> dict[str, list[str] | None]:

@@ -54,6 +54,8 @@ class Server:
         return self._official.overall(accuracies)
 
     def open(self, rollout: str, category: str, sample: str) -> None:
+        if rollout in self._rollouts:  # of a run that broke off
+            self.close(rollout)
         self._rollouts[rollout] = self._start(*self._official.entry(category, sample))
 
     def _start(self, entry: dict[str, Any], answer: Any) -> tuple[Any, set[str]]:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from .samples import BFCLError
+
 
 # bfcl-eval of each benchmark version; v3 is the one that the paper reports.
 PACKAGES = {"v3": "bfcl-eval==2025.7.17", "v4": "bfcl-eval==2026.3.23"}
@@ -66,11 +68,11 @@ def environment_python(version: str, root: Path | None = None) -> Path:
 
 def _check_python(python: str) -> None:
     command = [python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
-    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    found = subprocess.run(command, capture_output=True, text=True).stdout.strip()
     if found not in PYTHONS:
         raise ValueError(
-            f"bfcl-eval needs numpy 1.26.4 and with it Python {' or '.join(PYTHONS)}, but {python} is {found}: name "
-            "one of these as the python of the setup"
+            f"bfcl-eval needs numpy 1.26.4 and with it Python {' or '.join(PYTHONS)}, but {python} is "
+            f"{found or 'none'}: name one of these with --setup_python"
         )
 
 
@@ -94,7 +96,7 @@ def setup(version: str, root: Path | None = None, python: str | None = None) -> 
 
     Raises:
         ValueError: for an unknown version or an unsuitable Python.
-        RuntimeError: if pip fails; the message ends with what pip said.
+        BFCLError: if the environment cannot be made or pip fails; the message ends with what was said.
     """
     requirements = requirements_file(version)
     environment = (root or cache_dir()) / f"bfcl_{version}"
@@ -108,12 +110,14 @@ def setup(version: str, root: Path | None = None, python: str | None = None) -> 
     try:
         os.close(os.open(lock, os.O_CREAT | os.O_EXCL))
     except FileExistsError:
-        raise RuntimeError(
+        raise BFCLError(
             f"another setup of BFCL {version} is at work, or was killed: if none is, delete {lock} and try again"
         ) from None
     try:
         shutil.rmtree(environment, ignore_errors=True)
-        subprocess.run([python, "-m", "venv", str(environment)], check=True)
+        made = subprocess.run([python, "-m", "venv", str(environment)], capture_output=True, text=True)
+        if made.returncode:
+            raise BFCLError(f"{python} cannot make an environment in {environment}: {made.stdout}{made.stderr}")
         _install(environment / "bin" / "python", requirements)
         with tempfile.NamedTemporaryFile("w", dir=environment, delete=False) as stamp:
             stamp.write(requirements.read_text())
@@ -136,4 +140,4 @@ def _install(python: Path, requirements: Path) -> None:
             lines.append(line.rstrip())
             progress.update(line.startswith(("Collecting ", "Processing ")))
     if pip.returncode:
-        raise RuntimeError(f"pip could not install {requirements.name}:\n" + "\n".join(lines[-10:]))
+        raise BFCLError(f"pip could not install {requirements.name}:\n" + "\n".join(lines[-10:]))

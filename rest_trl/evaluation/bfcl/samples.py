@@ -13,6 +13,10 @@ Calls = Sequence[ToolCall] | None
 Dialogue = Sequence[Sequence[Calls]]
 
 
+class BFCLError(RuntimeError):
+    """The official package, or the setup of its environment, failed."""
+
+
 @dataclass(frozen=True)
 class Case:
     """

@@ -1,0 +1,165 @@
+"""BFCL as a benchmark: prompts by the model's chat template, execution and scores by the official package."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from ..generation import Generator, complete
+from ..samples import Completion, Sample, Score, not_generated
+from ..store import CompletionStore
+from .categories import AVERAGES
+from .client import OfficialBFCL
+from .clusters import clusters
+from .environment import PACKAGES
+from .prompts import PromptRenderer
+from .rollouts import Rollout, run_dialogues
+from .samples import Case, Verdict, encode
+
+
+_WHY_LENGTH = 500
+
+
+class BFCLBenchmark:
+    """
+    Categories of a BFCL version, see [`~rest_trl.evaluation.benchmark.Benchmark`].
+
+    Args:
+        official ([`OfficialBFCL`]):
+            The official package, open as long as the benchmark is used.
+        categories (`Sequence[str]`):
+            What to run, of [`CATEGORIES`].
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            The model's tokenizer; its chat template must render tools.
+        tool_call_format (`str`):
+            The syntax that completions are read in.
+        chat_template_kwargs (`dict`, *optional*):
+            Further arguments of the chat template, such as `enable_thinking`.
+        limit (`int`, *optional*):
+            Only so many samples of each category.
+
+    Raises:
+        ValueError: for an unknown category, or if the chat template does not render a prompt or does not show a
+            function.
+    """
+
+    metrics: tuple[str, ...] = ("valid",)
+
+    def __init__(
+        self,
+        official: OfficialBFCL,
+        categories: Sequence[str],
+        tokenizer: PreTrainedTokenizerBase,
+        tool_call_format: str,
+        chat_template_kwargs: dict[str, Any] | None = None,
+        limit: int | None = None,
+    ) -> None:
+        self._official = official
+        self._renderer = PromptRenderer(tokenizer, tool_call_format, chat_template_kwargs)
+        self.name = f"bfcl_{official.version}"
+        self.settings: dict[str, Any] = {
+            "categories": list(categories),
+            "tool_call_format": tool_call_format,
+            "chat_template_kwargs": chat_template_kwargs or {},
+            "limit": limit,
+        }
+        cases = {category: official.cases(category) for category in categories}
+        self._clusters = clusters(cases)
+        cases = {category: questions[:limit] for category, questions in cases.items()}
+        self._dialogues = {name: cases[name] for name in categories if name.startswith("multi_turn")}
+        self._questions: dict[str, Sample] = {}
+        for category, questions in cases.items():
+            if category not in self._dialogues:
+                for case in questions:
+                    prompt = self._renderer.check(case.id, case.turns[0], case.functions)
+                    self._questions[case.id] = self._sample(category, case, prompt)
+        for case in (case for questions in self._dialogues.values() for case in questions):
+            self._renderer.check(case.id, case.turns[0], case.functions)
+        if self._dialogues:
+            self._renderer.check_dialogues()
+        self.notes = self._notes(limit)
+
+    def _notes(self, limit: int | None) -> list[str]:
+        notes = [
+            f"questions, execution and scores of {PACKAGES[self._official.version]}; prompts by the model's own chat "
+            f"template, calls read as {self.settings['tool_call_format']}",
+            "names of functions keep their dots; the types dict, float, tuple and any are shown as object, number, "
+            "array and string",
+            f"calls were executed in a sandbox of {self._official.sandbox}",
+        ]
+        if self._renderer.one_call_per_message:
+            notes.append("the chat template takes one call a message: a step's calls are shown to it one by one")
+        return [f"only the first {limit} samples of each category", *notes] if limit is not None else notes
+
+    def _sample(self, category: str, case: Case, prompt: str) -> Sample:
+        return Sample(case.id, category, self._clusters[case.id], prompt, None)
+
+    def run(self, generator: Generator, store: CompletionStore) -> list[Score]:
+        """See [`~rest_trl.evaluation.benchmark.Benchmark.run`]; `calls` of a dialogue are turns of steps of calls."""
+        prompts = {sample.id: sample.prompt for sample in self._questions.values()}
+        completions = complete(prompts, generator, store, self.name)
+        scores = [self._score_question(sample, completions.get(sample.id)) for sample in self._questions.values()]
+        if not self._dialogues:
+            return scores
+        rollouts = run_dialogues(self._dialogues, self._renderer, self._official, generator, store)
+        bar = tqdm(rollouts.values(), desc="official checker", unit="dialogue")
+        return scores + [self._score_dialogue(rollout) for rollout in bar]
+
+    def _score_question(self, sample: Sample, completion: Completion | None) -> Score:
+        if completion is None:
+            return not_generated(sample, self.metrics)
+        calls = self._renderer.read(completion.text)
+        verdict = self._official.check(sample.subset, sample.id, calls)
+        return _score(sample, verdict, _as_json(calls), [completion], completion.text)
+
+    def _score_dialogue(self, rollout: Rollout) -> Score:
+        sample, completions = self._sample(rollout.category, rollout.case, ""), rollout.completions
+        if not completions:
+            return not_generated(sample, self.metrics)
+        if rollout.failure is None:
+            verdict = self._official.check(rollout.category, rollout.case.id, rollout.turns)
+        else:
+            verdict = Verdict(valid=False, error_type="broken_off", error=rollout.failure)
+        # Turn and step before each.
+        texts = [f"[{completion.id.rpartition('/')[2]}]\n{completion.text}" for completion in completions]
+        return _score(sample, verdict, _as_json(rollout.turns), completions, "\n".join(texts))
+
+    def _averages(self, scores: Sequence[Score], metric: str) -> dict[str, float | str]:
+        accuracies = {}
+        for category in {score.subset for score in scores}:
+            values = [score.scores[metric] for score in scores if score.subset == category]
+            accuracies[category] = (sum(values) / len(values), len(values))
+        return self._official.averages(accuracies)
+
+    def overall(self, scores: Sequence[Score], metric: str) -> float | str:
+        """See [`~rest_trl.evaluation.benchmark.Benchmark.overall`]: by the official formula, or what was not run."""
+        figure = self._averages(scores, metric)["overall"]
+        return figure if isinstance(figure, str) else figure / 100
+
+    def groups(self, scores: Sequence[Score], metric: str) -> dict[str, tuple[float, list[Score]]]:
+        """See [`~rest_trl.evaluation.benchmark.Benchmark.groups`]: the official averages."""
+        groups = {}
+        for name, figure in self._averages(scores, metric).items():
+            if name == "overall" or isinstance(figure, str):
+                continue
+            members = [score for score in scores if score.subset in AVERAGES[self._official.version][name][2]]
+            share = sum(score.scores[metric] for score in members) / len(members)
+            # Where the official average is the share of all samples, but for its rounding, that has an error bar.
+            groups[name] = (share if abs(100 * share - figure) < 0.005001 else figure / 100, members)
+        return groups
+
+
+def _score(sample: Sample, verdict: Verdict, calls: Any, completions: Sequence[Completion], text: str) -> Score:
+    why = None
+    if not verdict.valid:
+        why = f"{verdict.error_type}: {verdict.error}"[:_WHY_LENGTH]
+        why = f"truncated; {why}" if any(completion.truncated for completion in completions) else why
+    ids = [token_id for completion in completions for token_id in completion.completion_ids]
+    return Score(sample.id, sample.subset, sample.cluster, {"valid": float(verdict.valid)}, why, calls, ids, text)
+
+
+def _as_json(calls: Any) -> list[Any]:
+    """Calls, or turns of steps of calls, as JSON values; what could not be read is an empty list."""
+    return json.loads(encode(calls)) or []

@@ -1,0 +1,222 @@
+"""BFCL's questions and histories in the words of a model's own chat template."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from ...tool_calls import Part, ToolCall, get_format
+from .samples import Calls, encode
+from .schemas import tool_schema
+
+
+# Under which of these names templates look for the reasoning of a turn.
+_REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+# What templates raise: their own complaints, an index into nothing, a dictionary where text was meant.
+RENDERING_ERRORS = (TemplateError, TypeError, LookupError, ValueError, RecursionError)
+
+
+class PromptRenderer:
+    """
+    Renders prompts with the model's chat template, and reads its completions.
+
+    Args:
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            The model's tokenizer, with its chat template.
+        tool_call_format (`str`):
+            The syntax that completions are read in.
+        chat_template_kwargs (`dict`, *optional*):
+            Further arguments of the chat template, such as `enable_thinking`.
+
+    Raises:
+        ValueError: if there is no chat template, or no such syntax.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        tool_call_format: str,
+        chat_template_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._format = get_format(tool_call_format)
+        self._kwargs = chat_template_kwargs or {}
+        if tokenizer.chat_template is None and "chat_template" not in self._kwargs:
+            raise ValueError("the tokenizer has no chat template, with which BFCL's prompts are rendered")
+        self._reasoning_key = _REASONING_KEYS[0]
+        self.one_call_per_message = False
+
+    def render(self, messages: list[dict[str, Any]], functions: Sequence[dict[str, Any]]) -> str:
+        """
+        A prompt, up to where the completion begins.
+
+        Args:
+            messages (`list[dict]`):
+                The history.
+            functions (`Sequence[dict]`):
+                Official descriptions of the functions.
+
+        Returns:
+            `str`: lone surrogates, which models write as JSON escapes and no tokenizer takes, are JSON escapes again.
+
+        Raises:
+            RENDERING_ERRORS: if the template cannot render that.
+        """
+        prompt: Any = self._tokenizer.apply_chat_template(
+            messages,
+            tools=[tool_schema(function) for function in functions] or None,  # type: ignore[arg-type]
+            tokenize=False,
+            add_generation_prompt=True,
+            **self._kwargs,
+        )
+        return prompt.encode("utf-8", "backslashreplace").decode("utf-8")
+
+    def check(self, sample: str, messages: list[dict[str, Any]], functions: Sequence[dict[str, Any]]) -> str:
+        """
+        The prompt of a question, if the template renders it and shows all functions.
+
+        Args:
+            sample (`str`):
+                Id of the sample, for the message.
+            messages, functions:
+                See [`render`].
+
+        Returns:
+            `str`
+
+        Raises:
+            ValueError: if it does not; the message says what to do.
+        """
+        try:
+            prompt = self.render(messages, functions)
+        except RENDERING_ERRORS as error:
+            raise ValueError(
+                f"the chat template cannot render {sample} ({type(error).__name__}: {error}): leave its category out "
+                "of --categories, or give a template that can with --chat_template_kwargs '{\"chat_template\": ...}'"
+            ) from error
+        hidden = [function["name"] for function in functions if function["name"] not in prompt]
+        if hidden:
+            raise ValueError(
+                f"the prompt of {sample} does not show the function {hidden[0]!r}: BFCL needs a model whose chat "
+                "template has tools, or one that has with --chat_template_kwargs '{\"chat_template\": ...}'"
+            )
+        return prompt
+
+    def check_dialogues(self) -> None:
+        """
+        Find out how the template renders calls and their results in the history.
+
+        Raises:
+            ValueError: if it does not.
+        """
+        parameters = {"type": "dict", "properties": {"key": {"type": "string"}}}
+        functions = [{"name": "probe_function", "description": "", "parameters": parameters}]
+        calls = [ToolCall("probe_function", {"key": f"probe value {number}"}) for number in (1, 2)]
+        needed = [text for number in (1, 2) for text in (f"probe value {number}", f"probe result {number}")]
+        user, reasons = {"role": "user", "content": "probe"}, []
+        for one_call_per_message in (False, True):
+            self.one_call_per_message = one_call_per_message
+            history = [user, *self.with_results("", calls, needed[1::2]), *self.turn("probe"), user]
+            try:
+                prompt = self.render(history, functions)
+            except RENDERING_ERRORS as error:
+                reasons.append(f"{type(error).__name__}: {error}")
+                continue
+            lacking = [text for text in needed if text not in prompt]
+            if not lacking:
+                self._find_reasoning_key(history[:-2], functions)
+                return
+            reasons.append(f"{lacking[0]!r} is lost")
+        raise ValueError(
+            f"the chat template cannot render a history with calls and their results ({reasons[-1]}), which the "
+            "multi_turn categories need: leave them out of --categories, or give a template that can with "
+            "--chat_template_kwargs '{\"chat_template\": ...}'"
+        )
+
+    def _find_reasoning_key(self, history: list[dict[str, Any]], functions: Sequence[dict[str, Any]]) -> None:
+        for key in _REASONING_KEYS:
+            thinking = [history[0], {**history[1], key: "probe reasoning"}, *history[2:]]
+            if "probe reasoning" in self.render(thinking, functions):
+                self._reasoning_key = key
+                return
+
+    def read(self, text: str) -> Calls:
+        """
+        The calls in a completion.
+
+        Args:
+            text (`str`):
+                The completion.
+
+        Returns:
+            `Calls`: empty if there is none, `None` if there is one that cannot be read.
+        """
+        parsed = self._format.parse(text)
+        try:
+            encode(parsed.calls)
+        except (ValueError, RecursionError):  # numbers too long and lists too deep to be written again
+            return None
+        return None if parsed.errors else parsed.calls
+
+    def turn(self, text: str) -> list[dict[str, Any]]:
+        """
+        A completion without calls as a message of the history.
+
+        Args:
+            text (`str`):
+                The completion.
+
+        Returns:
+            `list[dict]`: one message; a call that could not be read stays in it as the text that it is.
+        """
+        content, reasoning = self._content(text, readable=not self._format.parse(text).errors)
+        return [self._assistant(content, reasoning)]
+
+    def with_results(self, text: str, calls: Sequence[ToolCall], results: Sequence[str]) -> list[dict[str, Any]]:
+        """
+        A completion with calls, and what came of them, as messages of the history.
+
+        Args:
+            text (`str`):
+                The completion.
+            calls (`Sequence[ToolCall]`):
+                Its calls.
+            results (`Sequence[str]`):
+                Result of each.
+
+        Returns:
+            `list[dict]`
+        """
+        content, reasoning = self._content(text, readable=True)
+        asked, answered = [], []
+        for number, (call, result) in enumerate(zip(calls, results, strict=True)):
+            id = f"call{number:05d}"  # Mistral's templates ask for nine letters or digits
+            function = {"name": call.name, "arguments": call.arguments}
+            asked.append({"id": id, "type": "function", "function": function})
+            answered.append({"role": "tool", "tool_call_id": id, "name": call.name, "content": result})
+        if not self.one_call_per_message:
+            return [{**self._assistant(content, reasoning), "tool_calls": asked}, *answered]
+        messages = []
+        for call_entry, answer in zip(asked, answered, strict=True):
+            messages += [{**self._assistant(content, reasoning), "tool_calls": [call_entry]}, answer]
+            content = reasoning = ""
+        return messages
+
+    def _assistant(self, content: str, reasoning: str) -> dict[str, Any]:
+        message = {"role": "assistant", "content": content}
+        # What becomes of the reasoning of earlier turns is the template's to say.
+        return {**message, self._reasoning_key: reasoning} if reasoning else message
+
+    def _content(self, text: str, readable: bool) -> tuple[str, str]:
+        """Text for the user and reasoning of a completion."""
+        parts = self._format.parse(text).parts
+        reasoning = "".join(text[start:end] for start, end, part in parts if part is Part.REASONING)
+        if readable:
+            content = "".join(text[start:end] for start, end, part in parts if part is Part.RESPONSE)
+        else:
+            content = text[max((end for _, end, part in parts if part is Part.REASONING), default=0) :]
+            if reasoning:
+                marker = next((marker for marker in self._format.markers if content.startswith(marker)), "")
+                content = content.removeprefix(marker)
+        return content.strip(), reasoning.strip()
