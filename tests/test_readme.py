@@ -12,6 +12,8 @@ import pandas
 import pytest
 
 from rest_trl import train
+from rest_trl.evaluation import arguments as evaluate_arguments
+from rest_trl.evaluation import compare_cli
 from rest_trl.tiny import TINY_MODEL_DIR, load_tiny_dataset
 
 
@@ -64,6 +66,30 @@ class TestCommands:
         assert "Completion 0, step 10" in capsys.readouterr().out
         assert page.exists()
 
+    def test_doctor_finds_no_problem_here(self, monkeypatch, capsys):
+        from rest_trl.cli import main
+
+        (command,) = (command for command in COMMANDS if "doctor" in command)
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as exit_info:
+            main()
+        assert exit_info.value.code == 0, capsys.readouterr().out
+
+    def test_evaluations_are_compared(self, tmp_path, monkeypatch, capsys):
+        from rest_trl.cli import main
+
+        commands = [command for command in COMMANDS if command[1] in ("evaluate", "compare")]
+        assert [command[1] for command in commands] == ["evaluate", "evaluate", "compare"]
+        monkeypatch.chdir(tmp_path)
+        for command in commands:
+            # Some of the samples, and shorter completions; the rest of the command is the README's.
+            shortened = ["--limit", "8", "--max_new_tokens", "8"] if command[1] == "evaluate" else []
+            monkeypatch.setattr(sys, "argv", [*command, *shortened])
+            main()
+        assert "tiny" in capsys.readouterr().out
+        assert (tmp_path / "outputs/comparison.md").exists() and (tmp_path / "outputs/comparison.png").exists()
+
     def test_help_lists_the_arguments(self, capsys, monkeypatch):
         from rest_trl.cli import main
 
@@ -99,5 +125,7 @@ class TestPythonExample:
         fields = (
             train.ResTGRPOConfig.__dataclass_fields__.keys() | train.ResTScriptArguments.__dataclass_fields__.keys()
         )
+        helps = evaluate_arguments.make_parser().format_help() + compare_cli.make_parser().format_help()
+        options = set(re.findall(r"--(\w+)", helps))
         for argument in re.findall(r"`?--(\w+)", README):
-            assert argument in fields | {"help", "config", "html", "model", "num_processes"}, argument
+            assert argument in fields | options | {"help", "config", "html", "num_processes"}, argument
