@@ -34,8 +34,10 @@ demo: install
 	$(RUN) $(BIN)/python -m rest_trl.demo --config recipes/demo.yaml \
 		--coefficients $(COEFFICIENTS_$(ARM)) --output_dir $(OUTPUT_$(ARM))
 
+# Files of tests at once; each takes a core and up to 3 GB.
+JOBS ?= 2
 test: install bfcl
-	$(RUN) REST_TRL_CACHE=$(BFCL_CACHE) $(BIN)/python -m pytest
+	$(RUN) REST_TRL_CACHE=$(BFCL_CACHE) $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --durations 15
 
 # The official packages of BFCL, each in an environment of its own; does nothing where they are there.
 BFCL_CACHE := .bfcl
