@@ -58,7 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--backend", choices=("transformers", "server", "vllm"), default="transformers")
     parser.add_argument("--server_url", help="of a vLLM server (default http://localhost:8000)")
     parser.add_argument("--served_model", help="name under which the server has the model or adapter")
-    parser.add_argument("--concurrency", type=_positive, help="prompts under way at the server (default 64)")
+    parser.add_argument("--concurrency", type=_positive, help="prompts under way at the server (default 128)")
     parser.add_argument("--batch_size", type=_positive, help="prompts at once with transformers (default 32)")
     parser.add_argument("--dtype", help="of the weights, with transformers and vllm (default auto)")
     parser.add_argument("--vllm_kwargs", type=_json_object, help="JSON, such as '{\"max_model_len\": 8192}'")

@@ -129,7 +129,7 @@ def make_generator(
             sampling,
             arguments.adapter,
             arguments.served_model,
-            arguments.concurrency or 64,
+            arguments.concurrency or 128,
         )
         return server, {**settings, "served_model": server.served_model}
     settings["dtype"] = arguments.dtype or "auto"

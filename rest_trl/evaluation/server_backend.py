@@ -41,7 +41,7 @@ class ServerGenerator:
             Path or Hub id of the adapter that it is to have (`--lora-modules NAME=PATH`).
         served_model (`str`, *optional*):
             Name under which the server has the model or the adapter; may be left out if it has only one.
-        concurrency (`int`, *optional*, defaults to `64`):
+        concurrency (`int`, *optional*, defaults to `128`):
             Prompts under way at once.
 
     Raises:
@@ -57,7 +57,7 @@ class ServerGenerator:
         settings: GenerationSettings,
         adapter: str | None = None,
         served_model: str | None = None,
-        concurrency: int = 64,
+        concurrency: int = 128,
     ) -> None:
         self.base_url = base_url.rstrip("/").removesuffix("/v1")
         self.tokenizer = tokenizer

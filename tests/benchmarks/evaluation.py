@@ -44,7 +44,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder with API-Bank's three files")
     parser.add_argument("--max_new_tokens", type=int, default=256)
-    parser.add_argument("--concurrency", type=int, default=64)
+    parser.add_argument("--concurrency", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--every", type=int, default=1, help="take one prompt in so many")
     arguments = parser.parse_args()
