@@ -50,7 +50,7 @@ quality: install
 	$(BIN)/mypy rest_trl
 
 test-vllm: $(VLLM_VENV)/.installed
-	$(RUN) $(VLLM_VENV)/bin/python -m pytest tests/test_vllm*.py tests/test_conformance.py
+	$(RUN) $(VLLM_VENV)/bin/python -m pytest tests/serving tests/tool_calls/test_conformance.py
 
 vllm-transcript: $(VLLM_VENV)/.installed
 	$(RUN) $(VLLM_VENV)/bin/python -m tests.benchmarks.vllm_transcript

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from trl import GRPOConfig
 
-from .presets import PRESETS, resolve
+from .regions.rules import PRESETS, resolve
 from .tool_calls import get_format
 
 
@@ -29,7 +29,7 @@ class ResTGRPOConfig(GRPOConfig):
             another one, as ToolRL's do (`"rlla"`).
         coefficients (`str`, *optional*, defaults to `"entropy"`):
             `"entropy"` (the paper), `"released"` (the authors' code), `"uniform"` (GRPO), or the dotted path of a
-            function, see [`~rest_trl.presets.resolve`].
+            function, see [`~rest_trl.regions.rules.resolve`].
         entropy_surrogate (`str`, *optional*, defaults to `"one_minus_exp"`):
             Region weight from its mean entropy `H` in nats: `"one_minus_exp"` for `1 / (1 - exp(-H))`, `"reciprocal"`
             for `1 / H`.

@@ -17,9 +17,9 @@ from rich.table import Table
 from scipy.stats import binomtest
 from transformers import PreTrainedTokenizerBase, ProgressCallback
 
-from .curves import plot_curves
-from .display import colored_completion, legend
-from .regions import partition
+from .display.curves import plot_curves
+from .display.page import colored_completion, legend
+from .regions.partition import partition
 from .rewards import is_exact
 from .tiny import load_tiny_dataset
 from .tool_calls import Region, get_format

@@ -17,9 +17,9 @@ import torch
 from rich.console import Console
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from .coefficients import normalize, released_coefficients, uniform_coefficients
-from .display import Inspected, colored_completion, html_page, legend
-from .regions import Partitioner, to_regions
+from .display.page import Inspected, colored_completion, html_page, legend
+from .regions.coefficients import normalize, released_coefficients, uniform_coefficients
+from .regions.partition import Partitioner, to_regions
 from .tool_calls import FORMATS, detect_format, get_format
 
 

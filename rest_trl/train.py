@@ -22,14 +22,14 @@ from yaml import YAMLError
 
 from .config import ResTGRPOConfig
 from .data import load_rest_dataset
-from .hub import push
-from .processes import check_processes
-from .recipe import changed_arguments
+from .display.arguments import changed_arguments
 from .rewards import SCHEDULES, get_format_reward, get_tool_call_reward
+from .runs.hub import push
+from .runs.processes import check_processes
+from .serving.recovery import VLLMServerError
 from .tiny import TINY_MODEL_DIR, load_tiny_dataset
 from .tool_calls import detect_format
 from .trainer import ResTGRPOTrainer
-from .vllm_recovery import VLLMServerError
 
 
 logger = get_logger(__name__)

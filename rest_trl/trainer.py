@@ -9,18 +9,18 @@ from accelerate.utils import gather_object
 from trl import GRPOTrainer
 from trl.extras.profiling import profiling_context
 
-from .coefficients import entropy_coefficients
-from .completions import mark_regions
 from .config import ResTGRPOConfig
-from .model_card import write_model_card
-from .presets import PRESETS, CoefficientsFunc, check, resolve
-from .recipe import is_hub_id
-from .region_statistics import RegionStatistics
-from .regions import Partitioner, region_sums, to_regions
+from .display.arguments import is_hub_id
+from .display.card import write_model_card
+from .display.marks import mark_regions
+from .regions.coefficients import entropy_coefficients
+from .regions.partition import Partitioner, region_sums, to_regions
+from .regions.rules import PRESETS, CoefficientsFunc, check, resolve
+from .regions.statistics import RegionStatistics
+from .serving.recovery import guard
+from .serving.server import check_server
+from .serving.weights import send_dequantized_weights
 from .tool_calls import Part, Region, detect_format, get_format
-from .vllm_recovery import guard
-from .vllm_server import check_server
-from .vllm_weights import send_dequantized_weights
 
 
 logger = get_logger(__name__)
@@ -46,7 +46,7 @@ class ResTGRPOTrainer(GRPOTrainer):
         args ([`ResTGRPOConfig`], *optional*):
             Configuration. By default a [`ResTGRPOConfig`] with the output directory `{model name}-ResT`.
         coefficients (`Callable`, *optional*):
-            A coefficient function, see [`~rest_trl.presets.resolve`]; takes the place of `args.coefficients`.
+            A coefficient function, see [`~rest_trl.regions.rules.resolve`]; takes the place of `args.coefficients`.
         kwargs:
             See [`~trl.GRPOTrainer`].
     """

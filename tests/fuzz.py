@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 from transformers import AutoTokenizer
 
-from rest_trl.regions import Partitioner
+from rest_trl.regions.partition import Partitioner
 from rest_trl.tiny import TINY_MODEL_DIR
 from rest_trl.tool_calls import FORMATS, Part, get_format
 

@@ -90,7 +90,7 @@ class TestBadInput:
             {"coefficient_min": 1.0, "coefficient_max": 1.0},
             {"curriculum_horizon": 1},
             {"format_slope": 0.0, "parameters_slope": 0.0, "reasoning_slope": 0.0},
-            {"coefficients": "rest_trl.coefficients.uniform_coefficients"},
+            {"coefficients": "rest_trl.regions.coefficients.uniform_coefficients"},
             {"entropy_surrogate": "reciprocal", "tool_call_format": "rlla"},
         ],
         ids=lambda value: ",".join(value),

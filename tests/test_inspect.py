@@ -9,7 +9,7 @@ import pandas
 import pytest
 
 from rest_trl import cli, inspect
-from rest_trl.display import STYLES, html_page
+from rest_trl.display.page import STYLES, html_page
 from rest_trl.tiny import TINY_MODEL_DIR
 from rest_trl.tool_calls import Region
 

@@ -5,7 +5,7 @@ import torch
 from benchmarks import gpu
 from benchmarks.memory import CASES, TARGET, Case, make_trainer, measure, peak_bytes, smallest
 
-from rest_trl.regions import region_sums
+from rest_trl.regions.partition import region_sums
 from rest_trl.tool_calls import Region
 
 

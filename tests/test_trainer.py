@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from rest_trl import Region, ResTGRPOConfig, ResTGRPOTrainer
-from rest_trl.regions import to_regions
+from rest_trl.regions.partition import to_regions
 from rest_trl.tool_calls import Part
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..token_bytes import TokenBytes
+from ..regions.token_bytes import TokenBytes
 from ..tool_calls import ParsedCompletion, get_format
 from .schedules import RewardBounds, check_schedule, reward_bounds
 from .scoring import call_score, follows_format, is_exact, json_equal, python_equal

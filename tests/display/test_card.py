@@ -4,8 +4,9 @@ import pytest
 import yaml
 from datasets import Dataset
 
-from rest_trl import ResTGRPOConfig, ResTGRPOTrainer, model_card
-from rest_trl.recipe import changed_arguments
+from rest_trl import ResTGRPOConfig, ResTGRPOTrainer
+from rest_trl.display import card as model_card
+from rest_trl.display.arguments import changed_arguments
 from rest_trl.tool_calls import FORMATS
 from rest_trl.train import make_parser, make_trainer
 

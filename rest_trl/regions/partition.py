@@ -8,8 +8,8 @@ import torch
 from torch.nn.functional import pad
 from transformers import PreTrainedTokenizerBase
 
+from ..tool_calls import REGION_OF_PART, Part, Region, ToolCallFormat, get_format
 from .token_bytes import TokenBytes, byte_offsets
-from .tool_calls import REGION_OF_PART, Part, Region, ToolCallFormat, get_format
 
 
 _REGIONS = torch.tensor(REGION_OF_PART, dtype=torch.int8)

@@ -16,8 +16,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from rest_trl.coefficients import released_coefficients
-from rest_trl.regions import Partitioner
+from rest_trl.regions.coefficients import released_coefficients
+from rest_trl.regions.partition import Partitioner
 from rest_trl.tool_calls import Part, Region, get_format
 
 

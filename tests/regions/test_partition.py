@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
-from rest_trl.regions import partition
-from rest_trl.token_bytes import byte_table
+from rest_trl.regions.partition import partition
+from rest_trl.regions.token_bytes import byte_table
 from rest_trl.tool_calls import Part, Region, get_format
 
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
-from .token_bytes import byte_table
-from .tool_calls import Region
+from ..regions.token_bytes import byte_table
+from ..tool_calls import Region
 
 
 STYLES: dict[Region, str] = {

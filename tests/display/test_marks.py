@@ -9,10 +9,10 @@ import torch
 from transformers import AutoTokenizer
 
 from rest_trl import inspect
-from rest_trl.completions import MARKS, mark_regions
-from rest_trl.regions import partition
+from rest_trl.display.marks import MARKS, mark_regions
+from rest_trl.regions.partition import partition
+from rest_trl.regions.token_bytes import TokenBytes
 from rest_trl.tiny import TINY_MODEL_DIR
-from rest_trl.token_bytes import TokenBytes
 from rest_trl.tool_calls import Region
 from rest_trl.train import main
 

@@ -6,7 +6,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from .tool_calls import Region
+from ..tool_calls import Region
 
 
 class RegionStatistics(TrainerCallback, ExportableState):

@@ -1,7 +1,7 @@
 """
 How often the intervals of `rest_trl.evaluation` cover the truth:
 
-    python -m tests.simulation --simulations 10000
+    python -m tests.evaluation.simulation --simulations 10000
 
 Without clusters the coverage of an accuracy is exact, all else is simulated: every cluster draws its own probabilities
 from a beta or Dirichlet distribution, so that two samples of a cluster correlate as wanted.

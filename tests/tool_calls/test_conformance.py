@@ -100,7 +100,7 @@ WELL_FORMED = [
 def vllm_answers():
     """What vLLM's parsers find in the well-formed cases, by syntax and title."""
     script = Path(__file__).with_name("vllm_parsers.py")
-    installed = script.parents[1] / ".venv-vllm" / "bin" / "python"
+    installed = script.parents[2] / ".venv-vllm" / "bin" / "python"
     python = os.environ.get("VLLM_PYTHON") or str(installed)
     if "VLLM_PYTHON" not in os.environ and not installed.exists():
         pytest.skip("no vLLM: set VLLM_PYTHON to a Python that has it, or install it into .venv-vllm")

@@ -3,7 +3,7 @@
 import shlex
 from typing import Any
 
-from .trainer import ResTGRPOTrainer
+from ..trainer import ResTGRPOTrainer
 
 
 def push(trainer: ResTGRPOTrainer, prog: str) -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import TrainerState
 
-from rest_trl.region_statistics import RegionStatistics
+from rest_trl.regions.statistics import RegionStatistics
 from rest_trl.tool_calls import Region
 
 

@@ -25,7 +25,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl.generation.vllm_client import VLLMClient
 from trl.generation.vllm_generation import VLLMGeneration
 
-from .vllm_server import check_config, serve_command, wait_until_healthy
+from .server import check_config, serve_command, wait_until_healthy
 
 
 logger = get_logger(__name__)

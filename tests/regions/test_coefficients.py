@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rest_trl.coefficients import (
+from rest_trl.regions.coefficients import (
     curriculum_weights,
     entropy_coefficients,
     normalize,
@@ -13,7 +13,7 @@ from rest_trl.coefficients import (
     released_coefficients,
     uniform_coefficients,
 )
-from rest_trl.presets import PRESETS, check, resolve
+from rest_trl.regions.rules import PRESETS, check, resolve
 from rest_trl.tool_calls import Part, Region
 
 
@@ -291,7 +291,7 @@ class TestResolve:
         assert sorted(PRESETS) == ["entropy", "released", "uniform"]
 
     def test_imports_a_dotted_path(self):
-        assert resolve("rest_trl.coefficients.uniform_coefficients") is uniform_coefficients
+        assert resolve("rest_trl.regions.coefficients.uniform_coefficients") is uniform_coefficients
 
     def test_takes_a_function_as_it_is(self):
         assert resolve(normalize) is normalize
@@ -303,7 +303,7 @@ class TestResolve:
             ("", "cannot be imported"),
             (".relative", "cannot be imported"),
             ("no_such_package.function", "No module named 'no_such_package'"),
-            ("rest_trl.coefficients.no_such_function", "no attribute 'no_such_function'"),
+            ("rest_trl.regions.coefficients.no_such_function", "no attribute 'no_such_function'"),
             ("math.pi", "is a float, not a function"),
         ],
     )

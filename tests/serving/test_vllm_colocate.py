@@ -23,7 +23,7 @@ def test_weights_are_in_sync_until_the_sync_ends(tmp_path):
     }
     run = subprocess.run(
         [sys.executable, "-m", "engines.colocate", str(tmp_path), str(synced), str(steps)],
-        cwd=Path(__file__).parent,
+        cwd=Path(__file__).parents[1],
         env=environment,
         capture_output=True,
         text=True,

@@ -13,15 +13,15 @@ from huggingface_hub import ModelCard
 from transformers import is_wandb_available
 from trl.trainer.utils import get_comet_experiment_url, get_trackio_space_url
 
+from ..tool_calls import Region
+from .arguments import changed_arguments, is_hub_id, last_component, without_directories
 from .curves import plot_curves
-from .recipe import changed_arguments, is_hub_id, last_component, without_directories
-from .tool_calls import Region
 
 
 if is_wandb_available():
     import wandb
 
-_TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
+_TEMPLATE = Path(__file__).with_name("model_card.md")
 _CURVE_ROWS = 6
 _NOT_IN_VLLM = "rlla"
 # By `config.model_type`, for models whose chat template thinks (vLLM 0.31).

@@ -9,8 +9,8 @@ from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from peft import IA3Config, LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from rest_trl.serving.weights import iter_dequantized_params, send_dequantized_weights
 from rest_trl.tiny import TINY_MODEL_DIR
-from rest_trl.vllm_weights import iter_dequantized_params, send_dequantized_weights
 
 
 NF4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")

@@ -11,7 +11,7 @@ H_r\).
 
 import torch
 
-from .tool_calls import Part, Region
+from ..tool_calls import Part, Region
 
 
 _SMALLEST_ENTROPY = 1e-6  # nats: a region that the policy has made deterministic must not get an infinite weight

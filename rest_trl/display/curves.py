@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .tool_calls import Region
+from ..tool_calls import Region
 
 
 def plot_curves(log_history: Sequence[dict[str, float]], path: Path) -> None:

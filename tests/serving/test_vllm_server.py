@@ -174,7 +174,7 @@ def restarted(server, cpu_transfer, tmp_path_factory):
     records = []
     handler = logging.Handler()
     handler.emit = lambda record: records.append(record.getMessage())
-    logger = logging.getLogger("rest_trl.vllm_recovery")
+    logger = logging.getLogger("rest_trl.serving.recovery")
     logger.addHandler(handler)
     killer = _Killer(server)
     parsed = make_parser().parse_args_and_config(

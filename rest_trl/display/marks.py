@@ -4,8 +4,8 @@ from codecs import getincrementaldecoder
 
 import torch
 
-from .token_bytes import TokenBytes
-from .tool_calls import Region
+from ..regions.token_bytes import TokenBytes
+from ..tool_calls import Region
 
 
 # Squares keep their colour wherever a table is shown: TRL prints, stores and uploads one and the same string, and
@@ -36,7 +36,7 @@ def mark_regions(
             Zero at padding.
         region_ids (`torch.Tensor` of shape `(B, T)`):
             [`Region`] per token; `NONE` within the mask is what came from tools.
-        token_bytes ([`~rest_trl.token_bytes.TokenBytes`]):
+        token_bytes ([`~rest_trl.regions.token_bytes.TokenBytes`]):
             The bytes of the policy's tokens.
 
     Returns:

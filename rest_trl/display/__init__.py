@@ -1,0 +1,1 @@
+"""What a run shows to people: marked completions, pages, curves, model cards."""

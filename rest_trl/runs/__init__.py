@@ -1,0 +1,1 @@
+"""What stands around a training run: its processes, its checkpoints, its way to the Hub."""
