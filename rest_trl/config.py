@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from trl import GRPOConfig
 
 from .regions.rules import PRESETS, resolve
-from .tool_calls import get_format
+from .tool_calls import get_syntax
 
 
 # With a ratio per sequence these losses weigh a sequence's tokens by one shared factor, so coefficients of mean 1
@@ -23,9 +23,9 @@ class ResTGRPOConfig(GRPOConfig):
     `loss_type="grpo"` and `beta=0.0`.
 
     Args:
-        tool_call_format (`str`, *optional*):
-            Wire syntax of the policy's tool calls, see [`~rest_trl.tool_calls.get_format`]. By default that of the
-            tokenizer's chat template, see [`~rest_trl.tool_calls.detect_format`]; set it where the prompts ask for
+        tool_call_syntax (`str`, *optional*):
+            Wire syntax of the policy's tool calls, see [`~rest_trl.tool_calls.get_syntax`]. By default that of the
+            tokenizer's chat template, see [`~rest_trl.tool_calls.detect_syntax`]; set it where the prompts ask for
             another one, as ToolRL's do (`"rlla"`).
         coefficients (`str`, *optional*, defaults to `"entropy"`):
             `"entropy"` (the paper), `"released"` (the authors' code), `"uniform"` (GRPO), or the dotted path of a
@@ -57,7 +57,7 @@ class ResTGRPOConfig(GRPOConfig):
         default="grpo", metadata={"help": "Loss, see GRPOConfig. The paper averages over each completion: grpo."}
     )
     beta: float = field(default=0.0, metadata={"help": "KL coefficient. The paper uses none."})
-    tool_call_format: str | None = field(
+    tool_call_syntax: str | None = field(
         default=None,
         metadata={"help": "Wire syntax of the policy's tool calls. Default: that of the tokenizer's chat template."},
     )
@@ -97,8 +97,8 @@ class ResTGRPOConfig(GRPOConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.tool_call_format is not None:
-            get_format(self.tool_call_format)
+        if self.tool_call_syntax is not None:
+            get_syntax(self.tool_call_syntax)
         resolve(self.coefficients)
         if self.entropy_surrogate not in ("one_minus_exp", "reciprocal"):
             raise ValueError(

@@ -22,7 +22,7 @@ from .display.page import colored_completion, legend
 from .regions.partition import partition
 from .rewards import is_exact
 from .tiny import load_tiny_dataset
-from .tool_calls import Region, get_format
+from .tool_calls import Region, get_syntax
 from .train import make_parser, make_trainer
 from .trainer import ResTGRPOTrainer
 
@@ -79,7 +79,7 @@ def sample(
 
 
 def count_exact(
-    completion_ids: torch.Tensor, solutions: Sequence[str], tokenizer: PreTrainedTokenizerBase, tool_call_format: str
+    completion_ids: torch.Tensor, solutions: Sequence[str], tokenizer: PreTrainedTokenizerBase, tool_call_syntax: str
 ) -> int:
     """
     Number of completions that make exactly the gold calls.
@@ -91,13 +91,13 @@ def count_exact(
             Gold completions.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             The policy's tokenizer.
-        tool_call_format (`str`):
+        tool_call_syntax (`str`):
             Name of the wire syntax.
 
     Returns:
         `int`
     """
-    parse = get_format(tool_call_format).parse
+    parse = get_syntax(tool_call_syntax).parse
     texts = tokenizer.batch_decode(completion_ids, skip_special_tokens=True)
     return sum(is_exact(parse(text), parse(gold)) for text, gold in zip(texts, solutions, strict=True))
 
@@ -144,12 +144,12 @@ def main(args: list[str] | None = None) -> ResTGRPOTrainer:
     trainer.pop_callback(ProgressCallback)
     trainer.add_callback(_Progress)
     tokenizer: Any = trainer.processing_class
-    tool_call_format: Any = training_args.tool_call_format  # detected with the trainer, if not set
+    tool_call_syntax: Any = training_args.tool_call_syntax  # detected with the trainer, if not set
     held_out = load_tiny_dataset("test", size=HELD_OUT)
 
     def measure() -> tuple[torch.Tensor, int]:
         ids = sample(trainer.model, tokenizer, held_out["prompt"], training_args.max_completion_length, seed=0)
-        return ids, count_exact(ids, held_out["solution"], tokenizer, tool_call_format)
+        return ids, count_exact(ids, held_out["solution"], tokenizer, tool_call_syntax)
 
     _, before = measure()
     trainer.train()
@@ -159,7 +159,7 @@ def main(args: list[str] | None = None) -> ResTGRPOTrainer:
     plot_curves(trainer.state.log_history, output / "curves.png")
     name = "GRPO" if training_args.coefficients == "uniform" else f"ResT ({training_args.coefficients})"
     console.print(results_table(name, [("start", before), ("end", after)], HELD_OUT))
-    region_ids = partition(completion_ids, tokenizer, tool_call_format)
+    region_ids = partition(completion_ids, tokenizer, tool_call_syntax)
     console.print("Three completions of the trained model:", legend())
     for ids, regions in zip(completion_ids[:3].tolist(), region_ids[:3].tolist(), strict=True):
         length = next((i for i, region in enumerate(regions) if region == Region.NONE), len(ids))

@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from .display.page import Inspected, colored_completion, html_page, legend
 from .regions.coefficients import normalize, released_coefficients, uniform_coefficients
 from .regions.partition import Partitioner, to_regions
-from .tool_calls import FORMATS, detect_format, get_format
+from .tool_calls import SYNTAXES, detect_syntax, get_syntax
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -34,7 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="a completions parquet (log_completions), a .jsonl with `completion` or `completion_ids`, or a text file",
     )
     parser.add_argument("--model", required=True, help="tokenizer: a path, or an id on the Hub")
-    parser.add_argument("--tool_call_format", choices=sorted(FORMATS), help="wire syntax (default: the model's)")
+    parser.add_argument("--tool_call_syntax", choices=sorted(SYNTAXES), help="wire syntax (default: the model's)")
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
         "--coefficients",
@@ -101,7 +101,7 @@ def _encode(completion: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 def inspect(
     completions: list[tuple[str, list[int]]],
     tokenizer: PreTrainedTokenizerBase,
-    tool_call_format: str,
+    tool_call_syntax: str,
     coefficients: str,
     step: int = 0,
     weights: list[float] | None = None,
@@ -114,7 +114,7 @@ def inspect(
             Titles and token ids.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             The policy's tokenizer.
-        tool_call_format (`str`):
+        tool_call_syntax (`str`):
             Name of the wire syntax.
         coefficients (`str`):
             `"released"` or `"uniform"`.
@@ -127,7 +127,7 @@ def inspect(
     Returns:
         `list[Inspected]`
     """
-    partitioner = Partitioner(tokenizer, get_format(tool_call_format))
+    partitioner = Partitioner(tokenizer, get_syntax(tool_call_syntax))
     inspected = []
     for title, completion_ids in completions:
         ids = torch.tensor([completion_ids], dtype=torch.long)
@@ -158,11 +158,11 @@ def main(args: list[str] | None = None) -> None:
     arguments = make_parser().parse_args(args)
     try:
         tokenizer = AutoTokenizer.from_pretrained(arguments.model)
-        tool_call_format = arguments.tool_call_format or detect_format(tokenizer)
+        tool_call_syntax = arguments.tool_call_syntax or detect_syntax(tokenizer)
         items = inspect(
             read_completions(arguments.path, tokenizer, arguments.limit),
             tokenizer,
-            tool_call_format,
+            tool_call_syntax,
             arguments.coefficients,
             arguments.step,
             arguments.weights,
@@ -176,6 +176,6 @@ def main(args: list[str] | None = None) -> None:
         console.print(colored_completion(item.completion_ids, item.region_ids, tokenizer))
     if arguments.html:
         temporary = arguments.html.with_suffix(".tmp")
-        temporary.write_text(html_page(f"{arguments.path.name} ({tool_call_format})", items, tokenizer))
+        temporary.write_text(html_page(f"{arguments.path.name} ({tool_call_syntax})", items, tokenizer))
         os.replace(temporary, arguments.html)
         console.print(f"Page: {arguments.html}")

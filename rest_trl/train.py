@@ -23,12 +23,12 @@ from yaml import YAMLError
 from .config import ResTGRPOConfig
 from .data import load_rest_dataset
 from .display.arguments import changed_arguments
-from .rewards import SCHEDULES, get_format_reward, get_tool_call_reward
+from .rewards import SCHEDULES, get_layout_reward, get_tool_call_reward
 from .runs.hub import push
 from .runs.processes import check_processes
 from .serving.recovery import VLLMServerError
 from .tiny import TINY_MODEL_DIR, load_tiny_dataset
-from .tool_calls import detect_format
+from .tool_calls import detect_syntax
 from .trainer import ResTGRPOTrainer
 
 
@@ -165,14 +165,14 @@ def make_trainer(
         "dtype": model_args.dtype,
         **init_kwargs,
     }
-    if training_args.tool_call_format is None:
-        training_args.tool_call_format = detect_format(tokenizer)
-        logger.info(f"tool_call_format={training_args.tool_call_format!r}, from the chat template")
+    if training_args.tool_call_syntax is None:
+        training_args.tool_call_syntax = detect_syntax(tokenizer)
+        logger.info(f"tool_call_syntax={training_args.tool_call_syntax!r}, from the chat template")
     evaluates = training_args.eval_strategy != "no"
-    rewards = (training_args.tool_call_format, script_args.reward_schedule, training_args.steps_per_rollout, tokenizer)
+    rewards = (training_args.tool_call_syntax, script_args.reward_schedule, training_args.steps_per_rollout, tokenizer)
     trainer = ResTGRPOTrainer(
         model_name,
-        [get_format_reward(*rewards), get_tool_call_reward(*rewards)],
+        [get_layout_reward(*rewards), get_tool_call_reward(*rewards)],
         training_args,
         train_dataset=load_split(script_args, training_args, tokenizer, script_args.dataset_train_split),
         eval_dataset=(

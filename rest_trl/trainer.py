@@ -20,7 +20,7 @@ from .regions.statistics import RegionStatistics
 from .serving.recovery import guard
 from .serving.server import check_server
 from .serving.weights import send_dequantized_weights
-from .tool_calls import Part, Region, detect_format, get_format
+from .tool_calls import Part, Region, detect_syntax, get_syntax
 
 
 logger = get_logger(__name__)
@@ -95,8 +95,8 @@ class ResTGRPOTrainer(GRPOTrainer):
         if has_server:
             send_dequantized_weights(self.vllm_generation)
             guard(self)
-        tool_call_format = get_format(args.tool_call_format or detect_format(self._tokenizer))
-        self._partitioner = Partitioner(self._tokenizer, tool_call_format)
+        tool_call_syntax = get_syntax(args.tool_call_syntax or detect_syntax(self._tokenizer))
+        self._partitioner = Partitioner(self._tokenizer, tool_call_syntax)
         self._coefficients_func = self._bind(resolve(coefficients or args.coefficients))
         self._trust_coefficients = coefficients is None and args.coefficients in PRESETS
         self._step_sums: torch.Tensor | None = None
@@ -125,9 +125,9 @@ class ResTGRPOTrainer(GRPOTrainer):
         return next(cb for cb in self.callback_handler.callbacks if isinstance(cb, RegionStatistics))
 
     @property
-    def tool_call_format(self) -> str:
+    def tool_call_syntax(self) -> str:
         """Name of the wire syntax."""
-        return self._partitioner.tool_call_format.name
+        return self._partitioner.tool_call_syntax.name
 
     @property
     def progress(self) -> float:
@@ -222,8 +222,8 @@ class ResTGRPOTrainer(GRPOTrainer):
             self._warned_of_unparsed = True
             logger.warning(
                 f"{share:.0%} of the completions of step {self.state.global_step} hold neither a call nor reasoning "
-                f"in the syntax {self._partitioner.tool_call_format.name!r}, so all their tokens get the same "
-                "coefficient. If the policy writes another syntax, set tool_call_format to it; rest/unparsed goes on "
+                f"in the syntax {self._partitioner.tool_call_syntax.name!r}, so all their tokens get the same "
+                "coefficient. If the policy writes another syntax, set tool_call_syntax to it; rest/unparsed goes on "
                 "to log the share"
             )
 

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 TEMPLATES = {path.stem: path.read_text() for path in Path(trl.__file__).parent.glob("chat_templates/*.jinja")}
 
 # By the syntax that they show, without the suffix `_training`.
-TEMPLATES_OF_FORMAT = {
+TEMPLATES_OF_SYNTAX = {
     "deepseek_v3": {"deepseek_r1_distill", "deepseekv3"},
     "gemma4": {"diffusion_gemma", "gemma4", "gemma4_v2", "gemma4_v3", "gemma4_v4", "gemma4_v5"},
     "glm45": {"glm4moe"},
@@ -30,7 +30,7 @@ TEMPLATES_OF_FORMAT = {
     },
 }
 # They show no calls, but Muse Glimmer's, whose syntax is none of ours.
-TEMPLATES_WITHOUT_FORMAT = {
+TEMPLATES_WITHOUT_SYNTAX = {
     "cohere",
     "cohere2",
     "gemma",
@@ -46,10 +46,10 @@ TEMPLATES_WITHOUT_FORMAT = {
 }
 
 
-def format_of_template(template: str) -> str | None:
+def syntax_of_template(template: str) -> str | None:
     """Name of the syntax that a template of TRL shows, if any."""
     base = template.removesuffix("_training")
-    return next((name for name, templates in TEMPLATES_OF_FORMAT.items() if base in templates), None)
+    return next((name for name, templates in TEMPLATES_OF_SYNTAX.items() if base in templates), None)
 
 
 def tokenizer_with(chat_template, tokens=()) -> PreTrainedTokenizerFast:

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 
 from rest_trl.regions.partition import Partitioner
 from rest_trl.tiny import TINY_MODEL_DIR
-from rest_trl.tool_calls import FORMATS, Part, get_format
+from rest_trl.tool_calls import SYNTAXES, Part, get_syntax
 
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -50,7 +50,7 @@ def mutate(text: str, seeds: list[str], markers: list[str], random_state: random
 
 def check_parse(name: str, text: str) -> None:
     """The promises of [`ParsedCompletion`]."""
-    parsed = get_format(name).parse(text)
+    parsed = get_syntax(name).parse(text)
     position = 0
     for start, end, part in parsed.parts:
         assert start == position < end and part is not Part.NONE, (name, text)
@@ -67,13 +67,13 @@ def main() -> None:
     random_state = random.Random(arguments.seed)
     cases = {name: [case.text for case in named] for name, named in load_cases().items()}
     everything = [text for texts in cases.values() for text in texts]
-    markers = sorted({marker for tool_call_format in FORMATS.values() for marker in tool_call_format.markers})
+    markers = sorted({marker for tool_call_syntax in SYNTAXES.values() for marker in tool_call_syntax.markers})
     tokenizer = AutoTokenizer.from_pretrained(TINY_MODEL_DIR)
-    partitioners = {name: Partitioner(tokenizer, get_format(name)) for name in FORMATS}
+    partitioners = {name: Partitioner(tokenizer, get_syntax(name)) for name in SYNTAXES}
     done = 0
     with tqdm(total=arguments.n, desc="mutated completions") as bar:
         while done < arguments.n:
-            name = random_state.choice(sorted(FORMATS))
+            name = random_state.choice(sorted(SYNTAXES))
             seeds = cases[name] if random_state.random() < 0.9 else everything
             size = min(BATCH, arguments.n - done)
             texts = [mutate(random_state.choice(seeds), seeds, markers, random_state) for _ in range(size)]
@@ -91,7 +91,7 @@ def main() -> None:
             assert torch.equal(parts == Part.NONE, encoded["attention_mask"] == 0), (name, texts)
             done += size
             bar.update(size)
-    print(f"fuzz {done} completions, {len(FORMATS)} syntaxes, 0 failures")
+    print(f"fuzz {done} completions, {len(SYNTAXES)} syntaxes, 0 failures")
 
 
 if __name__ == "__main__":

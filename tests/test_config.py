@@ -7,7 +7,7 @@ from rest_trl import ResTGRPOConfig
 
 
 OWN_FIELDS = {
-    "tool_call_format": None,
+    "tool_call_syntax": None,
     "coefficients": "entropy",
     "entropy_surrogate": "one_minus_exp",
     "entropy_decay": 0.9,
@@ -54,7 +54,7 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"tool_call_format": "xml"}, "unknown tool_call_format 'xml': choose one of "),
+            ({"tool_call_syntax": "xml"}, "unknown tool_call_syntax 'xml': choose one of "),
             ({"coefficients": "entropie"}, "coefficients='entropie' cannot be imported .* dotted path"),
             ({"coefficients": "rest_trl.none.such"}, "cannot be imported .*rest_trl.none"),
             ({"coefficients": "math.no_such"}, "cannot be imported .*no_such"),
@@ -91,7 +91,7 @@ class TestBadInput:
             {"curriculum_horizon": 1},
             {"format_slope": 0.0, "parameters_slope": 0.0, "reasoning_slope": 0.0},
             {"coefficients": "rest_trl.regions.coefficients.uniform_coefficients"},
-            {"entropy_surrogate": "reciprocal", "tool_call_format": "rlla"},
+            {"entropy_surrogate": "reciprocal", "tool_call_syntax": "rlla"},
         ],
         ids=lambda value: ",".join(value),
     )

@@ -51,7 +51,7 @@ class TestCommand:
         problems = [finding for finding in findings.values() if finding["status"] == "problem"]
         assert not problems and run.returncode == 0
         assert findings["trl"]["found"].startswith(importlib.metadata.version("trl"))
-        assert findings["Recipe: tool_call_format"]["found"].startswith("hermes")
+        assert findings["Recipe: tool_call_syntax"]["found"].startswith("hermes")
 
     def test_goes_on_where_packages_are_broken(self, tmp_path):
         (tmp_path / "sitecustomize.py").write_text(
@@ -209,7 +209,7 @@ class TestRecipe:
             ({"max_steps": "many"}, "Recipe", "many"),
             ({"model_name_or_path": "./no/model"}, "Recipe: model", "./no/model"),
             ({"model_name_or_path": None}, "Recipe: model", "none"),
-            ({"tool_call_format": "morse"}, "Recipe: tool_call_format", "morse"),
+            ({"tool_call_syntax": "morse"}, "Recipe: tool_call_syntax", "morse"),
             ({"dataset_name": "data/none.parquet"}, "Recipe: data set", "there is no data/none.parquet"),
             ({"dataset_name": "owner/none"}, "Recipe: data set", "owner/none"),
             ({"use_cpu": False}, "Recipe: device", "no GPU"),
@@ -223,9 +223,9 @@ class TestRecipe:
         assert cause in finding.found and finding.cure
 
     def test_is_content_with_the_demo(self, tmp_path):
-        findings = self.findings(tmp_path, tool_call_format=None)
+        findings = self.findings(tmp_path, tool_call_syntax=None)
         assert {finding.status for finding in findings.values()} == {"ok"}
-        assert findings["Recipe: tool_call_format"].found == "hermes, from the chat template"
+        assert findings["Recipe: tool_call_syntax"].found == "hermes, from the chat template"
 
     def test_packages_that_a_run_needs(self):
         values = {"use_peft": True, "load_in_4bit": True, "use_vllm": True, "report_to": ["wandb", "mlflow"]}

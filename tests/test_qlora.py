@@ -28,7 +28,7 @@ LEARNING_RATE = 1e-3
 OVERRIDES = {
     "model_name_or_path": "tiny",
     "dataset_name": "tiny",
-    "tool_call_format": "hermes",
+    "tool_call_syntax": "hermes",
     "use_cpu": True,
     "bf16": False,  # bfloat16 is slow on most CPUs
     "dtype": "float32",

@@ -100,7 +100,7 @@ class TestCommands:
         assert exit_info.value.code == 0
         out = capsys.readouterr().out
         assert all(
-            argument in out for argument in ("--tool_call_format", "--coefficients", "--learning_rate", "--lora_r")
+            argument in out for argument in ("--tool_call_syntax", "--coefficients", "--learning_rate", "--lora_r")
         )
 
 
@@ -113,8 +113,8 @@ class TestPythonExample:
         # A model that needs no download, and a step on a CPU instead of an epoch on a GPU.
         code = code.replace('"Qwen/Qwen3-1.7B"', repr(str(TINY_MODEL_DIR)))
         code = code.replace(
-            'tool_call_format="hermes")',
-            'tool_call_format="hermes", max_steps=1, use_cpu=True, bf16=False, report_to="none", '
+            'tool_call_syntax="hermes")',
+            'tool_call_syntax="hermes", max_steps=1, use_cpu=True, bf16=False, report_to="none", '
             "per_device_train_batch_size=8, max_completion_length=8)",
         )
         scope: dict = {}

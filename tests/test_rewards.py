@@ -12,10 +12,10 @@ from rest_trl.rewards import (
     SCHEDULES,
     RewardBounds,
     call_score,
-    format_reward,
-    get_format_reward,
+    get_layout_reward,
     get_tool_call_reward,
     json_equal,
+    layout_reward,
     reward_bounds,
     tool_call_reward,
 )
@@ -44,10 +44,10 @@ fragments = st.lists(
 ).map("".join)
 
 
-def write(calls, tool_call_format="rlla", reasoning=THINK):
+def write(calls, tool_call_syntax="rlla", reasoning=THINK):
     """A completion with these calls."""
-    objects = [json.dumps({"name": name, KEYS[tool_call_format]: arguments}) for name, arguments in calls]
-    blocks = ["\n".join(objects)] if tool_call_format == "rlla" else objects
+    objects = [json.dumps({"name": name, KEYS[tool_call_syntax]: arguments}) for name, arguments in calls]
+    blocks = ["\n".join(objects)] if tool_call_syntax == "rlla" else objects
     return reasoning + "\n".join(f"<tool_call>\n{block}\n</tool_call>" for block in blocks)
 
 
@@ -78,31 +78,31 @@ class TestReleasedGolden:
     )
     def test_rewards_equal_those_of_the_released_code(self, golden, schedule, step, column):
         completions, solution = [row["completion"] for row in golden], [row["answer"] for row in golden]
-        formats = get_format_reward("rlla", schedule)(completions, solution, trainer_state=state(step))
+        formats = get_layout_reward("rlla", schedule)(completions, solution, trainer_state=state(step))
         correctness = get_tool_call_reward("rlla", schedule)(completions, solution, trainer_state=state(step))
         rows = [
-            (of_format, of_calls, row[column])
-            for of_format, of_calls, row in zip(formats, correctness, golden, strict=True)
+            (of_syntax, of_calls, row[column])
+            for of_syntax, of_calls, row in zip(formats, correctness, golden, strict=True)
             if "error" not in row[column]
         ]
         assert len(rows) == 380
-        for of_format, of_calls, released in rows:
-            assert of_format == pytest.approx(released["format"], abs=1e-6)
+        for of_syntax, of_calls, released in rows:
+            assert of_syntax == pytest.approx(released["format"], abs=1e-6)
             assert of_calls == pytest.approx(released["correctness"], abs=1e-6)
-            assert of_format + of_calls == pytest.approx(released["total"], abs=1e-6)
+            assert of_syntax + of_calls == pytest.approx(released["total"], abs=1e-6)
 
     @pytest.mark.parametrize("schedule", SCHEDULES)
     def test_rows_on_which_the_released_code_raises_are_rewarded(self, golden, schedule):
         rows = [row for row in golden if "error" in row["reward_static"]]
         assert len(rows) == 20
         bounds = reward_bounds(schedule, 50, 1000)
-        of_format, of_calls = get_format_reward("rlla", schedule), get_tool_call_reward("rlla", schedule)
+        of_syntax, of_calls = get_layout_reward("rlla", schedule), get_tool_call_reward("rlla", schedule)
         for row in rows:
             kwargs = {"solution": [row["answer"]] * 2, "trainer_state": state(50)}
             completions = [row["completion"], row["answer"]]
-            formats = of_format(completions, **kwargs)
-            assert formats[0] in (bounds.format_min, bounds.format_max)
-            assert formats[1] == bounds.format_max
+            formats = of_syntax(completions, **kwargs)
+            assert formats[0] in (bounds.layout_min, bounds.layout_max)
+            assert formats[1] == bounds.layout_max
             correctness = of_calls(completions, **kwargs)
             assert bounds.correctness_min <= correctness[0] <= bounds.correctness_max
             assert correctness[1] == pytest.approx(bounds.correctness_max, abs=1e-12)
@@ -118,7 +118,7 @@ class TestReleasedGolden:
         rows = json.loads((shared_data / "rlla" / "rlla_sft.json").read_text(encoding="utf-8"))
         answers = [row["output"] for row in rows]
         assert len(answers) == 400
-        assert format_reward(answers, answers) == [1.0] * 400
+        assert layout_reward(answers, answers) == [1.0] * 400
         # The last tag tells calls from text for the user: reasoning quotes tags, and nothing follows the last one.
         assert tool_call_reward(answers, answers) == [
             3.0 if answer.rstrip().endswith("</tool_call>") else 0.0 for answer in answers
@@ -153,7 +153,7 @@ class TestRewardBounds:
             reward_bounds("linear", 0, 1)
 
 
-class TestFormatReward:
+class TestLayoutReward:
     @pytest.mark.parametrize(
         ("gold", "completion", "expected"),
         [
@@ -217,31 +217,31 @@ class TestFormatReward:
     def test_hermes_asks_for_the_kinds_of_the_gold_in_its_order(self, gold, completion, expected):
         self.check("hermes", gold, completion, expected)
 
-    def check(self, tool_call_format, gold, completion, expected):
+    def check(self, tool_call_syntax, gold, completion, expected):
         pieces = {
             "T": THINK,
-            "C": write([CALL], tool_call_format, reasoning=""),
+            "C": write([CALL], tool_call_syntax, reasoning=""),
             "B": "<tool_call>\n{broken\n</tool_call>",
             "R": "<response> Sunny. </response>",
         }
         solution, text = (
             "\n".join(pieces.get(piece, piece) for piece in layout.split()) for layout in (gold, completion)
         )
-        assert score(get_format_reward(tool_call_format), text, solution) == expected
+        assert score(get_layout_reward(tool_call_syntax), text, solution) == expected
 
-    @pytest.mark.parametrize("tool_call_format", KEYS)
-    def test_reasoning_may_quote_tags(self, tool_call_format):
+    @pytest.mark.parametrize("tool_call_syntax", KEYS)
+    def test_reasoning_may_quote_tags(self, tool_call_syntax):
         quoting = "<think> A <tool_call> with {} goes before <response>. </think>\n"
-        solution = write([CALL], tool_call_format)
-        completion = write([CALL], tool_call_format, reasoning=quoting)
+        solution = write([CALL], tool_call_syntax)
+        completion = write([CALL], tool_call_syntax, reasoning=quoting)
         for gold in (solution, completion):
-            assert score(get_format_reward(tool_call_format), completion, gold) == 1
-            assert score(get_tool_call_reward(tool_call_format), completion, gold) == 3
+            assert score(get_layout_reward(tool_call_syntax), completion, gold) == 1
+            assert score(get_tool_call_reward(tool_call_syntax), completion, gold) == 3
 
-    @pytest.mark.parametrize("tool_call_format", KEYS)
-    def test_reasoning_may_be_opened_by_the_prompt(self, tool_call_format):
-        completion = write([CALL], tool_call_format).removeprefix("<think>")
-        assert score(get_format_reward(tool_call_format), completion, write([CALL], tool_call_format)) == 1
+    @pytest.mark.parametrize("tool_call_syntax", KEYS)
+    def test_reasoning_may_be_opened_by_the_prompt(self, tool_call_syntax):
+        completion = write([CALL], tool_call_syntax).removeprefix("<think>")
+        assert score(get_layout_reward(tool_call_syntax), completion, write([CALL], tool_call_syntax)) == 1
 
 
 class TestCallScore:
@@ -317,7 +317,7 @@ class TestJsonEqual:
 
 
 class TestToolCallReward:
-    @pytest.mark.parametrize("tool_call_format", KEYS)
+    @pytest.mark.parametrize("tool_call_syntax", KEYS)
     @pytest.mark.parametrize(
         ("calls", "expected"),
         [
@@ -328,12 +328,12 @@ class TestToolCallReward:
             ([ToolCall("get_rain", CALL.arguments)], -3),
         ],
     )
-    def test_correctness_is_scaled_to_the_bounds(self, tool_call_format, calls, expected):
-        solution = write([CALL, TIME], tool_call_format)
-        reward = score(get_tool_call_reward(tool_call_format), write(calls, tool_call_format), solution)
+    def test_correctness_is_scaled_to_the_bounds(self, tool_call_syntax, calls, expected):
+        solution = write([CALL, TIME], tool_call_syntax)
+        reward = score(get_tool_call_reward(tool_call_syntax), write(calls, tool_call_syntax), solution)
         assert reward == pytest.approx(expected)
 
-    @pytest.mark.parametrize("tool_call_format", KEYS)
+    @pytest.mark.parametrize("tool_call_syntax", KEYS)
     @pytest.mark.parametrize(
         "completion",
         [
@@ -349,8 +349,8 @@ class TestToolCallReward:
             THINK + "<tool_call>\n" + "9" * 10_000 + "\n</tool_call>",
         ],
     )
-    def test_what_is_no_call_earns_the_minimum(self, tool_call_format, completion):
-        assert score(get_tool_call_reward(tool_call_format), completion, write([CALL], tool_call_format)) == -3
+    def test_what_is_no_call_earns_the_minimum(self, tool_call_syntax, completion):
+        assert score(get_tool_call_reward(tool_call_syntax), completion, write([CALL], tool_call_syntax)) == -3
 
     def test_one_broken_call_voids_all(self):
         solution = write([CALL, TIME])
@@ -386,12 +386,12 @@ class TestToolCallReward:
 
     @relaxed
     @given(tool_calls, st.randoms(use_true_random=False), st.sampled_from(sorted(KEYS)))
-    def test_order_of_keys_changes_nothing(self, call, random, tool_call_format):
+    def test_order_of_keys_changes_nothing(self, call, random, tool_call_syntax):
         keys = list(call.arguments)
         random.shuffle(keys)
         shuffled = ToolCall(call.name, {key: call.arguments[key] for key in keys})
-        completion, solution = write([shuffled], tool_call_format), write([call], tool_call_format)
-        assert score(get_tool_call_reward(tool_call_format), completion, solution) == 3
+        completion, solution = write([shuffled], tool_call_syntax), write([call], tool_call_syntax)
+        assert score(get_tool_call_reward(tool_call_syntax), completion, solution) == 3
 
     @relaxed
     @given(
@@ -401,12 +401,12 @@ class TestToolCallReward:
         st.sampled_from(SCHEDULES),
         st.integers(0, 400),
     )
-    def test_any_text_stays_within_the_bounds(self, completion, solution, tool_call_format, schedule, step):
+    def test_any_text_stays_within_the_bounds(self, completion, solution, tool_call_syntax, schedule, step):
         bounds = reward_bounds(schedule, step, 200)
         kwargs = {"trainer_state": state(step, max_steps=200)}
-        of_format = score(get_format_reward(tool_call_format, schedule), completion, solution, **kwargs)
-        assert of_format in (bounds.format_min, bounds.format_max)
-        of_calls = score(get_tool_call_reward(tool_call_format, schedule), completion, solution, **kwargs)
+        of_syntax = score(get_layout_reward(tool_call_syntax, schedule), completion, solution, **kwargs)
+        assert of_syntax in (bounds.layout_min, bounds.layout_max)
+        of_calls = score(get_tool_call_reward(tool_call_syntax, schedule), completion, solution, **kwargs)
         assert of_calls is None or bounds.correctness_min <= of_calls <= bounds.correctness_max
 
 
@@ -436,10 +436,10 @@ class TestCallingConvention:
             "log_extra": lambda column, values: None,
             "log_metric": metrics.__setitem__,
         }
-        assert get_format_reward(schedule="horizon")(**kwargs) == [1.75, 1.75, -1.5, -1.5]
+        assert get_layout_reward(schedule="horizon")(**kwargs) == [1.75, 1.75, -1.5, -1.5]
         assert get_tool_call_reward(schedule="horizon")(**kwargs) == [2.25, -2.25, 0.0, -2.25]
         assert metrics == {
-            "rest/reward/format": 0.5,
+            "rest/reward/layout": 0.5,
             "rest/reward/correctness": pytest.approx(1 / 3),
             "rest/reward/exact": 0.5,
             "rest/reward/unparseable": 0.25,
@@ -455,21 +455,21 @@ class TestCallingConvention:
     @pytest.mark.parametrize("completion", [[], [{"role": "assistant", "content": None}]])
     def test_message_without_text_earns_the_minimum(self, completion):
         assert score(tool_call_reward, completion, write([CALL])) == -3
-        assert score(format_reward, completion, write([CALL])) == 0
+        assert score(layout_reward, completion, write([CALL])) == 0
 
     @pytest.mark.parametrize(
-        ("factory", "name"), [(get_format_reward, "format_reward"), (get_tool_call_reward, "tool_call_reward")]
+        ("factory", "name"), [(get_layout_reward, "layout_reward"), (get_tool_call_reward, "tool_call_reward")]
     )
     def test_survives_pickling_and_keeps_its_name(self, factory, name):
         reward_func = pickle.loads(pickle.dumps(factory("hermes", "static")))
         assert reward_func.__name__ == name
         assert score(reward_func, "", write([CALL], "hermes")) < 1
 
-    @pytest.mark.parametrize("factory", [get_format_reward, get_tool_call_reward])
+    @pytest.mark.parametrize("factory", [get_layout_reward, get_tool_call_reward])
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            ({"tool_call_format": "xml"}, "'xml'.*hermes, .*rlla"),
+            ({"tool_call_syntax": "xml"}, "'xml'.*hermes, .*rlla"),
             ({"schedule": "linear"}, "'linear'.*static, released, horizon"),
         ],
     )
@@ -477,7 +477,7 @@ class TestCallingConvention:
         with pytest.raises(ValueError, match=message):
             factory(**settings)
 
-    @pytest.mark.parametrize("factory", [get_format_reward, get_tool_call_reward])
+    @pytest.mark.parametrize("factory", [get_layout_reward, get_tool_call_reward])
     @pytest.mark.parametrize("schedule", ["released", "horizon"])
     def test_schedule_without_trainer_state_names_the_cure(self, factory, schedule):
         with pytest.raises(ValueError, match=r'trainer_state.*"static"'):
@@ -490,7 +490,7 @@ class TestCallingConvention:
 
     def test_as_many_solutions_as_completions(self):
         with pytest.raises(ValueError):
-            format_reward(["", ""], [""])
+            layout_reward(["", ""], [""])
 
 
 class TestSpecialTokenMarkers:
@@ -511,7 +511,7 @@ class TestSpecialTokenMarkers:
         arguments = {"completions": [text], "completion_ids": [ids], "solution": [self.SOLUTION]}
         assert get_tool_call_reward("hermes")(**arguments) == [-3.0]
         assert get_tool_call_reward("hermes", tokenizer=special_tokenizer)(**arguments) == [3.0]
-        assert get_format_reward("hermes", tokenizer=special_tokenizer)(**arguments) == [1.0]
+        assert get_layout_reward("hermes", tokenizer=special_tokenizer)(**arguments) == [1.0]
 
     def test_are_read_when_the_messages_are_parsed_already(self, special_tokenizer):
         ids = special_tokenizer(self.SOLUTION)["input_ids"]

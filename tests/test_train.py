@@ -20,7 +20,7 @@ import os, signal, sys
 from transformers import TrainerCallback
 from rest_trl import train
 
-train.get_format_reward = lambda *settings: lambda completions, **kwargs: [float(len(c) % 7) for c in completions]
+train.get_layout_reward = lambda *settings: lambda completions, **kwargs: [float(len(c) % 7) for c in completions]
 
 class Kill(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
@@ -58,7 +58,7 @@ def varied_reward(monkeypatch):
     def length_reward(completions, **kwargs):
         return [float(len(completion) % 7) for completion in completions]
 
-    monkeypatch.setattr(train, "get_format_reward", lambda *settings: length_reward)
+    monkeypatch.setattr(train, "get_layout_reward", lambda *settings: length_reward)
 
 
 def write_rows(path, rows):
@@ -151,7 +151,7 @@ class TestMain:
 
     def test_trains_ten_steps_on_the_rows_of_the_paper(self, shared_data, model_dir, varied_reward, tmp_path):
         path = shared_data / "rlla" / "rlla_rl_48.parquet"
-        changes = {"max_steps": 10, "tool_call_format": "rlla", "max_completion_length": 8}
+        changes = {"max_steps": 10, "tool_call_syntax": "rlla", "max_completion_length": 8}
         main(command_line(settings(model_dir, path, tmp_path / "out", **changes)))
         logs = log_history(tmp_path / "out")
         assert [log["step"] for log in logs] == list(range(1, 11))
@@ -185,7 +185,7 @@ class TestBadInput:
             ({"dataset_train_split": "dev"}, "it has the split 'train'"),
             ({"model_name_or_path": "/no/such/model"}, "/no/such/model"),
             ({"model_name_or_path": "no-such-org/no-such-model"}, "couldn't"),
-            ({"tool_call_format": "xml"}, "unknown tool_call_format 'xml': choose one of "),
+            ({"tool_call_syntax": "xml"}, "unknown tool_call_syntax 'xml': choose one of "),
             ({"coefficients": "entropie"}, "coefficients='entropie' cannot be imported"),
             ({"coefficient_min": -1}, "coefficient_min must not be negative, got -1.0"),
             ({"coefficient_min": 2}, "coefficient_min=2.0, coefficient_max=1.5: swap or widen them"),

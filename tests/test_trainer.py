@@ -354,7 +354,7 @@ class TestRollouts:
 
 class TestWrongSyntax:
     def test_is_warned_of_once(self, model, tokenizer, tmp_path, monkeypatch, caplog):
-        trainer = make_trainer(ResTGRPOTrainer, model, tokenizer, tmp_path, tool_call_format="mistral")
+        trainer = make_trainer(ResTGRPOTrainer, model, tokenizer, tmp_path, tool_call_syntax="mistral")
         loss = Loss(monkeypatch, trainer, tokenizer)
         for _ in range(2):
             loss.inputs["part_ids"] = torch.where(loss.mask.bool(), int(Part.RESPONSE), 0).to(torch.int8)

@@ -78,13 +78,13 @@ def write_model_card(trainer: Any, model_name: str | None, dataset_name: str | N
         base_on_hub=base_on_hub,
         dataset=_link(dataset_name, "datasets/") if dataset_name else None,
         method=_method(trainer),
-        tool_call_format=trainer.tool_call_format,
+        tool_call_syntax=trainer.tool_call_syntax,
         quantization=_quantization(trainer.model),
         max_completion_length=trainer.args.max_completion_length,
         serve=serve_command(
             trainer, trainer.hub_model_id or model_name, name_or_path if base_on_hub else "BASE_MODEL"
         ),
-        vllm_parser=trainer.tool_call_format != _NOT_IN_VLLM,
+        vllm_parser=trainer.tool_call_syntax != _NOT_IN_VLLM,
         step=trainer.state.global_step,
         max_steps=trainer.state.max_steps,
         curriculum=trainer.args.curriculum and trainer.args.coefficients == "entropy",
@@ -132,8 +132,8 @@ def serve_command(trainer: Any, hub_model_id: str, base_model: str) -> str:
         name = hub_model_id.split("/")[-1]
         lines = [f"vllm serve {base_model}", f"--enable-lora --lora-modules {name}={hub_model_id}"]
         lines += [f"--max-lora-rank {served}"] if served > _LORA_RANKS[0] else []
-    if trainer.tool_call_format != _NOT_IN_VLLM:
-        lines.append(f"--enable-auto-tool-choice --tool-call-parser {trainer.tool_call_format}")
+    if trainer.tool_call_syntax != _NOT_IN_VLLM:
+        lines.append(f"--enable-auto-tool-choice --tool-call-parser {trainer.tool_call_syntax}")
         reasoning = _REASONING_PARSERS.get(trainer.model.config.model_type)
         if reasoning and "think" in (trainer.processing_class.chat_template or ""):
             lines.append(f"--reasoning-parser {reasoning}")

@@ -34,7 +34,7 @@ def plot_curves(log_history: Sequence[dict[str, float]], path: Path) -> None:
 
     curve(axes[0, 0], "reward", "sum")
     curve(axes[0, 0], "rewards/tool_call_reward/mean", "tool calls")
-    curve(axes[0, 0], "rewards/format_reward/mean", "format")
+    curve(axes[0, 0], "rewards/layout_reward/mean", "format")
     curve(axes[0, 1], "rest/reward/exact", "exact calls, training rollouts")
     for region in list(Region)[1:]:
         curve(axes[1, 0], f"rest/entropy/{region.name.lower()}", region.name.lower())

@@ -140,7 +140,7 @@ def _model_findings(recipe: dict[str, Any]) -> Iterator[Finding]:
         from transformers import AutoConfig, AutoTokenizer
 
         from ..tiny import TINY_MODEL_DIR
-        from ..tool_calls import detect_format, get_format
+        from ..tool_calls import detect_syntax, get_syntax
 
         source = str(TINY_MODEL_DIR) if name == "tiny" else name
         kind = AutoConfig.from_pretrained(source, **options).model_type
@@ -150,24 +150,24 @@ def _model_findings(recipe: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("Recipe: model", "problem", f"{name}: {brief(error)}", cure)
         return
     yield Finding("Recipe: model", "ok", f"{name}: {kind}, config and tokenizer are readable")
-    given = recipe.get("tool_call_format")
+    given = recipe.get("tool_call_syntax")
     try:
-        detected = detect_format(tokenizer)
+        detected = detect_syntax(tokenizer)
     except ValueError as error:
         detected, cause = None, brief(error)
     else:
         cause = ""
     if given is None and detected is None:
-        yield Finding("Recipe: tool_call_format", "problem", cause, "set tool_call_format")
+        yield Finding("Recipe: tool_call_syntax", "problem", cause, "set tool_call_syntax")
         return
     try:
-        syntax = get_format(given or detected or "").name
+        syntax = get_syntax(given or detected or "").name
     except ValueError as error:
-        yield Finding("Recipe: tool_call_format", "problem", brief(error), "choose one of these")
+        yield Finding("Recipe: tool_call_syntax", "problem", brief(error), "choose one of these")
         return
     found = f"{syntax}, " + ("from the chat template" if given is None else f"given; chat template: {detected}")
     cure = "right if the prompts ask for it" if given and detected and given != detected else ""
-    yield Finding("Recipe: tool_call_format", "ok", found, cure)
+    yield Finding("Recipe: tool_call_syntax", "ok", found, cure)
 
 
 def _dataset_finding(recipe: dict[str, Any]) -> Finding:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..rewards.scoring import json_equal
-from ..tool_calls import ToolCall, get_format
+from ..tool_calls import ToolCall, get_syntax
 from ..tool_calls.untyped import read_untyped
 from .samples import Completion, Sample, Score, not_generated
 
@@ -16,7 +16,7 @@ METRICS = ("strict", "soft")
 # JSON types of the declared types of which values may come as text or as what they are.
 _TYPED = {"integer", "number", "boolean", "array"}
 # Syntaxes that do not tell `5` from `"5"`: their values are what they would be as JSON.
-_UNTYPED_FORMATS = {"functiongemma", "glm45", "qwen3_coder"}
+_UNTYPED_SYNTAXES = {"functiongemma", "glm45", "qwen3_coder"}
 
 
 def released_calls(text: str) -> list[Any]:
@@ -81,7 +81,7 @@ def strict_score(calls: list[ToolCall], errors: list[str], gold: Mapping[str, An
 
     Args:
         calls (`list[ToolCall]`):
-            The calls, of [`~rest_trl.tool_calls.ToolCallFormat`].
+            The calls, of [`~rest_trl.tool_calls.ToolCallSyntax`].
         errors (`list[str]`):
             What could not be read.
         gold (`Mapping[str, Any]`):
@@ -107,7 +107,7 @@ def strict_score(calls: list[ToolCall], errors: list[str], gold: Mapping[str, An
     return None
 
 
-def score(sample: Sample, completion: Completion | None, tool_call_format: str, prompt_form: str) -> Score:
+def score(sample: Sample, completion: Completion | None, tool_call_syntax: str, prompt_form: str) -> Score:
     """
     Score one sample.
 
@@ -120,7 +120,7 @@ def score(sample: Sample, completion: Completion | None, tool_call_format: str, 
             The sample.
         completion ([`Completion`] or `None`):
             Its completion; a missing one is wrong.
-        tool_call_format (`str`):
+        tool_call_syntax (`str`):
             The syntax that the completion is to be read in: `"rlla"` in the paper's form.
         prompt_form (`str`):
             `"paper"` or `"native"`, see [`~rest_trl.evaluation.api_bank.load_samples`].
@@ -130,10 +130,10 @@ def score(sample: Sample, completion: Completion | None, tool_call_format: str, 
     """
     if completion is None:
         return not_generated(sample, METRICS)
-    parsed = get_format(tool_call_format).parse(completion.text)
+    parsed = get_syntax(tool_call_syntax).parse(completion.text)
     calls = parsed.calls
     if prompt_form == "native":
-        untyped = tool_call_format in _UNTYPED_FORMATS
+        untyped = tool_call_syntax in _UNTYPED_SYNTAXES
         calls = [ToolCall(call.name, _as_written(call.arguments, sample.gold, untyped)) for call in calls]
         soft = soft_score([{"name": call.name, "parameters": call.arguments} for call in calls], sample.gold)
     else:

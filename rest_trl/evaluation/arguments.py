@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..tool_calls import FORMATS
+from ..tool_calls import SYNTAXES
 from .api_bank import PROMPT_FORMS
 
 
@@ -16,7 +16,7 @@ _BENCHMARK_OPTIONS = {
     "data": ("api_bank",),
     "prompt_form": ("api_bank",),
     "categories": _BFCL,
-    "tool_call_format": ("api_bank", *_BFCL),
+    "tool_call_syntax": ("api_bank", *_BFCL),
     "chat_template_kwargs": ("api_bank", *_BFCL),
 }
 _BACKEND_OPTIONS = {
@@ -48,8 +48,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--prompt_form", choices=PROMPT_FORMS, help="API-Bank: as in the paper (default), or the model's own"
     )
     parser.add_argument(
-        "--tool_call_format",
-        choices=sorted(FORMATS),
+        "--tool_call_syntax",
+        choices=sorted(SYNTAXES),
         help="default: read off the chat template, API-Bank's paper form: rlla",
     )
     parser.add_argument(

@@ -19,7 +19,7 @@ from rich.console import Console
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..tiny import TINY_MODEL_DIR
-from ..tool_calls import detect_format
+from ..tool_calls import detect_syntax
 from . import api_bank, api_bank_scoring, tiny_benchmark
 from .arguments import check_options, make_parser
 from .benchmark import Benchmark, SingleTurnBenchmark
@@ -65,7 +65,7 @@ def make_benchmark(
     if arguments.benchmark.startswith("bfcl"):
         version = arguments.benchmark.removeprefix("bfcl_")
         categories = expand_categories(version, arguments.categories or ["all"])
-        syntax = arguments.tool_call_format or detect_format(tokenizer)
+        syntax = arguments.tool_call_syntax or detect_syntax(tokenizer)
         official = resources.enter_context(OfficialBFCL(version))
         return BFCLBenchmark(official, categories, tokenizer, syntax, arguments.chat_template_kwargs, arguments.limit)
     if arguments.data is None:
@@ -75,7 +75,7 @@ def make_benchmark(
         )
     form, template_kwargs = arguments.prompt_form or "paper", arguments.chat_template_kwargs or {}
     samples = api_bank.load_samples(arguments.data, tokenizer, form, template_kwargs)
-    syntax = arguments.tool_call_format or ("rlla" if form == "paper" else detect_format(tokenizer))
+    syntax = arguments.tool_call_syntax or ("rlla" if form == "paper" else detect_syntax(tokenizer))
     unanswerable = sum(not sample.gold["types"] and bool(sample.gold["parameters"]) for sample in samples)
     notes = [
         f"prompts in the {form} form, calls read as {syntax}",
@@ -89,7 +89,7 @@ def make_benchmark(
         lambda sample, completion: api_bank_scoring.score(sample, completion, syntax, form),
         {
             "prompt_form": form,
-            "tool_call_format": syntax,
+            "tool_call_syntax": syntax,
             "chat_template_kwargs": template_kwargs,
             "limit": arguments.limit,
         },

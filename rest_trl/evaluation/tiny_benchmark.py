@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerBase
 from ..rewards.scoring import is_exact
 from ..tiny.tokenization import render_prompt
 from ..tiny.world import generate
-from ..tool_calls import get_format
+from ..tool_calls import get_syntax
 from .samples import Completion, Sample, Score, not_generated
 
 
@@ -55,7 +55,7 @@ def score(sample: Sample, completion: Completion | None) -> Score:
     """
     if completion is None:
         return not_generated(sample, METRICS)
-    parse = get_format("hermes").parse
+    parse = get_syntax("hermes").parse
     parsed, gold = parse(completion.text), parse(sample.gold)
     right = is_exact(parsed, gold)
     why = None

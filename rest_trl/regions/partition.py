@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import pad
 from transformers import PreTrainedTokenizerBase
 
-from ..tool_calls import REGION_OF_PART, Part, Region, ToolCallFormat, get_format
+from ..tool_calls import REGION_OF_PART, Part, Region, ToolCallSyntax, get_syntax
 from .token_bytes import TokenBytes, byte_offsets
 
 
@@ -25,13 +25,13 @@ class Partitioner:
     Args:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             The policy's tokenizer.
-        tool_call_format ([`ToolCallFormat`]):
+        tool_call_syntax ([`ToolCallSyntax`]):
             The wire syntax.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, tool_call_format: ToolCallFormat) -> None:
-        self.tool_call_format = tool_call_format
-        self.token_bytes = TokenBytes(tokenizer, tool_call_format.markers)
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, tool_call_syntax: ToolCallSyntax) -> None:
+        self.tool_call_syntax = tool_call_syntax
+        self.token_bytes = TokenBytes(tokenizer, tool_call_syntax.markers)
 
     def __call__(self, completion_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """
@@ -59,7 +59,7 @@ class Partitioner:
         for start, end in pairwise(byte_bounds.tolist()):
             # surrogateescape: a character cut off by the sampler keeps its bytes, one surrogate each
             text = data[start:end].decode("utf-8", "surrogateescape")
-            parts = self.tool_call_format.parse(text).parts
+            parts = self.tool_call_syntax.parse(text).parts
             if parts:
                 turn_starts, _, turn_values = zip(*parts, strict=True)
                 ascii_only = len(text) == end - start
@@ -89,8 +89,8 @@ class Partitioner:
 
 
 @lru_cache(maxsize=8)
-def _partitioner(tokenizer: PreTrainedTokenizerBase, size: int, tool_call_format: str) -> Partitioner:
-    return Partitioner(tokenizer, get_format(tool_call_format))
+def _partitioner(tokenizer: PreTrainedTokenizerBase, size: int, tool_call_syntax: str) -> Partitioner:
+    return Partitioner(tokenizer, get_syntax(tool_call_syntax))
 
 
 def _policy_mask(completion_ids: torch.Tensor, tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
@@ -161,7 +161,7 @@ def region_sums(region_ids: torch.Tensor, *values: torch.Tensor) -> torch.Tensor
 def partition(
     completion_ids: torch.Tensor,
     tokenizer: PreTrainedTokenizerBase,
-    tool_call_format: str,
+    tool_call_syntax: str,
     completion_mask: torch.Tensor | None = None,
     tool_mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
@@ -173,8 +173,8 @@ def partition(
             Sampled token ids, padded on the right.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             The policy's tokenizer.
-        tool_call_format (`str`):
-            Name of the wire syntax, see [`~rest_trl.tool_calls.get_format`].
+        tool_call_syntax (`str`):
+            Name of the wire syntax, see [`~rest_trl.tool_calls.get_syntax`].
         completion_mask (`torch.Tensor` of shape `(B, T)`, *optional*):
             Non-zero at sampled tokens. By default everything but trailing padding.
         tool_mask (`torch.Tensor` of shape `(B, T)`, *optional*):
@@ -189,4 +189,4 @@ def partition(
     mask = _policy_mask(completion_ids, tokenizer) if completion_mask is None else completion_mask.bool()
     if tool_mask is not None:
         mask = mask & tool_mask.bool()
-    return to_regions(_partitioner(tokenizer, len(tokenizer), tool_call_format)(completion_ids, mask))
+    return to_regions(_partitioner(tokenizer, len(tokenizer), tool_call_syntax)(completion_ids, mask))

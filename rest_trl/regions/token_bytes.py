@@ -101,7 +101,7 @@ class TokenBytes:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             The policy's tokenizer.
         markers (`Collection[str]`):
-            Markers of the syntax, see [`~rest_trl.tool_calls.ToolCallFormat`].
+            Markers of the syntax, see [`~rest_trl.tool_calls.ToolCallSyntax`].
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, markers: Collection[str]) -> None:

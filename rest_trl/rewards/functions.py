@@ -6,9 +6,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..regions.token_bytes import TokenBytes
-from ..tool_calls import ParsedCompletion, get_format
+from ..tool_calls import ParsedCompletion, get_syntax
 from .schedules import RewardBounds, check_schedule, reward_bounds
-from .scoring import call_score, follows_format, is_exact, json_equal, python_equal
+from .scoring import call_score, follows_layout, is_exact, json_equal, python_equal
 
 
 if TYPE_CHECKING:
@@ -22,13 +22,13 @@ logger = logging.getLogger(__name__)
 
 
 @lru_cache(maxsize=4096)
-def _parse_solution(tool_call_format: str, solution: str) -> ParsedCompletion:
+def _parse_solution(tool_call_syntax: str, solution: str) -> ParsedCompletion:
     # Cached because a solution comes once per generation and reward function; so the warning comes once as well.
-    gold = get_format(tool_call_format).parse(solution)
+    gold = get_syntax(tool_call_syntax).parse(solution)
     if gold.errors:
         logger.warning(
             "A solution is not readable as %s (%s) and gives no correctness reward: %.300r",
-            tool_call_format,
+            tool_call_syntax,
             gold.errors[0],
             solution,
         )
@@ -56,7 +56,7 @@ class _RuleReward:
 
     def __init__(
         self,
-        tool_call_format: str,
+        tool_call_syntax: str,
         schedule: str,
         steps_per_rollout: int,
         tokenizer: "PreTrainedTokenizerBase | None",
@@ -65,9 +65,9 @@ class _RuleReward:
         if steps_per_rollout < 1:
             raise ValueError(f"steps_per_rollout must be at least 1, got {steps_per_rollout}")
         self._steps_per_rollout = steps_per_rollout
-        self._format = get_format(tool_call_format)
+        self._syntax = get_syntax(tool_call_syntax)
         self._schedule = schedule
-        self._token_bytes = None if tokenizer is None else TokenBytes(tokenizer, self._format.markers)
+        self._token_bytes = None if tokenizer is None else TokenBytes(tokenizer, self._syntax.markers)
 
     def _parse(
         self,
@@ -80,7 +80,7 @@ class _RuleReward:
         else:
             texts = [self._token_bytes.text(ids) for ids in completion_ids]
         return [
-            (self._format.parse(text), _parse_solution(self._format.name, gold))
+            (self._syntax.parse(text), _parse_solution(self._syntax.name, gold))
             for text, gold in zip(texts, solution, strict=True)
         ]
 
@@ -96,8 +96,8 @@ class _RuleReward:
         return reward_bounds(self._schedule, 0, 0)
 
 
-class _FormatReward(_RuleReward):
-    __name__ = "format_reward"
+class _LayoutReward(_RuleReward):
+    __name__ = "layout_reward"
 
     def __call__(
         self,
@@ -110,11 +110,11 @@ class _FormatReward(_RuleReward):
     ) -> list[float]:
         bounds = self._bounds(trainer_state)
         scores = [
-            follows_format(parsed, gold, self._format.name)
+            follows_layout(parsed, gold, self._syntax.name)
             for parsed, gold in self._parse(completions, solution, completion_ids)
         ]
-        _log_means(log_metric, {"rest/reward/format": scores})
-        return [bounds.format_max if score else bounds.format_min for score in scores]
+        _log_means(log_metric, {"rest/reward/layout": scores})
+        return [bounds.layout_max if score else bounds.layout_min for score in scores]
 
 
 class _ToolCallReward(_RuleReward):
@@ -166,20 +166,20 @@ def _log_means(log_metric: LogMetric | None, values: dict[str, Sequence[float]])
             log_metric(name, sum(items) / len(items))
 
 
-def get_format_reward(
-    tool_call_format: str = "rlla",
+def get_layout_reward(
+    tool_call_syntax: str = "rlla",
     schedule: str = "static",
     steps_per_rollout: int = 1,
     tokenizer: "PreTrainedTokenizerBase | None" = None,
 ) -> Callable[..., list[float]]:
     """
-    Reward function for the structure of a completion: the greatest reward where [`follows_format`], else the least.
+    Reward function for the structure of a completion: the greatest reward where [`follows_layout`], else the least.
 
-    Logs `rest/reward/format`, the share of completions that follow the format.
+    Logs `rest/reward/layout`, the share of completions that follow the format.
 
     Args:
-        tool_call_format (`str`, *optional*, defaults to `"rlla"`):
-            Syntax of the completions and of the column `solution`, see [`~rest_trl.tool_calls.get_format`].
+        tool_call_syntax (`str`, *optional*, defaults to `"rlla"`):
+            Syntax of the completions and of the column `solution`, see [`~rest_trl.tool_calls.get_syntax`].
         schedule (`str`, *optional*, defaults to `"static"`):
             Bounds of the reward over the training, see [`reward_bounds`].
         steps_per_rollout (`int`, *optional*, defaults to `1`):
@@ -201,16 +201,16 @@ def get_format_reward(
 
     ```python
     >>> gold = '<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>'
-    >>> get_format_reward("hermes")(completions=[gold, "I cannot."], solution=[gold, gold])
+    >>> get_layout_reward("hermes")(completions=[gold, "I cannot."], solution=[gold, gold])
     [1.0, 0.0]
 
     ```
     """
-    return _FormatReward(tool_call_format, schedule, steps_per_rollout, tokenizer)
+    return _LayoutReward(tool_call_syntax, schedule, steps_per_rollout, tokenizer)
 
 
 def get_tool_call_reward(
-    tool_call_format: str = "rlla",
+    tool_call_syntax: str = "rlla",
     schedule: str = "static",
     steps_per_rollout: int = 1,
     tokenizer: "PreTrainedTokenizerBase | None" = None,
@@ -228,8 +228,8 @@ def get_tool_call_reward(
     share of completions with something that looks like a call and is none; `rest/reward/unreadable_solution`.
 
     Args:
-        tool_call_format (`str`, *optional*, defaults to `"rlla"`):
-            Syntax of the completions and of the column `solution`, see [`~rest_trl.tool_calls.get_format`].
+        tool_call_syntax (`str`, *optional*, defaults to `"rlla"`):
+            Syntax of the completions and of the column `solution`, see [`~rest_trl.tool_calls.get_syntax`].
         schedule (`str`, *optional*, defaults to `"static"`):
             Bounds of the reward over the training, see [`reward_bounds`].
         steps_per_rollout (`int`, *optional*, defaults to `1`):
@@ -240,7 +240,7 @@ def get_tool_call_reward(
             are special tokens of it, because TRL drops these from the text.
 
     Returns:
-        `Callable`: a TRL reward function, called and raising as that of [`get_format_reward`].
+        `Callable`: a TRL reward function, called and raising as that of [`get_layout_reward`].
 
     Raises:
         ValueError: if there is no such syntax or schedule.
@@ -254,8 +254,8 @@ def get_tool_call_reward(
 
     ```
     """
-    return _ToolCallReward(tool_call_format, schedule, steps_per_rollout, tokenizer)
+    return _ToolCallReward(tool_call_syntax, schedule, steps_per_rollout, tokenizer)
 
 
-format_reward = get_format_reward()
+layout_reward = get_layout_reward()
 tool_call_reward = get_tool_call_reward()

@@ -12,8 +12,8 @@ RELEASED_RAMP = 150
 class RewardBounds(NamedTuple):
     """The least and the greatest reward of both components."""
 
-    format_min: float
-    format_max: float
+    layout_min: float
+    layout_max: float
     correctness_min: float
     correctness_max: float
 

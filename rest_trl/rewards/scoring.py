@@ -21,7 +21,7 @@ def python_equal(left: Any, right: Any) -> bool:
     return bool(left == right)
 
 
-def follows_format(parsed: ParsedCompletion, gold: ParsedCompletion, tool_call_format: str) -> bool:
+def follows_layout(parsed: ParsedCompletion, gold: ParsedCompletion, tool_call_syntax: str) -> bool:
     """
     Whether a completion has the blocks that its gold completion asks for, in order and closed.
 
@@ -36,7 +36,7 @@ def follows_format(parsed: ParsedCompletion, gold: ParsedCompletion, tool_call_f
             The completion.
         gold ([`~rest_trl.tool_calls.ParsedCompletion`]):
             The gold completion.
-        tool_call_format (`str`):
+        tool_call_syntax (`str`):
             The syntax of both.
 
     Returns:
@@ -46,7 +46,7 @@ def follows_format(parsed: ParsedCompletion, gold: ParsedCompletion, tool_call_f
         return False
     kinds = [block.kind for block in parsed.blocks]
     gold_kinds = [block.kind for block in gold.blocks]
-    if tool_call_format == "rlla":
+    if tool_call_syntax == "rlla":
         wanted = ["reasoning", *(kind for kind in ("tool_call", "response") if kind in gold_kinds)]
         return [kind for kind in kinds if kind in wanted or "tool_call" in wanted] == wanted
     if "reasoning" not in gold_kinds:

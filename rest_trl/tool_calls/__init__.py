@@ -1,81 +1,81 @@
 """Wire syntaxes of tool calls: one parse serves rewards and regions."""
 
-from .base import REGION_OF_PART, Block, ParsedCompletion, Part, Region, ToolCall, ToolCallFormat
-from .call_lists import GraniteFormat, MistralFormat, Phi4MiniFormat
-from .detect import detect_format
-from .gemma import FunctionGemmaFormat, Gemma4Format
-from .harmony import OpenAIFormat
-from .llama import Llama3JsonFormat
-from .named_calls import DeepSeekV3Format, DeepSeekV31Format, KimiK2Format
-from .pythonic import LFM2Format, PythonicFormat
-from .tagged import Granite4Format, HermesFormat, RLLAFormat
-from .xml_formats import GLM45Format, Qwen3CoderFormat
+from .base import REGION_OF_PART, Block, ParsedCompletion, Part, Region, ToolCall, ToolCallSyntax
+from .call_lists import GraniteSyntax, MistralSyntax, Phi4MiniSyntax
+from .detect import detect_syntax
+from .gemma import FunctionGemmaSyntax, Gemma4Syntax
+from .harmony import OpenAISyntax
+from .llama import Llama3JsonSyntax
+from .named_calls import DeepSeekV3Syntax, DeepSeekV31Syntax, KimiK2Syntax
+from .pythonic import LFM2Syntax, PythonicSyntax
+from .tagged import Granite4Syntax, HermesSyntax, RLLASyntax
+from .xml_syntaxes import GLM45Syntax, Qwen3CoderSyntax
 
 
 __all__ = [
-    "FORMATS",
     "REGION_OF_PART",
+    "SYNTAXES",
     "Block",
-    "DeepSeekV3Format",
-    "DeepSeekV31Format",
-    "FunctionGemmaFormat",
-    "GLM45Format",
-    "Gemma4Format",
-    "Granite4Format",
-    "GraniteFormat",
-    "HermesFormat",
-    "KimiK2Format",
-    "LFM2Format",
-    "Llama3JsonFormat",
-    "MistralFormat",
-    "OpenAIFormat",
+    "DeepSeekV3Syntax",
+    "DeepSeekV31Syntax",
+    "FunctionGemmaSyntax",
+    "GLM45Syntax",
+    "Gemma4Syntax",
+    "Granite4Syntax",
+    "GraniteSyntax",
+    "HermesSyntax",
+    "KimiK2Syntax",
+    "LFM2Syntax",
+    "Llama3JsonSyntax",
+    "MistralSyntax",
+    "OpenAISyntax",
     "ParsedCompletion",
     "Part",
-    "Phi4MiniFormat",
-    "PythonicFormat",
-    "Qwen3CoderFormat",
-    "RLLAFormat",
+    "Phi4MiniSyntax",
+    "PythonicSyntax",
+    "Qwen3CoderSyntax",
+    "RLLASyntax",
     "Region",
     "ToolCall",
-    "ToolCallFormat",
-    "detect_format",
-    "get_format",
+    "ToolCallSyntax",
+    "detect_syntax",
+    "get_syntax",
 ]
 
-FORMATS: dict[str, type[ToolCallFormat]] = {
-    tool_call_format.name: tool_call_format
-    for tool_call_format in (
-        FunctionGemmaFormat,
-        GLM45Format,
-        Gemma4Format,
-        LFM2Format,
-        PythonicFormat,
-        Qwen3CoderFormat,
-        DeepSeekV31Format,
-        DeepSeekV3Format,
-        Granite4Format,
-        GraniteFormat,
-        HermesFormat,
-        KimiK2Format,
-        Llama3JsonFormat,
-        MistralFormat,
-        OpenAIFormat,
-        Phi4MiniFormat,
-        RLLAFormat,
+SYNTAXES: dict[str, type[ToolCallSyntax]] = {
+    tool_call_syntax.name: tool_call_syntax
+    for tool_call_syntax in (
+        FunctionGemmaSyntax,
+        GLM45Syntax,
+        Gemma4Syntax,
+        LFM2Syntax,
+        PythonicSyntax,
+        Qwen3CoderSyntax,
+        DeepSeekV31Syntax,
+        DeepSeekV3Syntax,
+        Granite4Syntax,
+        GraniteSyntax,
+        HermesSyntax,
+        KimiK2Syntax,
+        Llama3JsonSyntax,
+        MistralSyntax,
+        OpenAISyntax,
+        Phi4MiniSyntax,
+        RLLASyntax,
     )
 }
 
 
-def get_format(name: str) -> ToolCallFormat:
+def get_syntax(name: str) -> ToolCallSyntax:
     """
     The tool-call syntax of that name.
 
     Args:
         name (`str`):
-            One of `FORMATS`; where vLLM has a parser for the syntax, the name is that parser's.
+            One of `SYNTAXES`; where vLLM has a parser for the syntax, the name is that parser's.
 
     Returns:
-        [`ToolCallFormat`]
+        [`ToolCallSyntax`]
 
     Raises:
         ValueError: if there is no such syntax.
@@ -83,7 +83,7 @@ def get_format(name: str) -> ToolCallFormat:
     Example:
 
     ```python
-    >>> parsed = get_format("hermes").parse('<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>')
+    >>> parsed = get_syntax("hermes").parse('<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>')
     >>> parsed.calls
     [ToolCall(name='f', arguments={'a': 1})]
     >>> [(start, end, region.name) for start, end, region in parsed.spans][:3]
@@ -91,6 +91,6 @@ def get_format(name: str) -> ToolCallFormat:
 
     ```
     """
-    if name not in FORMATS:
-        raise ValueError(f"unknown tool_call_format {name!r}: choose one of {', '.join(sorted(FORMATS))}")
-    return FORMATS[name]()
+    if name not in SYNTAXES:
+        raise ValueError(f"unknown tool_call_syntax {name!r}: choose one of {', '.join(sorted(SYNTAXES))}")
+    return SYNTAXES[name]()

@@ -80,7 +80,7 @@ class Block(NamedTuple):
 @dataclass
 class ParsedCompletion:
     """
-    What [`ToolCallFormat.parse`] finds in a text.
+    What [`ToolCallSyntax.parse`] finds in a text.
 
     Args:
         calls (`list[ToolCall]`):
@@ -169,7 +169,7 @@ class Draft:
         self.parsed.blocks.append(Block(kind, closed))
 
 
-class ToolCallFormat(ABC):
+class ToolCallSyntax(ABC):
     """
     A wire syntax for tool calls.
 

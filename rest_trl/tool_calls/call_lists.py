@@ -5,8 +5,8 @@ from typing import ClassVar
 
 from .base import STRUCTURE, Draft
 from .json_calls import ARGUMENTS_KEYS, decode_value, read_call, skip_blank, write_call_parts, write_json_call
-from .markers import END_THINK, THINK, MarkerFormat
-from .named_calls import NamedCallFormat
+from .markers import END_THINK, THINK, MarkerSyntax
+from .named_calls import NamedCallSyntax
 
 
 _START = re.compile(r"\[\s*(?=\{)")
@@ -14,7 +14,7 @@ _NEXT = re.compile(r"\s*(?:,\s*(?=\{)|(\]))")
 _BETWEEN = re.compile(r"[\s,}]*")
 
 
-class _ListFormat(MarkerFormat):
+class _ListSyntax(MarkerSyntax):
     """Calls in a JSON list."""
 
     arguments_keys: ClassVar[tuple[str, ...]] = ("arguments",)
@@ -74,7 +74,7 @@ class _ListFormat(MarkerFormat):
             write_call_parts(draft, end, ARGUMENTS_KEYS)
 
 
-class GraniteFormat(_ListFormat):
+class GraniteSyntax(_ListSyntax):
     """
     Syntax of Granite 3 (vLLM parser `granite`): a JSON list behind a marker, which nothing closes.
 
@@ -98,7 +98,7 @@ class GraniteFormat(_ListFormat):
             super()._open(draft, marker)
 
 
-class Phi4MiniFormat(_ListFormat):
+class Phi4MiniSyntax(_ListSyntax):
     """
     Syntax of Phi-4-mini (vLLM parser `phi4_mini_json`): one JSON list behind a word.
 
@@ -127,7 +127,7 @@ class Phi4MiniFormat(_ListFormat):
         self._call_list(draft)
 
 
-class MistralFormat(NamedCallFormat, _ListFormat):
+class MistralSyntax(NamedCallSyntax, _ListSyntax):
     """
     Syntax of Mistral (vLLM parser `mistral`): a marker per call or, with tokenizers before v11, one JSON list.
 

@@ -55,7 +55,7 @@ _EVIDENCE: dict[str, tuple[_Evidence, ...]] = {
 }
 
 
-def detect_format(tokenizer: "PreTrainedTokenizerBase") -> str:
+def detect_syntax(tokenizer: "PreTrainedTokenizerBase") -> str:
     """
     Name of the tool-call syntax that the model of this tokenizer writes.
 
@@ -66,7 +66,7 @@ def detect_format(tokenizer: "PreTrainedTokenizerBase") -> str:
             The policy's tokenizer.
 
     Returns:
-        `str`: a name for [`~rest_trl.tool_calls.get_format`].
+        `str`: a name for [`~rest_trl.tool_calls.get_syntax`].
 
     Raises:
         ValueError: if neither the chat template nor the added tokens show exactly one syntax.
@@ -96,7 +96,7 @@ def detect_format(tokenizer: "PreTrainedTokenizerBase") -> str:
         cause = "neither the chat template nor the added tokens show a known tool-call syntax"
     else:
         cause = "the tokenizer has no chat template, and its added tokens show no known tool-call syntax"
-    raise ValueError(f"{cause}: set tool_call_format to the one that the model writes, of {', '.join(_EVIDENCE)}")
+    raise ValueError(f"{cause}: set tool_call_syntax to the one that the model writes, of {', '.join(_EVIDENCE)}")
 
 
 def _template(tokenizer: "PreTrainedTokenizerBase") -> str:

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from .base import PARAMETER_NAME, PARAMETER_VALUE, STRUCTURE, TAG, TOOL_NAME, Draft, ToolCall
 from .json_calls import skip_blank
-from .markers import END_THINK, THINK, MarkerFormat
+from .markers import END_THINK, THINK, MarkerSyntax
 from .untyped import read_untyped
 
 
@@ -114,7 +114,7 @@ class _Arguments:
         return read_untyped(string) if self.quotes_are_untyped else string
 
 
-class _GemmaFormat(MarkerFormat):
+class _GemmaSyntax(MarkerSyntax):
     call: ClassVar[str]
     end_call: ClassVar[str]
     quote: ClassVar[str]
@@ -164,7 +164,7 @@ class _GemmaFormat(MarkerFormat):
         draft.block("tool_call", closed)
 
 
-class Gemma4Format(_GemmaFormat):
+class Gemma4Syntax(_GemmaSyntax):
     """
     Syntax of Gemma 4 (vLLM parser `gemma4`): a block per call, keys without quotes, strings between special tokens,
     reasoning in a channel.
@@ -193,7 +193,7 @@ class Gemma4Format(_GemmaFormat):
         super()._open(draft, marker)
 
 
-class FunctionGemmaFormat(_GemmaFormat):
+class FunctionGemmaSyntax(_GemmaSyntax):
     """
     Syntax of FunctionGemma (vLLM parser `functiongemma`): a block per call, keys without quotes, strings between
     special tokens.

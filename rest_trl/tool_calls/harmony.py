@@ -14,7 +14,7 @@ from .base import (
     ParsedCompletion,
     Part,
     ToolCall,
-    ToolCallFormat,
+    ToolCallSyntax,
 )
 from .json_calls import decode_value, skip_blank, write_arguments_parts, write_json_arguments
 
@@ -38,7 +38,7 @@ class _Header(NamedTuple):
     complete: bool
 
 
-class OpenAIFormat(ToolCallFormat):
+class OpenAISyntax(ToolCallSyntax):
     """
     Harmony, the syntax of GPT-OSS (vLLM parser `openai`): messages in channels, of which `analysis` is reasoning. A
     message with a recipient is a call, whose JSON object holds the arguments.

@@ -4,10 +4,10 @@ import re
 
 from .base import RESPONSE, STRUCTURE, Draft, ParsedCompletion
 from .json_calls import ARGUMENTS_KEYS, decode_value, read_call, skip_blank, write_call_parts, write_json_call
-from .markers import END_THINK, THINK, MarkerFormat
+from .markers import END_THINK, THINK, MarkerSyntax
 
 
-class Llama3JsonFormat(MarkerFormat):
+class Llama3JsonSyntax(MarkerSyntax):
     """
     Syntax of Llama 3 (vLLM parser `llama3_json`): bare JSON objects, key `"parameters"` or `"arguments"`.
 

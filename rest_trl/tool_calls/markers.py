@@ -3,14 +3,14 @@
 import re
 from typing import ClassVar
 
-from .base import REASONING, RESPONSE, STRUCTURE, TAG, Draft, ParsedCompletion, ToolCallFormat
+from .base import REASONING, RESPONSE, STRUCTURE, TAG, Draft, ParsedCompletion, ToolCallSyntax
 from .json_calls import skip_blank
 
 
 THINK, END_THINK = "<think>", "</think>"
 
 
-class MarkerFormat(ToolCallFormat):
+class MarkerSyntax(ToolCallSyntax):
     """
     Reasoning between two tags, calls behind markers, and plain text, which is the response.
 

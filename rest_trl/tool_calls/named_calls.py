@@ -5,10 +5,10 @@ from typing import ClassVar
 
 from .base import STRUCTURE, TAG, TOOL_NAME, Draft, ToolCall
 from .json_calls import decode_value, skip_blank, write_arguments_parts, write_json_arguments
-from .markers import END_THINK, THINK, MarkerFormat
+from .markers import END_THINK, THINK, MarkerSyntax
 
 
-class NamedCallFormat(MarkerFormat):
+class NamedCallSyntax(MarkerSyntax):
     """
     Calls of a header that names the tool, a JSON object of arguments and an end marker.
 
@@ -82,7 +82,7 @@ class NamedCallFormat(MarkerFormat):
         return True
 
 
-class _SectionFormat(NamedCallFormat):
+class _SectionSyntax(NamedCallSyntax):
     """All calls stand in one section; what looks like a call outside of it is none."""
 
     section: ClassVar[str]
@@ -116,7 +116,7 @@ class _SectionFormat(NamedCallFormat):
             parsed.errors.append(f"character {start}: no call behind {self.section}")
 
 
-class DeepSeekV31Format(_SectionFormat):
+class DeepSeekV31Syntax(_SectionSyntax):
     """
     Syntax of DeepSeek-V3.1 (vLLM parser `deepseek_v31`).
 
@@ -136,7 +136,7 @@ class DeepSeekV31Format(_SectionFormat):
     _header = re.compile(r"(?P<name>[^\s<{]*)(?:(?P<tag><｜tool▁sep｜>)(?P<ready>))?")
 
 
-class DeepSeekV3Format(_SectionFormat):
+class DeepSeekV3Syntax(_SectionSyntax):
     """
     Syntax of DeepSeek-V3 and R1 (vLLM parser `deepseek_v3`): the arguments stand in a Markdown fence.
 
@@ -158,9 +158,9 @@ class DeepSeekV3Format(_SectionFormat):
     """
 
     name = "deepseek_v3"
-    section, end_section = DeepSeekV31Format.section, DeepSeekV31Format.end_section
-    call, end_call = DeepSeekV31Format.call, DeepSeekV31Format.end_call
-    markers = DeepSeekV31Format.markers
+    section, end_section = DeepSeekV31Syntax.section, DeepSeekV31Syntax.end_section
+    call, end_call = DeepSeekV31Syntax.call, DeepSeekV31Syntax.end_call
+    markers = DeepSeekV31Syntax.markers
     _header = re.compile(
         r"(?:(?P<type>function)|(?P<other_type>[^\n<{]*))(?:(?P<tag><｜tool▁sep｜>)(?P<name>[^\s<{`]*)"
         r"(?P<fence>\n?`{0,3}(?:json)?\n?)(?(type)(?P<ready>(?<=\n```json\n))?))?"
@@ -168,7 +168,7 @@ class DeepSeekV3Format(_SectionFormat):
     _fence = "\n```"
 
 
-class KimiK2Format(_SectionFormat):
+class KimiK2Syntax(_SectionSyntax):
     """
     Syntax of Kimi K2 (vLLM parser `kimi_k2`): the name stands in the id of the call, which counts the calls.
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from .base import STRUCTURE, TAG, Draft, ParsedCompletion
 from .json_calls import skip_blank
-from .markers import END_THINK, THINK, MarkerFormat
+from .markers import END_THINK, THINK, MarkerSyntax
 from .python_calls import write_python_calls
 from .python_literals import read_python_calls
 
@@ -14,7 +14,7 @@ PYTHON_START, PYTHON_END = "<|python_start|>", "<|python_end|>"
 CALLS, END_CALLS = "<|tool_call_start|>", "<|tool_call_end|>"
 
 
-class _PythonFormat(MarkerFormat):
+class _PythonSyntax(MarkerSyntax):
     """One list of calls per completion; what follows it is an error, but takes nothing from it."""
 
     lenient: ClassVar[bool]
@@ -40,7 +40,7 @@ class _PythonFormat(MarkerFormat):
         pass
 
 
-class PythonicFormat(_PythonFormat):
+class PythonicSyntax(_PythonSyntax):
     """
     A bare list of Python calls (vLLM parsers `pythonic` and `llama4_pythonic`). Llama 4 may put tags around it.
 
@@ -89,7 +89,7 @@ class PythonicFormat(_PythonFormat):
             parsed.calls = []
 
 
-class LFM2Format(_PythonFormat):
+class LFM2Syntax(_PythonSyntax):
     """
     Syntax of LFM2 (vLLM parser `lfm2`): one list of Python calls between tags; text outside of them is the response.
 

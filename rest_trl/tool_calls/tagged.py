@@ -5,14 +5,14 @@ from typing import ClassVar
 
 from .base import RESPONSE, STRUCTURE, TAG, Draft, ParsedCompletion, ToolCall
 from .json_calls import ARGUMENTS_KEYS, decode_value, read_call, skip_blank, write_call_parts, write_json_call
-from .markers import END_THINK, THINK, MarkerFormat
+from .markers import END_THINK, THINK, MarkerSyntax
 
 
 CALL, END_CALL = "<tool_call>", "</tool_call>"
 OPEN_RESPONSE, END_RESPONSE = "<response>", "</response>"
 
 
-class _TaggedFormat(MarkerFormat):
+class _TaggedSyntax(MarkerSyntax):
     """JSON objects between `<tool_call>` tags; the subclasses say which calls of which block count."""
 
     arguments_key: ClassVar[str]
@@ -64,7 +64,7 @@ class _TaggedFormat(MarkerFormat):
         self._accept(calls, errors, draft.parsed)
 
 
-class RLLAFormat(_TaggedFormat):
+class RLLASyntax(_TaggedSyntax):
     """
     ToolRL's syntax, that of the paper's data: one block with a JSON object per line, key `"parameters"`.
 
@@ -117,7 +117,7 @@ class RLLAFormat(_TaggedFormat):
         pass
 
 
-class HermesFormat(_TaggedFormat):
+class HermesSyntax(_TaggedSyntax):
     """
     Syntax of Hermes, Qwen2.5 and Qwen3 (vLLM parser `hermes`): a block per call, key `"arguments"`.
 
@@ -144,7 +144,7 @@ class HermesFormat(_TaggedFormat):
         parsed.calls += calls
 
 
-class Granite4Format(HermesFormat):
+class Granite4Syntax(HermesSyntax):
     """
     Syntax of Granite 4 (vLLM parser `granite4`): that of `hermes`, but a block that is not closed is no call.
 

@@ -18,7 +18,7 @@ from rest_trl.regions.coefficients import entropy_coefficients
 from rest_trl.regions.partition import Partitioner, to_regions
 from rest_trl.regions.token_bytes import byte_table
 from rest_trl.tiny import TINY_MODEL_DIR, load_tiny_dataset
-from rest_trl.tool_calls import Part, Region, get_format
+from rest_trl.tool_calls import Part, Region, get_syntax
 
 
 COMPLETIONS = 64
@@ -60,7 +60,7 @@ def microseconds(function: Callable[[], object], tokens: int, repeats: int) -> t
 
 def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(TINY_MODEL_DIR)
-    partitioner = Partitioner(tokenizer, get_format("hermes"))
+    partitioner = Partitioner(tokenizer, get_syntax("hermes"))
     table = byte_table(tokenizer)
     entropies, shares = torch.linspace(0.1, 0.6, len(Region)), torch.full((len(Region),), 1 / len(Region))
     results = {}
@@ -93,7 +93,7 @@ def main() -> None:
         def tokenise_again(rows: list[list[int]] = rows) -> None:
             for row in rows:
                 text = tokenizer.decode(row)
-                parts = partitioner.tool_call_format.parse(text).parts
+                parts = partitioner.tool_call_syntax.parse(text).parts
                 for _ in [part for *_, part in parts if part in (Part.TAG, Part.REASONING, Part.TOOL_NAME)]:
                     tokenizer(text, add_special_tokens=False)
 

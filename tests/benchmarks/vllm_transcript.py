@@ -84,7 +84,7 @@ def measure(trainer, label: str) -> None:
     held_out = load_tiny_dataset("test", size=HELD_OUT)
     tokenizer, args = trainer.processing_class, trainer.args
     ids = sample(trainer.model, tokenizer, held_out["prompt"], args.max_completion_length, seed=0)
-    count = count_exact(ids, held_out["solution"], tokenizer, trainer.tool_call_format)
+    count = count_exact(ids, held_out["solution"], tokenizer, trainer.tool_call_syntax)
     interval = binomtest(count, HELD_OUT).proportion_ci(method="wilson")
     say(
         f"held-out accuracy {label}: {count / HELD_OUT:.3f} (95% [{interval.low:.3f}, {interval.high:.3f}]; "

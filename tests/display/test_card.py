@@ -7,7 +7,7 @@ from datasets import Dataset
 from rest_trl import ResTGRPOConfig, ResTGRPOTrainer
 from rest_trl.display import card as model_card
 from rest_trl.display.arguments import changed_arguments
-from rest_trl.tool_calls import FORMATS
+from rest_trl.tool_calls import SYNTAXES
 from rest_trl.train import make_parser, make_trainer
 
 
@@ -89,7 +89,7 @@ class TestMetadata:
 
 class TestRegions:
     def test_are_the_last_ones(self, model, tokenizer, tmp_path):
-        trainer = trainer_of(model, tokenizer, tmp_path, tool_call_format="hermes")
+        trainer = trainer_of(model, tokenizer, tmp_path, tool_call_syntax="hermes")
         assert "### Regions" not in card_of(trainer) and "Not trained yet" in card_of(trainer)
         trainer.train()
         card = card_of(trainer)
@@ -145,9 +145,9 @@ class TestCurves:
 
 
 class TestServe:
-    @pytest.mark.parametrize("name", sorted(FORMATS))
+    @pytest.mark.parametrize("name", sorted(SYNTAXES))
     def test_names_the_parser_of_vllm(self, name, model, tokenizer, tmp_path):
-        serve = section(card_of(trainer_of(model, tokenizer, tmp_path, tool_call_format=name)), "Serve with vLLM")
+        serve = section(card_of(trainer_of(model, tokenizer, tmp_path, tool_call_syntax=name)), "Serve with vLLM")
         if name == "rlla":
             assert "--tool-call-parser" not in serve and "vLLM has no tool parser for `rlla`" in serve
         else:

@@ -9,7 +9,7 @@ import pytest
 from accelerate import PartialState
 
 from rest_trl.evaluation.bfcl import CATEGORIES, Case, environment_python
-from rest_trl.tool_calls import ToolCall, get_format
+from rest_trl.tool_calls import ToolCall, get_syntax
 
 
 MULTI_TURN = CATEGORIES["v3"][-4:]
@@ -106,7 +106,7 @@ def write(calls: list[ToolCall], syntax: str) -> str:
 
 def read(text: str, syntax: str) -> list[ToolCall] | None:
     """The calls in a completion, `None` if they cannot be read."""
-    parsed = get_format(syntax).parse(text)
+    parsed = get_syntax(syntax).parse(text)
     return None if parsed.errors else parsed.calls
 
 

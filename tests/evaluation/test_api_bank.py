@@ -60,7 +60,7 @@ def scored(text, form="paper", syntax="rlla", gold=GOLD, truncated=False):
 
 
 def benchmark(samples, form, syntax):
-    score = partial(api_bank_scoring.score, tool_call_format=syntax, prompt_form=form)
+    score = partial(api_bank_scoring.score, tool_call_syntax=syntax, prompt_form=form)
     return SingleTurnBenchmark("api_bank", api_bank_scoring.METRICS, samples, score)
 
 

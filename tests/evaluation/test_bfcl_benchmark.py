@@ -4,7 +4,7 @@ from collections import Counter
 import bfcl_golds
 import pytest
 from bfcl_replay import BFCLReplay, dialogue_texts, run
-from chat_templates import TEMPLATES, format_of_template, tokenizer_with
+from chat_templates import TEMPLATES, syntax_of_template, tokenizer_with
 from transformers import AutoTokenizer
 
 from rest_trl.evaluation.bfcl import CATEGORIES, BFCLBenchmark, Case, OfficialBFCL, expand_categories
@@ -254,9 +254,9 @@ def case():
 
 
 class TestPromptRenderer:
-    @pytest.mark.parametrize("template", [name for name in sorted(TEMPLATES) if format_of_template(name)])
+    @pytest.mark.parametrize("template", [name for name in sorted(TEMPLATES) if syntax_of_template(name)])
     def test_history_is_rendered_or_refused_at_the_start(self, template):
-        renderer = PromptRenderer(tokenizer_with(TEMPLATES[template]), format_of_template(template))
+        renderer = PromptRenderer(tokenizer_with(TEMPLATES[template]), syntax_of_template(template))
         try:
             renderer.check_dialogues()
         except ValueError as error:

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 
 from rest_trl.regions.coefficients import released_coefficients
 from rest_trl.regions.partition import Partitioner
-from rest_trl.tool_calls import Part, Region, get_format
+from rest_trl.tool_calls import Part, Region, get_syntax
 
 
 STEPS = (0, 100, 300)
@@ -87,7 +87,7 @@ def released_tokens(spans, offsets, step):
 def our_spans(text):
     """Our partition in the same form, and the spans that belong to a second or later call of their block."""
     spans, later, names, arguments = set(), set(), 0, 0
-    parts = get_format("rlla").parse(text).parts
+    parts = get_syntax("rlla").parse(text).parts
     for index, (start, end, part) in enumerate(parts):
         if part is Part.TAG:
             names = arguments = 0
@@ -142,7 +142,7 @@ class TestReleasedCoefficients:
                 assert (torch.tensor(row[f"weights_step_{step}"]) - expected).abs().max() <= 1e-6
 
     def test_differ_from_the_golden_ones_only_by_those_faults(self, golden, golden_tokenizer):
-        partitioner = Partitioner(golden_tokenizer, get_format("rlla"))
+        partitioner = Partitioner(golden_tokenizer, get_syntax("rlla"))
         equal, faults, same_tokens, tokens = 0, Counter(), 0, 0
         for row in golden:
             ids = torch.tensor([row["token_ids"]])

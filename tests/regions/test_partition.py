@@ -11,7 +11,7 @@ from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from rest_trl.regions.partition import partition
 from rest_trl.regions.token_bytes import byte_table
-from rest_trl.tool_calls import Part, Region, get_format
+from rest_trl.tool_calls import Part, Region, get_syntax
 
 
 TEXTS = [
@@ -128,7 +128,7 @@ def texts_of_tokens(tokenizer, name):
     """The bytes of every token that count: special tokens are no text, unless the syntax is made of them."""
     texts = dict(enumerate(byte_table(tokenizer)))
     for index, token in tokenizer.backend_tokenizer.get_added_tokens_decoder().items():
-        if token.special and token.content not in get_format(name).markers:
+        if token.special and token.content not in get_syntax(name).markers:
             texts[index] = b""
     return texts
 
@@ -138,7 +138,7 @@ def naive_parts(ids, tokenizer, name):
     tokens = [texts_of_tokens(tokenizer, name).get(index, b"") for index in ids]
     text = b"".join(tokens).decode("utf-8", "surrogateescape")
     part_of_byte = []
-    for start, end, part in get_format(name).parse(text).parts:
+    for start, end, part in get_syntax(name).parse(text).parts:
         part_of_byte += [part] * len(text[start:end].encode("utf-8", "surrogateescape"))
     parts, position = [], 0
     for token in tokens:
@@ -272,7 +272,7 @@ class TestPartition:
         again = tokenizer(text)["input_ids"]
         assert len(again) < len(ids) / 2
         expected = []
-        for start, end, region in get_format("rlla").parse(text).spans:
+        for start, end, region in get_syntax("rlla").parse(text).spans:
             expected += [int(region)] * len(text[start:end].encode())
         assert partition(torch.tensor([ids]), tokenizer, "rlla")[0].tolist() == expected
 
@@ -320,8 +320,8 @@ class TestPartition:
     def test_of_nothing_is_nothing(self, tokenizer, shape):
         assert partition(torch.zeros(shape, dtype=torch.long), tokenizer, "hermes").shape == shape
 
-    def test_of_an_unknown_format_is_refused(self, tokenizer):
-        with pytest.raises(ValueError, match="unknown tool_call_format 'xml'"):
+    def test_of_an_unknown_syntax_is_refused(self, tokenizer):
+        with pytest.raises(ValueError, match="unknown tool_call_syntax 'xml'"):
             partition(torch.tensor([[1]]), tokenizer, "xml")
 
     def test_is_exact_on_real_completions(self, shared_data, tokenizer):

@@ -13,7 +13,7 @@ from trl.generation.vllm_client import VLLMClient
 from rest_trl import ResTGRPOConfig, ResTGRPOTrainer
 from rest_trl.regions.partition import Partitioner, to_regions
 from rest_trl.tiny import TINY_MODEL_DIR, load_tiny_dataset
-from rest_trl.tool_calls import Region, get_format
+from rest_trl.tool_calls import Region, get_syntax
 
 
 STEPS = 4
@@ -150,7 +150,7 @@ class TestServerMode:
         monkeypatch.setattr(VLLMClient, "generate", record)
         trainer = make_trainer(server, tmp_path, "full")
         trainer.train()
-        partitioner = Partitioner(trainer.processing_class, get_format("hermes"))
+        partitioner = Partitioner(trainer.processing_class, get_syntax("hermes"))
         trained = [
             (ids[mask.bool()], regions[mask.bool()])
             for scored in trainer.scored

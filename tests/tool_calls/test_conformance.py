@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from cases import load_cases
-from chat_templates import TEMPLATES, TEMPLATES_OF_FORMAT, format_of_template, tokenizer_with
+from chat_templates import TEMPLATES, TEMPLATES_OF_SYNTAX, syntax_of_template, tokenizer_with
 
-from rest_trl.tool_calls import FORMATS, Region, get_format
+from rest_trl.tool_calls import SYNTAXES, Region, get_syntax
 
 
 CASES = load_cases()
@@ -23,19 +23,19 @@ def character_regions(parsed, length):
 
 
 class TestConformance:
-    @pytest.mark.parametrize("name", sorted(FORMATS))
+    @pytest.mark.parametrize("name", sorted(SYNTAXES))
     def test_covers_every_syntax(self, name):
         assert len({case.text for case in CASES[name]}) >= 12
 
     @pytest.mark.parametrize(("name", "case"), ALL)
     def test_calls(self, name, case):
-        parsed = get_format(name).parse(case.text)
+        parsed = get_syntax(name).parse(case.text)
         assert [(call.name, call.arguments) for call in parsed.calls] == case.calls
         assert parsed.errors or case.calls or case.well_formed
 
     @pytest.mark.parametrize(("name", "case"), ALL)
     def test_regions(self, name, case):
-        parsed = get_format(name).parse(case.text)
+        parsed = get_syntax(name).parse(case.text)
         found = character_regions(parsed, len(case.text))
         wrong = [
             (case.text[max(0, i - 20) : i], case.text[i : i + 20], got.name, want.name)
@@ -46,9 +46,9 @@ class TestConformance:
 
     @pytest.mark.parametrize(("name", "case"), ALL)
     def test_truncation_anywhere_covers_and_invents_no_call(self, name, case):
-        whole = [(call.name, call.arguments) for call in get_format(name).parse(case.text).calls]
+        whole = [(call.name, call.arguments) for call in get_syntax(name).parse(case.text).calls]
         for length in range(len(case.text)):
-            parsed = get_format(name).parse(case.text[:length])
+            parsed = get_syntax(name).parse(case.text[:length])
             character_regions(parsed, length)
             if case.well_formed:
                 calls = [(call.name, call.arguments) for call in parsed.calls]
@@ -108,7 +108,7 @@ def vllm_answers():
         json.dumps(
             {
                 "format": name,
-                "markers": get_format(name).markers,
+                "markers": get_syntax(name).markers,
                 "text": case.text,
                 "reasons": any(letter == "R" for _, letter in case.pieces),
                 "tools": tool_schemas(case.calls),
@@ -178,7 +178,7 @@ def render_turn(template, calls):
 
 class TestChatTemplates:
     def test_some_syntaxes_have_no_template(self):
-        assert set(FORMATS) - set(TEMPLATES_OF_FORMAT) == {
+        assert set(SYNTAXES) - set(TEMPLATES_OF_SYNTAX) == {
             "deepseek_v31",
             "functiongemma",
             "granite",
@@ -195,14 +195,14 @@ class TestChatTemplates:
         [
             template
             for template in sorted(TEMPLATES)
-            if format_of_template(template) in FORMATS and template.removesuffix("_training") not in RENDER_NO_CALLS
+            if syntax_of_template(template) in SYNTAXES and template.removesuffix("_training") not in RENDER_NO_CALLS
         ],
     )
     def test_calls_come_back(self, template):
         count = 1 if template.removesuffix("_training") in RENDER_ONE_CALL else len(TEMPLATE_CALLS)
         calls = TEMPLATE_CALLS[:count]
         text = render_turn(template, calls)
-        parsed = get_format(format_of_template(template)).parse(text)
+        parsed = get_syntax(syntax_of_template(template)).parse(text)
         assert parsed.errors == []
         assert [(call.name, call.arguments) for call in parsed.calls] == calls
         regions = character_regions(parsed, len(text))

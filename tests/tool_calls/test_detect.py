@@ -1,13 +1,13 @@
 import pytest
 from chat_templates import (
     TEMPLATES,
-    TEMPLATES_OF_FORMAT,
-    TEMPLATES_WITHOUT_FORMAT,
-    format_of_template,
+    TEMPLATES_OF_SYNTAX,
+    TEMPLATES_WITHOUT_SYNTAX,
+    syntax_of_template,
     tokenizer_with,
 )
 
-from rest_trl.tool_calls import FORMATS, detect_format
+from rest_trl.tool_calls import SYNTAXES, detect_syntax
 from rest_trl.tool_calls.detect import _EVIDENCE
 
 
@@ -39,50 +39,50 @@ TOKENS = {
 }
 
 
-class TestDetectFormat:
-    def test_knows_every_format(self):
-        assert set(_EVIDENCE) == set(FORMATS)
-        assert set(_EVIDENCE) == {*TEMPLATES_OF_FORMAT, *EXCERPTS}
+class TestDetectSyntax:
+    def test_knows_every_syntax(self):
+        assert set(_EVIDENCE) == set(SYNTAXES)
+        assert set(_EVIDENCE) == {*TEMPLATES_OF_SYNTAX, *EXCERPTS}
 
     @pytest.mark.parametrize("template", sorted(TEMPLATES))
     def test_reads_the_templates_that_trl_ships(self, template):
-        name = format_of_template(template)
+        name = syntax_of_template(template)
         if name:
-            assert detect_format(tokenizer_with(TEMPLATES[template])) == name
+            assert detect_syntax(tokenizer_with(TEMPLATES[template])) == name
         else:
-            assert template.removesuffix("_training") in TEMPLATES_WITHOUT_FORMAT
+            assert template.removesuffix("_training") in TEMPLATES_WITHOUT_SYNTAX
             with pytest.raises(ValueError, match="neither the chat template nor the added tokens"):
-                detect_format(tokenizer_with(TEMPLATES[template]))
+                detect_syntax(tokenizer_with(TEMPLATES[template]))
 
     @pytest.mark.parametrize("name", sorted(EXCERPTS))
     def test_reads_other_templates(self, name):
-        assert detect_format(tokenizer_with(EXCERPTS[name])) == name
+        assert detect_syntax(tokenizer_with(EXCERPTS[name])) == name
 
     @pytest.mark.parametrize("chat_template", [None, "{{ messages[0].content }}"])
     @pytest.mark.parametrize("name", sorted(TOKENS))
     def test_reads_the_tokens_where_the_template_shows_no_calls(self, name, chat_template):
-        assert detect_format(tokenizer_with(chat_template, TOKENS[name])) == name
+        assert detect_syntax(tokenizer_with(chat_template, TOKENS[name])) == name
 
     def test_the_template_outranks_the_tokens(self):
-        assert detect_format(tokenizer_with(TEMPLATES["qwen3"], TOKENS["llama3_json"])) == "hermes"
+        assert detect_syntax(tokenizer_with(TEMPLATES["qwen3"], TOKENS["llama3_json"])) == "hermes"
 
     def test_reads_the_tool_template_of_several(self):
         templates = {"default": "{{ messages }}", "tool_use": TEMPLATES["qwen3"], "rag": EXCERPTS["mistral"]}
-        assert detect_format(tokenizer_with(templates)) == "hermes"
-        assert detect_format(tokenizer_with({"default": TEMPLATES["qwen3"], "rag": "documents"})) == "hermes"
+        assert detect_syntax(tokenizer_with(templates)) == "hermes"
+        assert detect_syntax(tokenizer_with({"default": TEMPLATES["qwen3"], "rag": "documents"})) == "hermes"
 
     def test_tokens_that_several_syntaxes_share_decide_nothing(self):
-        with pytest.raises(ValueError, match="show a known tool-call syntax: set tool_call_format"):
-            detect_format(tokenizer_with("{{ messages }}", ["<tool_call>", "</tool_call>", "<think>"]))
+        with pytest.raises(ValueError, match="show a known tool-call syntax: set tool_call_syntax"):
+            detect_syntax(tokenizer_with("{{ messages }}", ["<tool_call>", "</tool_call>", "<think>"]))
 
     def test_a_missing_template_is_named(self):
-        with pytest.raises(ValueError, match=r"has no chat template.*set tool_call_format.*hermes.*rlla"):
-            detect_format(tokenizer_with(None))
+        with pytest.raises(ValueError, match=r"has no chat template.*set tool_call_syntax.*hermes.*rlla"):
+            detect_syntax(tokenizer_with(None))
 
     def test_an_ambiguous_template_names_the_candidates(self):
-        with pytest.raises(ValueError, match=r"several tool-call syntaxes \(hermes, mistral\): set tool_call_format"):
-            detect_format(tokenizer_with(TEMPLATES["qwen3"] + EXCERPTS["mistral"]))
+        with pytest.raises(ValueError, match=r"several tool-call syntaxes \(hermes, mistral\): set tool_call_syntax"):
+            detect_syntax(tokenizer_with(TEMPLATES["qwen3"] + EXCERPTS["mistral"]))
 
     def test_ambiguous_tokens_name_the_candidates(self):
         with pytest.raises(ValueError, match=r"several tool-call syntaxes \(llama3_json, mistral\)"):
-            detect_format(tokenizer_with(None, TOKENS["llama3_json"] + TOKENS["mistral"]))
+            detect_syntax(tokenizer_with(None, TOKENS["llama3_json"] + TOKENS["mistral"]))

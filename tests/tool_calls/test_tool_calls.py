@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rest_trl.tool_calls import FORMATS, Block, Part, Region, ToolCall, get_format
+from rest_trl.tool_calls import SYNTAXES, Block, Part, Region, ToolCall, get_syntax
 
 
 KEYS = {"hermes": "arguments", "rlla": "parameters"}
@@ -39,12 +39,12 @@ tool_calls = st.builds(
 )
 
 
-def both_formats(test):
+def both_syntaxes(test):
     return pytest.mark.parametrize("name", ["hermes", "rlla"])(test)
 
 
-def all_formats(test):
-    return pytest.mark.parametrize("name", sorted(FORMATS))(test)
+def all_syntaxes(test):
+    return pytest.mark.parametrize("name", sorted(SYNTAXES))(test)
 
 
 def render(name, calls, **dumps_arguments):
@@ -100,22 +100,22 @@ def samples(name):
     ]
 
 
-class TestGetFormat:
-    @both_formats
-    def test_gives_the_format_of_that_name(self, name):
-        assert get_format(name).name == name
-        assert get_format(name).arguments_key == KEYS[name]
+class TestGetSyntax:
+    @both_syntaxes
+    def test_gives_the_syntax_of_that_name(self, name):
+        assert get_syntax(name).name == name
+        assert get_syntax(name).arguments_key == KEYS[name]
 
     def test_names_the_choices_when_there_is_none(self):
-        with pytest.raises(ValueError, match=r"unknown tool_call_format 'json': choose one of .*hermes, .*rlla"):
-            get_format("json")
+        with pytest.raises(ValueError, match=r"unknown tool_call_syntax 'json': choose one of .*hermes, .*rlla"):
+            get_syntax("json")
 
 
 class TestCalls:
-    @both_formats
+    @both_syntaxes
     def test_one_call(self, name):
         text = render(name, [ToolCall("f", {"a": 1, "b": "x"})])
-        parsed = get_format(name).parse(text)
+        parsed = get_syntax(name).parse(text)
         assert parsed.calls == [ToolCall("f", {"a": 1, "b": "x"})]
         assert parsed.errors == []
         assert parsed.blocks == [Block("tool_call", closed=True)]
@@ -125,20 +125,20 @@ class TestCalls:
         assert pieces(text, parsed, Part.TAG) == ["<tool_call>", "</tool_call>"]
         assert pieces(text, parsed, Part.STRUCTURE) == ['\n{"name": "', f'", "{KEYS[name]}": ', "}\n"]
 
-    @both_formats
+    @both_syntaxes
     def test_several_calls_keep_their_order(self, name):
         calls = [ToolCall("f", {"a": 1}), ToolCall("g", {}), ToolCall("f", {"a": 2})]
         text = render(name, calls)
-        parsed = get_format(name).parse(text)
+        parsed = get_syntax(name).parse(text)
         assert parsed.calls == calls
         assert pieces(text, parsed, Part.TOOL_NAME) == ["f", "g", "f"]
         assert region_pieces(text, parsed, Region.PARAMETERS) == ['{"a": 1}', "{}", '{"a": 2}']
 
-    @both_formats
+    @both_syntaxes
     def test_nested_objects_are_one_parameter(self, name):
         arguments = {"name": "not the tool", KEYS[name]: {"name": "nor this", "x": [{"name": 1}]}, "c": [[], {}]}
         text = render(name, [ToolCall("f", arguments)])
-        parsed = get_format(name).parse(text)
+        parsed = get_syntax(name).parse(text)
         assert parsed.calls == [ToolCall("f", arguments)]
         assert pieces(text, parsed, Part.TOOL_NAME) == ["f"]
         assert pieces(text, parsed, Part.PARAMETER_NAME) == ["name", KEYS[name], "c"]
@@ -146,40 +146,40 @@ class TestCalls:
 
     @pytest.mark.parametrize("value", NASTY_STRINGS)
     @pytest.mark.parametrize("ensure_ascii", [False, True])
-    @both_formats
+    @both_syntaxes
     def test_strings_may_hold_anything(self, name, ensure_ascii, value):
         calls = [ToolCall("f", {"a": value, "b": [value]}), ToolCall("g", {})]
         text = "<think> t </think>\n" + render(name, calls, ensure_ascii=ensure_ascii)
-        parsed = get_format(name).parse(text)
+        parsed = get_syntax(name).parse(text)
         assert parsed.calls == calls
         assert region_pieces(text, parsed, Region.PARAMETERS) == [
             json.dumps(call.arguments, ensure_ascii=ensure_ascii) for call in calls
         ]
 
-    @both_formats
+    @both_syntaxes
     def test_keys_may_come_in_any_order_and_with_others(self, name):
         text = f'<tool_call>{{"id": {{"name": "x"}}, "{KEYS[name]}": {{"a": 1}}, "n": [2], "name": "f"}}</tool_call>'
-        parsed = get_format(name).parse(text)
+        parsed = get_syntax(name).parse(text)
         assert parsed.calls == [ToolCall("f", {"a": 1})]
         assert pieces(text, parsed, Part.TOOL_NAME) == ["f"]
         assert region_pieces(text, parsed, Region.PARAMETERS) == ['{"a": 1}']
 
-    @both_formats
+    @both_syntaxes
     def test_white_space_is_free(self, name):
         text = f'<tool_call>{{\n  "name"\t:"f" ,\n  "{KEYS[name]}"  :\n {{ "a" : 1 }} }}  \n\n</tool_call>\n'
-        parsed = get_format(name).parse(text)
+        parsed = get_syntax(name).parse(text)
         assert parsed.calls == [ToolCall("f", {"a": 1})]
         assert pieces(text, parsed, Part.PARAMETER_NAME) == ["a"]
         assert region_pieces(text, parsed, Region.PARAMETERS) == ['{ "a" : 1 }']
 
-    @both_formats
+    @both_syntaxes
     @given(
         calls=st.lists(tool_calls, min_size=1, max_size=3), ensure_ascii=st.booleans(), indent=st.none() | st.just(2)
     )
     @relaxed
     def test_survive_the_round_trip(self, name, calls, ensure_ascii, indent):
         text = render(name, calls, ensure_ascii=ensure_ascii, indent=indent)
-        parsed = get_format(name).parse(text)
+        parsed = get_syntax(name).parse(text)
         assert parsed.calls == calls
         assert parsed.errors == []
         assert_cover(text, parsed)
@@ -195,100 +195,100 @@ class TestCalls:
 
 
 class TestReasoningAndText:
-    @both_formats
+    @both_syntaxes
     def test_reasoning_before_the_call(self, name):
         text = "<think>\nplan {x}\n</think>\n\n" + render(name, [ToolCall("f", {})])
-        parsed = get_format(name).parse(text)
+        parsed = get_syntax(name).parse(text)
         assert parsed.calls == [ToolCall("f", {})]
         assert pieces(text, parsed, Part.REASONING) == ["\nplan {x}\n"]
         assert parsed.blocks == [Block("reasoning", True), Block("tool_call", True)]
         assert not region_pieces(text, parsed, Region.RESPONSE)
 
-    @both_formats
+    @both_syntaxes
     def test_reasoning_after_the_call(self, name):
         text = render(name, [ToolCall("f", {})]) + "<think> too late </think>"
-        parsed = get_format(name).parse(text)
+        parsed = get_syntax(name).parse(text)
         assert parsed.calls == [ToolCall("f", {})]
         assert parsed.blocks == [Block("tool_call", True), Block("reasoning", True)]
         assert pieces(text, parsed, Part.REASONING) == [" too late "]
 
-    @both_formats
+    @both_syntaxes
     def test_reasoning_opened_by_the_prompt(self, name):
         text = "\nplan\n</think>\n" + render(name, [ToolCall("f", {})])
-        parsed = get_format(name).parse(text)
+        parsed = get_syntax(name).parse(text)
         assert parsed.calls == [ToolCall("f", {})]
         assert parsed.blocks == [Block("reasoning", True), Block("tool_call", True)]
         assert pieces(text, parsed, Part.REASONING) == ["\nplan\n"]
         assert pieces(text, parsed, Part.TAG)[0] == "</think>"
 
-    @both_formats
+    @both_syntaxes
     def test_empty_reasoning_opened_by_the_prompt(self, name):
         text = "\n</think>\n" + render(name, [ToolCall("f", {})])
-        parsed = get_format(name).parse(text)
+        parsed = get_syntax(name).parse(text)
         assert parsed.calls == [ToolCall("f", {})]
         assert parsed.blocks == [Block("reasoning", True), Block("tool_call", True)]
 
-    @both_formats
+    @both_syntaxes
     def test_a_closing_tag_in_an_argument_closes_nothing(self, name):
         calls = [ToolCall("f", {"a": "x </think> y"})]
-        parsed = get_format(name).parse("\n" + render(name, calls))
+        parsed = get_syntax(name).parse("\n" + render(name, calls))
         assert parsed.calls == calls
         assert parsed.blocks == [Block("tool_call", True)]
 
-    @both_formats
+    @both_syntaxes
     def test_a_closing_tag_behind_reasoning_opens_nothing(self, name):
         text = "<think> a </think> b </think>"
-        parsed = get_format(name).parse(text)
+        parsed = get_syntax(name).parse(text)
         assert pieces(text, parsed, Part.REASONING) == [" a "]
         assert pieces(text, parsed, Part.RESPONSE) == [" b "]
 
-    @both_formats
+    @both_syntaxes
     def test_reasoning_that_quotes_calls_and_tags_is_no_call(self, name):
         quote = f" I could write <response> or {render(name, [ToolCall('g', {})])} "
         text = f"<think>{quote}</think>\n{render(name, [ToolCall('f', {})])}"
-        parsed = get_format(name).parse(text)
+        parsed = get_syntax(name).parse(text)
         assert parsed.calls == [ToolCall("f", {})]
         assert pieces(text, parsed, Part.REASONING) == [quote]
         assert pieces(text, parsed, Part.TOOL_NAME) == ["f"]
 
-    @both_formats
+    @both_syntaxes
     def test_unclosed_reasoning_ends_at_a_call(self, name):
         text = "<think> use the <tool_call> tag: " + render(name, [ToolCall("f", {})])
-        parsed = get_format(name).parse(text)
+        parsed = get_syntax(name).parse(text)
         assert parsed.calls == [ToolCall("f", {})]
         assert parsed.blocks == [Block("reasoning", False), Block("tool_call", True)]
         assert pieces(text, parsed, Part.REASONING) == [" use the <tool_call> tag: "]
 
-    @both_formats
+    @both_syntaxes
     def test_unclosed_reasoning_without_a_call_is_all_there_is(self, name):
         text = "<think> use the <tool_call> tag: "
-        parsed = get_format(name).parse(text)
+        parsed = get_syntax(name).parse(text)
         assert (parsed.calls, parsed.blocks) == ([], [Block("reasoning", False)])
         assert pieces(text, parsed, Part.REASONING) == [" use the <tool_call> tag: "]
 
-    @both_formats
+    @both_syntaxes
     def test_text_around_the_call_is_the_response(self, name):
         text = f"Let me look.\n{render(name, [ToolCall('f', {})])}\nDone."
-        parsed = get_format(name).parse(text)
+        parsed = get_syntax(name).parse(text)
         assert parsed.calls == [ToolCall("f", {})]
         assert region_pieces(text, parsed, Region.RESPONSE) == ["Let me look.\n", "\nDone."]
 
     def test_text_between_response_tags_is_the_response_of_rlla(self):
         text = "<think> a </think>\n<response> use <tool_call>{} </response>"
-        parsed = get_format("rlla").parse(text)
+        parsed = get_syntax("rlla").parse(text)
         assert parsed.blocks == [Block("reasoning", True), Block("response", True)]
         assert pieces(text, parsed, Part.RESPONSE) == [" use <tool_call>{} "]
         assert pieces(text, parsed, Part.TAG) == ["<think>", "</think>", "<response>", "</response>"]
 
     def test_response_tags_are_text_in_hermes(self):
         text = "<think> a </think>\n<response> hi </response>"
-        parsed = get_format("hermes").parse(text)
+        parsed = get_syntax("hermes").parse(text)
         assert parsed.blocks == [Block("reasoning", True), Block("response", True)]
         assert region_pieces(text, parsed, Region.RESPONSE) == ["\n<response> hi </response>"]
 
-    @both_formats
+    @both_syntaxes
     def test_no_text_has_no_parts(self, name):
-        parsed = get_format(name).parse("")
+        parsed = get_syntax(name).parse("")
         assert (parsed.calls, parsed.errors, parsed.parts, parsed.spans, parsed.blocks) == ([], [], [], [], [])
 
 
@@ -313,35 +313,35 @@ class TestErrors:
         ],
         ids=range(14),
     )
-    @both_formats
+    @both_syntaxes
     def test_an_unreadable_call_is_named_and_no_call(self, name, block, reason):
         other = KEYS["hermes" if name == "rlla" else "rlla"]
         block, reason = (s.replace("KEY", KEYS[name]).replace("OTHER", other) for s in (block, reason))
         text = f"<think> a </think>\n<tool_call>\n{block}\n</tool_call>"
-        parsed = get_format(name).parse(text)
+        parsed = get_syntax(name).parse(text)
         assert parsed.calls == []
         assert len(parsed.errors) == 1
         assert reason in parsed.errors[0]
         assert_cover(text, parsed)
         assert parsed.blocks == [Block("reasoning", True), Block("tool_call", True)]
 
-    @both_formats
+    @both_syntaxes
     def test_the_position_is_that_of_the_call(self, name):
         text = "<tool_call>\n{nothing}\n</tool_call>"
-        assert get_format(name).parse(text).errors[0].startswith(f"character {text.index('{')}: ")
+        assert get_syntax(name).parse(text).errors[0].startswith(f"character {text.index('{')}: ")
 
     @pytest.mark.parametrize("key", ["parameters", "arguments"])
-    @both_formats
+    @both_syntaxes
     def test_the_wrong_key_still_has_parameters(self, name, key):
         text = f'<tool_call>\n{{"name": "f", "{key}": {{"a": 1}}}}\n</tool_call>'
-        parsed = get_format(name).parse(text)
+        parsed = get_syntax(name).parse(text)
         assert bool(parsed.calls) == (key == KEYS[name]) == (not parsed.errors)
         assert region_pieces(text, parsed, Region.PARAMETERS) == ['{"a": 1}']
 
-    @both_formats
+    @both_syntaxes
     def test_broken_json_still_has_names_and_parameters(self, name):
         text = f'<tool_call>\n{{"name": "f", "{KEYS[name]}": {{"a": "x" "b": [1, }}}}\n</tool_call>'
-        parsed = get_format(name).parse(text)
+        parsed = get_syntax(name).parse(text)
         assert parsed.calls == []
         assert pieces(text, parsed, Part.TOOL_NAME) == ["f"]
         assert region_pieces(text, parsed, Region.PARAMETERS) == ['{"a": "x" "b": [1, }}']
@@ -349,7 +349,7 @@ class TestErrors:
 
     def test_arguments_in_a_string_are_parameters_but_no_call(self):
         text = '<tool_call>{"name": "f", "arguments": "{\\"a\\": 1}"}</tool_call>'
-        parsed = get_format("hermes").parse(text)
+        parsed = get_syntax("hermes").parse(text)
         assert parsed.calls == []
         assert region_pieces(text, parsed, Region.PARAMETERS) == ['"{\\"a\\": 1}"']
 
@@ -357,28 +357,28 @@ class TestErrors:
     @pytest.mark.parametrize("content", ["", "\n", " \n\n "])
     def test_an_empty_block_is_an_error(self, name, reason, content):
         text = f"<tool_call>{content}</tool_call>"
-        parsed = get_format(name).parse(text)
+        parsed = get_syntax(name).parse(text)
         assert parsed.calls == []
         assert len(parsed.errors) == 1 and reason in parsed.errors[0]
         assert {part.region for _, _, part in parsed.parts} == {Region.FORMAT}
 
     def test_calls_of_a_second_block_are_none_in_rlla(self):
         blocks = [render("rlla", [ToolCall(tool, {})]) for tool in "fgh"]
-        parsed = get_format("rlla").parse("\n".join(blocks))
+        parsed = get_syntax("rlla").parse("\n".join(blocks))
         assert parsed.calls == [ToolCall("f", {})]
         assert parsed.errors == ["a second <tool_call> block"] * 2
         assert pieces("\n".join(blocks), parsed, Part.TOOL_NAME) == ["f", "g", "h"]
 
     @pytest.mark.parametrize("first", ["", "{", '{"name": "f"}'])
     def test_a_second_block_does_not_heal_the_first_in_rlla(self, first):
-        parsed = get_format("rlla").parse(f"<tool_call>{first}</tool_call>" + render("rlla", [ToolCall("g", {})]))
+        parsed = get_syntax("rlla").parse(f"<tool_call>{first}</tool_call>" + render("rlla", [ToolCall("g", {})]))
         assert parsed.calls == []
         assert len(parsed.errors) == 2
 
     def test_one_unreadable_line_voids_the_block_in_rlla(self):
         lines = ['{"name": "f", "parameters": {}}', '{"name": "g"', '{"name": "h", "parameters": {}}']
         text = "<tool_call>\n" + "\n".join(lines) + "\n</tool_call>"
-        parsed = get_format("rlla").parse(text)
+        parsed = get_syntax("rlla").parse(text)
         assert parsed.calls == []
         assert len(parsed.errors) == 1
         assert pieces(text, parsed, Part.TOOL_NAME) == ["f", "g", "h"]
@@ -386,26 +386,26 @@ class TestErrors:
 
     def test_two_calls_in_a_block_are_an_error_in_hermes(self):
         block = render("rlla", [ToolCall("f", {}), ToolCall("g", {})]).replace("parameters", "arguments")
-        parsed = get_format("hermes").parse(block)
+        parsed = get_syntax("hermes").parse(block)
         assert parsed.calls == []
         assert parsed.errors == ["a <tool_call> block holds 2 calls instead of one"]
 
     @pytest.mark.parametrize("order", [1, -1])
     def test_one_unreadable_block_voids_all_in_hermes(self, order):
         blocks = [render("hermes", [ToolCall("f", {})]), "<tool_call>{</tool_call>"][::order]
-        parsed = get_format("hermes").parse("\n".join(blocks))
+        parsed = get_syntax("hermes").parse("\n".join(blocks))
         assert parsed.calls == []
         assert len(parsed.errors) == 1
 
 
 class TestTruncation:
     @pytest.mark.parametrize("index", range(len(samples("rlla"))))
-    @both_formats
+    @both_syntaxes
     def test_every_prefix_has_the_regions_and_calls_of_the_whole_so_far(self, name, index):
-        tool_call_format, text = get_format(name), samples(name)[index]
-        whole = tool_call_format.parse(text)
+        tool_call_syntax, text = get_syntax(name), samples(name)[index]
+        whole = tool_call_syntax.parse(text)
         for length in range(len(text) + 1):
-            parsed = tool_call_format.parse(text[:length])
+            parsed = tool_call_syntax.parse(text[:length])
             assert_cover(text[:length], parsed)
             assert parsed.calls in [whole.calls[:count] for count in range(len(whole.calls) + 1)]
             if index >= 6:
@@ -417,10 +417,10 @@ class TestTruncation:
             cut = len(text[:cut].rstrip())
             assert regions(parsed)[:cut] == regions(whole)[:cut], text[:length]
 
-    @both_formats
+    @both_syntaxes
     def test_a_cut_off_call_is_no_call_but_has_its_regions(self, name):
         text = f'<tool_call>\n{{"name": "f", "{KEYS[name]}": {{"a": "Par'
-        parsed = get_format(name).parse(text)
+        parsed = get_syntax(name).parse(text)
         assert parsed.calls == []
         assert len(parsed.errors) == 1
         assert parsed.blocks == [Block("tool_call", False)]
@@ -436,13 +436,13 @@ fragments = st.lists(
 
 
 class TestAnyText:
-    @both_formats
+    @both_syntaxes
     @given(text=st.text(st.characters()) | fragments)
     @settings(relaxed, max_examples=300)
     def test_is_covered_and_never_raises(self, name, text):
-        assert_cover(text, get_format(name).parse(text))
+        assert_cover(text, get_syntax(name).parse(text))
 
-    @both_formats
+    @both_syntaxes
     @given(data=st.data())
     @settings(relaxed, max_examples=200)
     def test_made_from_valid_completions_is_covered_and_never_raises(self, name, data):
@@ -452,7 +452,7 @@ class TestAnyText:
             end = data.draw(st.integers(start, min(len(text), start + 12)))
             insertion = data.draw(st.sampled_from(["", text[start:end] * 2, text[end : end + 20]]) | fragments)
             text = text[:start] + insertion + text[end:]
-        parsed = get_format(name).parse(text)
+        parsed = get_syntax(name).parse(text)
         assert_cover(text, parsed)
         assert all(isinstance(call.name, str) and isinstance(call.arguments, dict) for call in parsed.calls)
         assert all(error and isinstance(error, str) for error in parsed.errors)
@@ -486,9 +486,9 @@ ADVERSARIES = [
 
 class TestTime:
     @pytest.mark.parametrize("prefix", ["", "<tool_call>", '<tool_call>{"name": "f", "arguments": {"a": '])
-    @all_formats
+    @all_syntaxes
     def test_is_linear_in_the_length(self, name, prefix):
-        parse = get_format(name).parse
+        parse = get_syntax(name).parse
         for unit in ADVERSARIES:
             text = prefix + unit * (100_000 // len(unit))
             seconds = []

@@ -33,7 +33,7 @@ class BFCLBenchmark:
             What to run, of [`CATEGORIES`].
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             The model's tokenizer; its chat template must render tools.
-        tool_call_format (`str`):
+        tool_call_syntax (`str`):
             The syntax that completions are read in.
         chat_template_kwargs (`dict`, *optional*):
             Further arguments of the chat template, such as `enable_thinking`.
@@ -52,16 +52,16 @@ class BFCLBenchmark:
         official: OfficialBFCL,
         categories: Sequence[str],
         tokenizer: PreTrainedTokenizerBase,
-        tool_call_format: str,
+        tool_call_syntax: str,
         chat_template_kwargs: dict[str, Any] | None = None,
         limit: int | None = None,
     ) -> None:
         self._official = official
-        self._renderer = PromptRenderer(tokenizer, tool_call_format, chat_template_kwargs)
+        self._renderer = PromptRenderer(tokenizer, tool_call_syntax, chat_template_kwargs)
         self.name = f"bfcl_{official.version}"
         self.settings: dict[str, Any] = {
             "categories": list(categories),
-            "tool_call_format": tool_call_format,
+            "tool_call_syntax": tool_call_syntax,
             "chat_template_kwargs": chat_template_kwargs or {},
             "limit": limit,
         }
@@ -84,7 +84,7 @@ class BFCLBenchmark:
     def _notes(self, limit: int | None) -> list[str]:
         notes = [
             f"questions, execution and scores of {PACKAGES[self._official.version]}; prompts by the model's own chat "
-            f"template, calls read as {self.settings['tool_call_format']}",
+            f"template, calls read as {self.settings['tool_call_syntax']}",
             "names of functions keep their dots; the types dict, float, tuple and any are shown as object, number, "
             "array and string",
             f"calls were executed in a sandbox of {self._official.sandbox}",

@@ -6,7 +6,7 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from ...tool_calls import Part, ToolCall, get_format
+from ...tool_calls import Part, ToolCall, get_syntax
 from .samples import Calls, encode
 from .schemas import tool_schema
 
@@ -24,7 +24,7 @@ class PromptRenderer:
     Args:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             The model's tokenizer, with its chat template.
-        tool_call_format (`str`):
+        tool_call_syntax (`str`):
             The syntax that completions are read in.
         chat_template_kwargs (`dict`, *optional*):
             Further arguments of the chat template, such as `enable_thinking`.
@@ -36,11 +36,11 @@ class PromptRenderer:
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        tool_call_format: str,
+        tool_call_syntax: str,
         chat_template_kwargs: dict[str, Any] | None = None,
     ) -> None:
         self._tokenizer = tokenizer
-        self._format = get_format(tool_call_format)
+        self._syntax = get_syntax(tool_call_syntax)
         self._kwargs = chat_template_kwargs or {}
         if tokenizer.chat_template is None and "chat_template" not in self._kwargs:
             raise ValueError("the tokenizer has no chat template, with which BFCL's prompts are rendered")
@@ -152,7 +152,7 @@ class PromptRenderer:
         Returns:
             `Calls`: empty if there is none, `None` if there is one that cannot be read.
         """
-        parsed = self._format.parse(text)
+        parsed = self._syntax.parse(text)
         try:
             encode(parsed.calls)
         except (ValueError, RecursionError):  # numbers too long and lists too deep to be written again
@@ -170,7 +170,7 @@ class PromptRenderer:
         Returns:
             `list[dict]`: one message; a call that could not be read stays in it as the text that it is.
         """
-        content, reasoning = self._content(text, readable=not self._format.parse(text).errors)
+        content, reasoning = self._content(text, readable=not self._syntax.parse(text).errors)
         return [self._assistant(content, reasoning)]
 
     def with_results(self, text: str, calls: Sequence[ToolCall], results: Sequence[str]) -> list[dict[str, Any]]:
@@ -210,13 +210,13 @@ class PromptRenderer:
 
     def _content(self, text: str, readable: bool) -> tuple[str, str]:
         """Text for the user and reasoning of a completion."""
-        parts = self._format.parse(text).parts
+        parts = self._syntax.parse(text).parts
         reasoning = "".join(text[start:end] for start, end, part in parts if part is Part.REASONING)
         if readable:
             content = "".join(text[start:end] for start, end, part in parts if part is Part.RESPONSE)
         else:
             content = text[max((end for _, end, part in parts if part is Part.REASONING), default=0) :]
             if reasoning:
-                marker = next((marker for marker in self._format.markers if content.startswith(marker)), "")
+                marker = next((marker for marker in self._syntax.markers if content.startswith(marker)), "")
                 content = content.removeprefix(marker)
         return content.strip(), reasoning.strip()

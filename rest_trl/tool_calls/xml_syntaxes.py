@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from .base import PARAMETER_NAME, PARAMETER_VALUE, STRUCTURE, TAG, TOOL_NAME, Draft, Part, ToolCall
 from .json_calls import skip_blank
-from .markers import END_THINK, THINK, MarkerFormat
+from .markers import END_THINK, THINK, MarkerSyntax
 from .untyped import read_untyped
 
 
@@ -35,7 +35,7 @@ def _tags(*tags: str) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, tags)))
 
 
-class _XMLFormat(MarkerFormat):
+class _XMLSyntax(MarkerSyntax):
     """
     A tool name, then names and values of parameters, told apart by the tags between them.
 
@@ -122,7 +122,7 @@ class _XMLFormat(MarkerFormat):
         return value
 
 
-class Qwen3CoderFormat(_XMLFormat):
+class Qwen3CoderSyntax(_XMLSyntax):
     """
     Syntax of Qwen3-Coder, Qwen3.5 and Nemotron 3 (vLLM parsers `qwen3_coder` and `qwen3_xml`): a block per call.
 
@@ -185,7 +185,7 @@ class Qwen3CoderFormat(_XMLFormat):
             super()._open(draft, marker)
 
 
-class GLM45Format(_XMLFormat):
+class GLM45Syntax(_XMLSyntax):
     """
     Syntax of GLM-4.5 to GLM-4.7 (vLLM parsers `glm45` and `glm47`): a block per call; the line breaks are optional.
 
