@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from trl import GRPOConfig
 
-from .regions.rules import PRESETS, resolve
+from .regions import PRESETS, get_coefficients_func
+from .rewards.schedules import SCHEDULES, check_schedule
 from .tool_calls import get_syntax
 
 
@@ -22,6 +23,10 @@ class ResTGRPOConfig(GRPOConfig):
     Only the arguments that [`~trl.GRPOConfig`] lacks are listed. Two defaults differ from it, as in the paper:
     `loss_type="grpo"` and `beta=0.0`.
 
+    `top_entropy_quantile` masks tokens after the coefficients: the mean coefficient is 1 over all tokens of the
+    policy, not over those that are kept. With `loss_type="vespo"` the weight of a completion depends on the sign of
+    the advantage, which non-negative coefficients keep; a coefficient of 0 removes the token's loss.
+
     Args:
         tool_call_syntax (`str`, *optional*):
             Wire syntax of the policy's tool calls, see [`~rest_trl.tool_calls.get_syntax`]. By default that of the
@@ -29,7 +34,10 @@ class ResTGRPOConfig(GRPOConfig):
             another one, as ToolRL's do (`"rlla"`).
         coefficients (`str`, *optional*, defaults to `"entropy"`):
             `"entropy"` (the paper), `"released"` (the authors' code), `"uniform"` (GRPO), or the dotted path of a
-            function, see [`~rest_trl.regions.rules.resolve`].
+            function, see [`~rest_trl.regions.CoefficientsFunc`].
+        reward_schedule (`str`, *optional*, defaults to `"horizon"`):
+            How the bounds of the rule rewards move with the training, see [`~rest_trl.rewards.reward_bounds`]:
+            `"horizon"` (the paper, over the whole run), `"released"` (the authors' code, 150 rollouts) or `"static"`.
         entropy_surrogate (`str`, *optional*, defaults to `"one_minus_exp"`):
             Region weight from its mean entropy `H` in nats: `"one_minus_exp"` for `1 / (1 - exp(-H))`, `"reciprocal"`
             for `1 / H`.
@@ -65,6 +73,10 @@ class ResTGRPOConfig(GRPOConfig):
         default="entropy",
         metadata={"help": "entropy (the paper), released (the authors' code), uniform (GRPO), or a dotted path."},
     )
+    reward_schedule: str = field(
+        default="horizon",
+        metadata={"help": "How the bounds of the rule rewards move with the training.", "choices": list(SCHEDULES)},
+    )
     entropy_surrogate: str = field(
         default="one_minus_exp",
         metadata={"help": "Region weight from its entropy H: one_minus_exp, 1/(1-exp(-H)), or reciprocal, 1/H."},
@@ -99,7 +111,8 @@ class ResTGRPOConfig(GRPOConfig):
         super().__post_init__()
         if self.tool_call_syntax is not None:
             get_syntax(self.tool_call_syntax)
-        resolve(self.coefficients)
+        get_coefficients_func(self.coefficients)
+        check_schedule(self.reward_schedule)
         if self.entropy_surrogate not in ("one_minus_exp", "reciprocal"):
             raise ValueError(
                 f"unknown entropy_surrogate {self.entropy_surrogate!r}: choose 'one_minus_exp' or 'reciprocal'"

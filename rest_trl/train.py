@@ -23,7 +23,7 @@ from yaml import YAMLError
 from .config import ResTGRPOConfig
 from .data import load_rest_dataset
 from .display.arguments import changed_arguments
-from .rewards import SCHEDULES, get_layout_reward, get_tool_call_reward
+from .rewards import get_reward_func
 from .runs.hub import push
 from .runs.processes import check_processes
 from .serving.recovery import VLLMServerError
@@ -47,17 +47,18 @@ class ResTScriptArguments(ScriptArguments):
         dataset_name (`str`):
             A .json, .jsonl or .parquet file, a directory of such files, the id of a data set on the Hub, or `"tiny"`,
             the synthetic tool world that the package holds.
-        reward_schedule (`str`, *optional*, defaults to `"horizon"`):
-            Scaling of the rewards over training: `"static"`, `"released"` (the authors' code: 150 steps) or
-            `"horizon"` (the same over the whole run).
+        reward_funcs (`list[str]`, *optional*):
+            Rewards by name (`layout_reward`, `tool_call_reward`) or dotted path, see
+            [`~rest_trl.rewards.get_reward_func`]; `reward_weights` gives their weights. By default the trainer's, the
+            paper's two.
         max_prompt_length (`int`, *optional*):
             Examples with a longer prompt, in tokens, are dropped and counted.
         strict (`bool`, *optional*, defaults to `False`):
             Whether a malformed row of the data set is an error; otherwise it is skipped, counted and named.
     """
 
-    reward_schedule: str = field(
-        default="horizon", metadata={"help": "Scaling of the rewards over training.", "choices": list(SCHEDULES)}
+    reward_funcs: list[str] | None = field(
+        default=None, metadata={"help": "layout_reward, tool_call_reward, or dotted paths. Default: the paper's two."}
     )
     max_prompt_length: int | None = field(
         default=None, metadata={"help": "Drop examples with a longer prompt, in tokens."}
@@ -169,10 +170,9 @@ def make_trainer(
         training_args.tool_call_syntax = detect_syntax(tokenizer)
         logger.info(f"tool_call_syntax={training_args.tool_call_syntax!r}, from the chat template")
     evaluates = training_args.eval_strategy != "no"
-    rewards = (training_args.tool_call_syntax, script_args.reward_schedule, training_args.steps_per_rollout, tokenizer)
     trainer = ResTGRPOTrainer(
         model_name,
-        [get_layout_reward(*rewards), get_tool_call_reward(*rewards)],
+        None if script_args.reward_funcs is None else [get_reward_func(name) for name in script_args.reward_funcs],
         training_args,
         train_dataset=load_split(script_args, training_args, tokenizer, script_args.dataset_train_split),
         eval_dataset=(

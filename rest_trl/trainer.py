@@ -1,11 +1,13 @@
 """GRPO with reshaped token-level advantages."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from accelerate.logging import get_logger
 from accelerate.utils import gather_object
+from torch.nn.functional import pad
 from trl import GRPOTrainer
 from trl.extras.profiling import profiling_context
 
@@ -13,19 +15,26 @@ from .config import ResTGRPOConfig
 from .display.arguments import is_hub_id
 from .display.card import write_model_card
 from .display.marks import mark_regions
-from .regions.coefficients import entropy_coefficients
-from .regions.partition import Partitioner, region_sums, to_regions
-from .regions.rules import PRESETS, CoefficientsFunc, check, resolve
-from .regions.statistics import RegionStatistics
+from .regions import (
+    PRESETS,
+    CoefficientsFunc,
+    Partitioner,
+    RegionStatistics,
+    entropy_coefficients,
+    get_coefficients_func,
+    to_regions,
+)
+from .regions.metrics import RegionMetrics
+from .regions.rules import checked_coefficients, needs_entropies
+from .rewards import REWARDS, RuleReward
+from .rewards.checks import check_solutions
 from .serving.recovery import guard
 from .serving.server import check_server
 from .serving.weights import send_dequantized_weights
-from .tool_calls import Part, Region, detect_syntax, get_syntax
+from .tool_calls import ParsedCompletion, detect_syntax, get_syntax
 
 
 logger = get_logger(__name__)
-
-_UNPARSED_WARNING = 0.5  # share of completions; plain answers alone are rarely most of a tool-calling data set
 
 
 class ResTGRPOTrainer(GRPOTrainer):
@@ -36,19 +45,29 @@ class ResTGRPOTrainer(GRPOTrainer):
     region (format, tool name, parameters, reasoning, response). As the coefficients are non-negative, that equals
     weighting the token's policy loss, for every `loss_type`. The KL term is not weighted.
 
-    Regions come from the sampled ids. Their entropies come from the forward pass of the loss; the running means that
-    one optimiser step leaves behind are used in the next, so every micro-batch and rank of a step shares the same
-    weights. The first step has no entropies yet and is plain GRPO.
+    Every completion is parsed once, in the sampled ids of the policy's own tokens; rewards and regions come from that
+    parse. The entropies of the regions come from the forward pass of the loss: the running means that one optimiser
+    step leaves behind are used in the next, so every micro-batch and rank of a step shares the same weights. The first
+    step has no entropies yet and is plain GRPO.
 
     Args:
-        model, reward_funcs:
+        model:
             See [`~trl.GRPOTrainer`].
+        reward_funcs (*optional*):
+            See [`~trl.GRPOTrainer`]. By default the paper's, [`~rest_trl.rewards.LayoutReward`] and
+            [`~rest_trl.rewards.ToolCallReward`], unless an environment brings its own. The trainer binds them: they
+            need no settings.
         args ([`ResTGRPOConfig`], *optional*):
             Configuration. By default a [`ResTGRPOConfig`] with the output directory `{model name}-ResT`.
-        coefficients (`Callable`, *optional*):
-            A coefficient function, see [`~rest_trl.regions.rules.resolve`]; takes the place of `args.coefficients`.
+        coefficients ([`~rest_trl.regions.CoefficientsFunc`], *optional*):
+            A rule; takes the place of `args.coefficients`.
         kwargs:
             See [`~trl.GRPOTrainer`].
+
+    Raises:
+        ValueError: if `args` is no [`ResTGRPOConfig`], the syntax of the policy is not known, its tokenizer has no
+        byte
+            table, the data set cannot be scored, or the rule needs what the model does not give.
     """
 
     args: ResTGRPOConfig
@@ -88,6 +107,8 @@ class ResTGRPOTrainer(GRPOTrainer):
                 f"ResTGRPOTrainer needs a ResTGRPOConfig as `args`, got {type(args).__name__}: it takes all "
                 "arguments of GRPOConfig"
             )
+        if reward_funcs is None and kwargs.get("environment_factory") is None:
+            reward_funcs = [reward() for reward in REWARDS.values()]
         has_server = args.use_vllm and args.vllm_mode == "server"
         if has_server:
             check_server(model, args)
@@ -95,15 +116,22 @@ class ResTGRPOTrainer(GRPOTrainer):
         if has_server:
             send_dequantized_weights(self.vllm_generation)
             guard(self)
-        tool_call_syntax = get_syntax(args.tool_call_syntax or detect_syntax(self._tokenizer))
-        self._partitioner = Partitioner(self._tokenizer, tool_call_syntax)
-        self._coefficients_func = self._bind(resolve(coefficients or args.coefficients))
-        self._trust_coefficients = coefficients is None and args.coefficients in PRESETS
-        self._step_sums: torch.Tensor | None = None
-        self._warned_of_unparsed = False
+        self._partitioner = Partitioner(
+            self._tokenizer, get_syntax(args.tool_call_syntax or detect_syntax(self._tokenizer))
+        )
+        self._coefficients_func = self._bind_rule(get_coefficients_func(coefficients or args.coefficients))
+        self._is_preset = coefficients is None and args.coefficients in PRESETS
+        self._needs_entropies = not self._is_preset and needs_entropies(self._coefficients_func)
+        if self._needs_entropies and self._is_vlm:
+            raise ValueError(
+                "the rule of the coefficients has a parameter `entropies`, which costs a forward pass of its own, and "
+                "for a model of images that pass is not supported: use `region_entropies` instead"
+            )
+        self._bind_rewards()
+        self._region_metrics = RegionMetrics(self.accelerator, self.tool_call_syntax)
         self.add_callback(RegionStatistics(args.entropy_decay))
 
-    def _bind(self, coefficients_func: CoefficientsFunc) -> CoefficientsFunc:
+    def _bind_rule(self, coefficients_func: CoefficientsFunc) -> CoefficientsFunc:
         if coefficients_func is not entropy_coefficients:
             return coefficients_func
         args = self.args
@@ -117,6 +145,21 @@ class ResTGRPOTrainer(GRPOTrainer):
             reasoning_slope=args.reasoning_slope if args.curriculum else 0.0,
             parameter_name_scale=args.parameter_name_scale,
         )
+
+    def _bind_rewards(self) -> None:
+        """Give the rule rewards what the trainer knows, and refuse data that they cannot score."""
+        rewards = [reward for reward in self.reward_funcs if isinstance(reward, RuleReward)]
+        if not rewards:
+            return
+        evaluation = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": self.eval_dataset}
+        given = [reward.tool_call_syntax for reward in rewards if reward.tool_call_syntax is not None]
+        for dataset in (self.train_dataset, *evaluation.values()):
+            if dataset is not None:
+                check_solutions(dataset, self.tool_call_syntax, given)
+        binding = (self.tool_call_syntax, self._read_turns, self.args.reward_schedule, self.args.steps_per_rollout)
+        self.reward_funcs = [
+            reward.bind(*binding) if isinstance(reward, RuleReward) else reward for reward in self.reward_funcs
+        ]
 
     @property
     def region_statistics(self) -> RegionStatistics:
@@ -135,13 +178,29 @@ class ResTGRPOTrainer(GRPOTrainer):
         horizon = self.args.curriculum_horizon or self.state.max_steps
         return min(1.0, self.state.global_step / horizon) if horizon > 0 else 0.0
 
+    def _generate(self, prompts: list) -> Any:
+        output = super()._generate(prompts)
+        _, completion_ids, tool_mask, *_ = output
+        with profiling_context(self, "partition"):
+            self._reading = self._partitioner.read_lists(completion_ids, tool_mask)
+        self._turns = dict(zip(map(tuple, completion_ids), self._reading.turns, strict=True))
+        return output
+
+    def _read_turns(self, completion_ids: Sequence[Sequence[int]]) -> list[list[ParsedCompletion]]:
+        """The assistant turns of completions, for the rewards: of the rollout, or read anew if they are none of it."""
+        turns = [self._turns.get(tuple(ids)) for ids in completion_ids]
+        return [
+            self._partitioner.read_lists([ids]).turns[0] if found is None else found
+            for ids, found in zip(completion_ids, turns, strict=True)
+        ]
+
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)
-        with profiling_context(self, "partition"):
-            output["part_ids"] = self._partitioner(output["completion_ids"], self._policy_mask(output))
-        output["region_ids"] = to_regions(output["part_ids"])
+        # TRL may pad to a multiple, and masks truncated completions if asked to.
+        part_ids, mask = self._reading.part_ids.to(output["completion_ids"].device), self._policy_mask(output)
+        output["part_ids"] = pad(part_ids, (0, mask.size(1) - part_ids.size(1))) * mask.to(part_ids.dtype)
         if self.log_completions:
-            sampled = output["completion_ids"], output["completion_mask"], output["region_ids"]
+            sampled = output["completion_ids"], output["completion_mask"], to_regions(output["part_ids"])
             marked = mark_regions(*sampled, self._partitioner.token_bytes)
             self._logs["extra"]["regions"].extend(gather_object(marked))  # as TRL gathers the other columns
         return output
@@ -153,79 +212,61 @@ class ResTGRPOTrainer(GRPOTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        # A copy, because the buffered dict comes again with `num_iterations > 1`. The advantages come back, reshaped,
-        # as soon as the forward pass has given the entropies.
-        self._loss_inputs = dict(inputs)
-        self._advantages = self._loss_inputs.pop("advantages")
-        return super().compute_loss(model, self._loss_inputs, return_outputs, num_items_in_batch)
+        coefficients = self._coefficients(model, inputs)
+        advantages = inputs["advantages"] if inputs["advantages"].dim() == 2 else inputs["advantages"].unsqueeze(1)
+        # A new dict, because the buffered one comes again with `num_iterations > 1`.
+        reshaped = {**inputs, "advantages": advantages * coefficients}
+        loss = super().compute_loss(model, reshaped, return_outputs, num_items_in_batch)
+        if self.model.training:
+            self._observe(inputs["part_ids"], coefficients)
+        return loss
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, Any, Any]:
-        logps, entropies, aux_loss = super()._get_per_token_logps_and_entropies(*args, **kwargs)
-        if entropies is not None:  # only the loss asks for them
-            coefficients = self._coefficients(entropies.detach())
-            advantages = self._advantages if self._advantages.dim() == 2 else self._advantages.unsqueeze(1)
-            self._loss_inputs["advantages"] = advantages * coefficients
-            if self.model.training:
-                self._observe(entropies.detach(), coefficients)
-        return logps, entropies, aux_loss
+        output = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        if output[1] is not None:  # only the loss asks for entropies
+            self._entropies = output[1].detach()
+        return output
 
-    def _coefficients(self, entropies: torch.Tensor) -> torch.Tensor:
-        inputs, mask = self._loss_inputs, self._policy_mask(self._loss_inputs)
-        region_entropies, region_shares = self.region_statistics.tensors(entropies.device)
-        coefficients = self._coefficients_func(
-            completion_ids=inputs["completion_ids"],
-            mask=mask,
-            region_ids=inputs["region_ids"],
-            part_ids=inputs["part_ids"],
-            entropies=entropies,
-            advantages=self._advantages,
-            region_entropies=region_entropies,
-            region_shares=region_shares,
-            progress=self.progress,
-            step=self.state.global_step // self.args.steps_per_rollout,
-        )
-        return coefficients if self._trust_coefficients else check(coefficients, mask)
+    def _coefficients(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        region_entropies, region_shares = self.region_statistics.tensors(inputs["part_ids"].device)
+        mask = self._policy_mask(inputs)
+        arguments = {
+            "completion_ids": inputs["completion_ids"],
+            "region_ids": to_regions(inputs["part_ids"]),
+            "part_ids": inputs["part_ids"],
+            "advantages": inputs["advantages"],
+            "region_entropies": region_entropies,
+            "region_shares": region_shares,
+            "progress": self.progress,
+            "step": self.state.global_step // self.args.steps_per_rollout,
+        }
+        if self._is_preset:
+            return self._coefficients_func(mask=mask, **arguments)
+        if self._needs_entropies:
+            arguments["entropies"] = self._current_entropies(model, inputs)
+        return checked_coefficients(self._coefficients_func, mask, arguments)
 
-    def _observe(self, entropies: torch.Tensor, coefficients: torch.Tensor) -> None:
-        """Sum up the micro-batch; at the end of the optimiser step reduce over ranks, update the means and log."""
-        region_ids, part_ids = self._loss_inputs["region_ids"], self._loss_inputs["part_ids"]
-        policy = (part_ids != Part.NONE).any(1)
-        parsed = ((part_ids >= Part.TAG) | (part_ids == Part.REASONING)).any(1)
-        sums = region_sums(region_ids, entropies, coefficients)
-        completions = torch.stack([policy.sum(), (policy & ~parsed).sum()]).float()
-        sums = torch.cat([sums.flatten(), completions])
-        self._step_sums = sums if self._step_sums is None else self._step_sums + sums
-        if not self.accelerator.sync_gradients:
-            return
-        totals = self.accelerator.reduce(self._step_sums, reduction="sum").cpu()
-        self._step_sums = None
-        counts, entropy_sums, coefficient_sums = totals[:-2].view(3, len(Region))
-        self.region_statistics.update(counts, entropy_sums)
-        self._log_regions(counts, coefficient_sums / counts.clamp(min=1))
-        self._log_unparsed((totals[-1] / totals[-2].clamp(min=1)).item())
-
-    def _log_regions(self, counts: torch.Tensor, mean_coefficients: torch.Tensor) -> None:
-        metrics = self._metrics["train"]
-        metrics["rest/progress"].append(self.progress)
-        for region in Region:
-            if region is Region.NONE:
-                continue
-            name = region.name.lower()
-            metrics[f"rest/share/{name}"].append((counts[region] / counts.sum().clamp(min=1)).item())
-            if counts[region] > 0:
-                metrics[f"rest/entropy/{name}"].append(self.region_statistics.entropies[region])
-                metrics[f"rest/coefficient/{name}"].append(mean_coefficients[region].item())
-
-    def _log_unparsed(self, share: float) -> None:
-        self._metrics["train"]["rest/unparsed"].append(share)
-        if share > _UNPARSED_WARNING and not self._warned_of_unparsed:
-            self._warned_of_unparsed = True
-            logger.warning(
-                f"{share:.0%} of the completions of step {self.state.global_step} hold neither a call nor reasoning "
-                f"in the syntax {self._partitioner.tool_call_syntax.name!r}, so all their tokens get the same "
-                "coefficient. If the policy writes another syntax, set tool_call_syntax to it; rest/unparsed goes on "
-                "to log the share"
+    def _current_entropies(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """Entropies of the forward pass of the loss, by a pass of its own before it with the same random numbers."""
+        devices = [self.accelerator.device] if self.accelerator.device.type == "cuda" else []
+        with torch.no_grad(), torch.random.fork_rng(devices):
+            self._get_per_token_logps_and_entropies(
+                model,
+                torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
+                torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
+                inputs["completion_ids"].size(1),
+                compute_entropy=True,
             )
+        return self._entropies
+
+    def _observe(self, part_ids: torch.Tensor, coefficients: torch.Tensor) -> None:
+        """Take in the micro-batch; at the end of the optimiser step update the running means and log."""
+        self._region_metrics.add(part_ids, self._entropies, coefficients)
+        if self.accelerator.sync_gradients:
+            metrics = self._metrics["train"]
+            for name, value in self._region_metrics.finish(self.region_statistics).items():
+                metrics[name].append(value)
+            metrics["rest/progress"].append(self.progress)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         # PEFT loads adapters in float32, TRL trains those of a quantised model in bfloat16: go on in the same.

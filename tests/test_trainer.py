@@ -1,5 +1,6 @@
 import copy
 import json
+import math
 import re
 
 import pytest
@@ -9,7 +10,8 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from rest_trl import Region, ResTGRPOConfig, ResTGRPOTrainer
-from rest_trl.regions.partition import to_regions
+from rest_trl.regions import to_regions
+from rest_trl.rewards import LayoutReward, ToolCallReward
 from rest_trl.tool_calls import Part
 
 
@@ -32,6 +34,7 @@ def length_reward(completions, **kwargs):
 def make_trainer(cls, model, tokenizer, path, **arguments):
     config_class = ResTGRPOConfig if issubclass(cls, ResTGRPOTrainer) else GRPOConfig
     coefficients = arguments.pop("coefficients_func", None)
+    reward_funcs, dataset = arguments.pop("reward_funcs", length_reward), arguments.pop("dataset", DATASET)
     defaults = {
         "loss_type": "grpo",
         "beta": 0.0,
@@ -48,9 +51,9 @@ def make_trainer(cls, model, tokenizer, path, **arguments):
     }
     return cls(
         model,
-        length_reward,
+        reward_funcs,
         config_class(str(path), **(defaults | arguments)),
-        train_dataset=DATASET,
+        train_dataset=dataset,
         processing_class=tokenizer,
         **({} if coefficients is None else {"coefficients": coefficients}),
     )
@@ -83,10 +86,17 @@ class Loss:
         self.mask = mask * self.inputs.get("tool_mask", 1)
         if isinstance(trainer, ResTGRPOTrainer):
             self.inputs["part_ids"] = trainer._partitioner(ids, self.mask)
-            self.inputs["region_ids"] = to_regions(self.inputs["part_ids"])
+            self.region_ids = to_regions(self.inputs["part_ids"])
         monkeypatch.setattr(
             GRPOTrainer, "_get_per_token_logps_and_entropies", lambda *_, **__: (self.logps, self.entropies, None)
         )
+        grpo_loss = GRPOTrainer._compute_loss
+
+        def spy(trainer, model, inputs):
+            self.reshaped = inputs["advantages"]
+            return grpo_loss(trainer, model, inputs)
+
+        monkeypatch.setattr(GRPOTrainer, "_compute_loss", spy)
         trainer.current_gradient_accumulation_steps = 1
         trainer.model.train()
 
@@ -205,7 +215,7 @@ class TestCoefficients:
         trainer = make_trainer(ResTGRPOTrainer, model, tokenizer, tmp_path, coefficients="released")
         loss = Loss(monkeypatch, trainer, tokenizer)
         loss.gradient()
-        reshaped = trainer._loss_inputs["advantages"] / loss.inputs["advantages"].unsqueeze(1)
+        reshaped = loss.reshaped / loss.inputs["advantages"].unsqueeze(1)
         names = reshaped[0][loss.inputs["part_ids"][0] == Part.TOOL_NAME]
         tags = reshaped[0][loss.inputs["part_ids"][0] == Part.TAG]
         assert torch.allclose(names / tags[0], torch.tensor(1.2, dtype=torch.float64))
@@ -213,8 +223,8 @@ class TestCoefficients:
     def test_function_sees_all_it_needs(self, model, tokenizer, tmp_path, monkeypatch):
         seen = {}
 
-        def spy(mask, **kwargs):
-            seen.update(kwargs, mask=mask)
+        def spy(mask, entropies, **kwargs):
+            seen.update(kwargs, mask=mask, entropies=entropies)
             return torch.ones(mask.shape)
 
         trainer = make_trainer(ResTGRPOTrainer, model, tokenizer, tmp_path, coefficients_func=spy)
@@ -222,7 +232,7 @@ class TestCoefficients:
         loss.gradient()
         assert torch.equal(seen["mask"], loss.mask)
         assert torch.equal(seen["entropies"], loss.entropies)
-        assert torch.equal(seen["region_ids"], loss.inputs["region_ids"])
+        assert torch.equal(seen["region_ids"], loss.region_ids)
         assert torch.equal(seen["completion_ids"], loss.inputs["completion_ids"])
         assert torch.equal(seen["advantages"], loss.inputs["advantages"])
         assert seen["progress"] == 0.0 and seen["step"] == 0
@@ -255,11 +265,98 @@ class TestCoefficients:
             loss.gradient()
 
 
+class TestRuleOnEntropies:
+    """A rule with a parameter `entropies` gets those of the pass that the loss makes."""
+
+    @staticmethod
+    def high_entropies(quantile):
+        def rule(mask, entropies, **kwargs):
+            threshold = torch.quantile(entropies[mask.bool()].float(), 1 - quantile)
+            return ((entropies >= threshold) & mask.bool()).float()
+
+        return rule
+
+    def test_as_a_mask_it_is_the_80_20_mask_of_trl(self, model, tokenizer, tmp_path, monkeypatch):
+        gradients = []
+        for rule, arguments in ((None, {"top_entropy_quantile": 0.2}), (self.high_entropies(0.2), {})):
+            trainer = make_trainer(
+                ResTGRPOTrainer,
+                model,
+                tokenizer,
+                tmp_path,
+                coefficients="uniform",
+                coefficients_func=rule,
+                **arguments,
+            )
+            gradients.append(Loss(monkeypatch, trainer, tokenizer).gradient())
+            monkeypatch.undo()
+        assert gradients[0].ne(0).float().mean() < 0.3
+        assert relative_difference(gradients[1], gradients[0]) <= 1e-6
+
+    def test_sees_the_entropies_of_the_real_pass_to_the_bit_also_with_dropout(
+        self, model, tokenizer, tmp_path, monkeypatch
+    ):
+        model.config.attention_dropout = 0.5
+        for layer in model.model.layers:
+            layer.self_attn.attention_dropout = 0.5
+        pairs, seen = [], []
+
+        def rule(mask, entropies, **kwargs):
+            seen.append(entropies.clone())
+            return torch.ones(mask.shape)
+
+        trainer = make_trainer(ResTGRPOTrainer, model, tokenizer, tmp_path, coefficients_func=rule, max_steps=2)
+        observe = trainer._observe
+        monkeypatch.setattr(
+            trainer,
+            "_observe",
+            lambda *arguments: (pairs.append((seen[-1], trainer._entropies)), observe(*arguments)),
+        )
+        trainer.train()
+        assert len(pairs) == 2
+        assert all(torch.equal(before, during) for before, during in pairs)
+        assert not torch.equal(pairs[0][0], pairs[1][0])
+
+    def test_others_cost_no_pass_of_their_own(self, model, tokenizer, tmp_path, monkeypatch):
+        for rule, passes in ((random_coefficients, 1), (self.high_entropies(0.5), 2)):
+            trainer = make_trainer(ResTGRPOTrainer, model, tokenizer, tmp_path, coefficients_func=rule)
+            loss, calls = Loss(monkeypatch, trainer, tokenizer), []
+            forward = GRPOTrainer._get_per_token_logps_and_entropies
+            monkeypatch.setattr(
+                GRPOTrainer,
+                "_get_per_token_logps_and_entropies",
+                lambda *arguments, **kwargs: (calls.append(1), forward(*arguments, **kwargs))[1],  # noqa: B023
+            )
+            loss.gradient()
+            assert len(calls) == passes
+            monkeypatch.undo()
+
+
 class TestRegionEntropies:
+    def test_leave_out_what_is_not_finite(self, model, tokenizer, tmp_path, monkeypatch, caplog):
+        trainer = make_trainer(ResTGRPOTrainer, model, tokenizer, tmp_path)
+        loss = Loss(monkeypatch, trainer, tokenizer)
+        calm = loss.entropies.clone()
+        inside = loss.region_ids == Region.PARAMETERS
+        first, *rest = inside.nonzero().tolist()
+        loss.entropies[first[0], first[1]] = torch.nan
+        loss.entropies[loss.region_ids == Region.TOOL_NAME] = torch.inf
+        for _ in range(2):
+            loss.gradient()
+        expected = torch.stack([calm[row, column] for row, column in rest]).mean().item()
+        assert trainer.region_statistics.entropies[Region.PARAMETERS] == pytest.approx(expected, rel=1e-6)
+        assert math.isnan(trainer.region_statistics.entropies[Region.TOOL_NAME])
+        assert sum("no finite entropy" in record.getMessage() for record in caplog.records) == 1
+        loss.entropies = calm
+        loss.gradient()
+        assert trainer.region_statistics.entropies[Region.TOOL_NAME] == pytest.approx(
+            calm[loss.region_ids == Region.TOOL_NAME].mean().item(), rel=1e-6
+        )
+
     def test_are_the_running_means_of_the_entropies_of_the_loss(self, model, tokenizer, tmp_path, monkeypatch):
         trainer = make_trainer(ResTGRPOTrainer, model, tokenizer, tmp_path, entropy_decay=0.75)
         loss = Loss(monkeypatch, trainer, tokenizer)
-        policy, regions = loss.mask.bool(), loss.inputs["region_ids"]
+        policy, regions = loss.mask.bool(), loss.region_ids
         means = []
         for scale in (1.0, 2.0):
             loss.entropies = scale * loss.entropies
@@ -277,7 +374,7 @@ class TestRegionEntropies:
         factors = []
         for _ in range(2):
             loss.gradient()
-            factors.append(trainer._loss_inputs["advantages"] / loss.inputs["advantages"].unsqueeze(1))
+            factors.append(loss.reshaped / loss.inputs["advantages"].unsqueeze(1))
         policy = loss.mask.bool()
         assert torch.allclose(factors[0][policy], torch.ones(()).double())
         assert factors[1][policy].std() > 0.01
@@ -333,9 +430,31 @@ class TestRollouts:
         trainer = make_trainer(ResTGRPOTrainer, model, tokenizer, tmp_path)
         trainer.model.train()
         output = trainer._generate_and_score_completions([{"prompt": "call"}] * 4)
-        assert output["region_ids"].shape == output["completion_ids"].shape
-        assert output["region_ids"].dtype == output["part_ids"].dtype == torch.int8
-        assert torch.equal(output["region_ids"] == Region.NONE, output["completion_mask"] == 0)
+        assert output["part_ids"].shape == output["completion_ids"].shape
+        assert output["part_ids"].dtype == torch.int8
+        assert torch.equal(output["part_ids"] == Part.NONE, output["completion_mask"] == 0)
+
+    @pytest.mark.parametrize("arguments", [{"pad_to_multiple_of": 8}, {"mask_truncated_completions": True}])
+    def test_follow_the_padding_and_masks_of_trl(self, arguments, model, tokenizer, tmp_path):
+        trainer = make_trainer(ResTGRPOTrainer, model, tokenizer, tmp_path, **arguments)
+        trainer.model.train()
+        output = trainer._generate_and_score_completions([{"prompt": "call"}] * 4)
+        assert output["part_ids"].shape == output["completion_ids"].shape
+        assert torch.equal(output["part_ids"] == Part.NONE, output["completion_mask"] == 0)
+        if "pad_to_multiple_of" in arguments:
+            assert output["part_ids"].size(1) % 8 == 0 and (output["part_ids"] == Part.NONE).any()
+        else:
+            assert (output["part_ids"] == Part.NONE).all(1).any()
+
+    def test_are_parsed_once_for_rewards_and_regions(self, model, tokenizer, tmp_path, monkeypatch):
+        golds = Dataset.from_dict({"prompt": ["call"] * 4, "solution": [COMPLETIONS[1]] * 4})
+        trainer = make_trainer(ResTGRPOTrainer, model, tokenizer, tmp_path, reward_funcs=None, dataset=golds)
+        syntax, parsed = trainer._partitioner.tool_call_syntax, []
+        parse = syntax.parse
+        monkeypatch.setattr(type(syntax), "parse", lambda self, text: parsed.append(text) or parse(text))
+        trainer.model.train()
+        trainer._generate_and_score_completions([golds[0]] * 4)
+        assert len([text for text in parsed if text != COMPLETIONS[1]]) == 4
 
     def test_log_every_step(self, model, tokenizer, tmp_path):
         trainer = make_trainer(ResTGRPOTrainer, model, tokenizer, tmp_path, max_steps=2)
@@ -378,6 +497,73 @@ class TestModelCard:
         card = (tmp_path / "README.md").read_text()
         assert "ResT" in card and "2509.21826" in card and "Zihan Lin" in card
         assert re.search(r"^- rest$", card, re.MULTILINE)
+
+
+class TestRewards:
+    """The trainer's own rewards on sampled ids, bound by it."""
+
+    GOLD = COMPLETIONS[1]
+    DATASET = Dataset.from_dict({"prompt": ["lunch at 12:30"] * 4, "solution": [COMPLETIONS[1]] * 4})
+
+    def trainer(self, model, tokenizer, tmp_path, **arguments):
+        defaults = {"reward_funcs": None, "dataset": self.DATASET, "reward_schedule": "static"}
+        return make_trainer(ResTGRPOTrainer, model, tokenizer, tmp_path, **(defaults | arguments))
+
+    @staticmethod
+    def rewards(trainer, monkeypatch, turns, tool_mask=None):
+        """Rewards of given completions, as if the policy had sampled them."""
+        count = len(turns)
+        output = ([[1]] * count, turns, tool_mask, [""] * count, None, {}, None, [])
+        monkeypatch.setattr(GRPOTrainer, "_generate", lambda self, prompts: output)
+        trainer._generate([""] * count)
+        rows = [{"prompt": "", "solution": TestRewards.GOLD}] * count
+        return trainer._calculate_rewards(rows, [""] * count, [""] * count, turns).tolist()
+
+    def test_default_to_the_papers(self, model, tokenizer, tmp_path, monkeypatch):
+        trainer = self.trainer(model, tokenizer, tmp_path)
+        assert trainer.reward_func_names == ["layout_reward", "tool_call_reward"]
+        turns = [tokenizer(text + "<|im_end|>")["input_ids"] for text in (self.GOLD, COMPLETIONS[0], "plain")]
+        assert self.rewards(trainer, monkeypatch, turns)[0] == [1.0, 3.0]
+        assert self.rewards(trainer, monkeypatch, turns)[2] == [0.0, -3.0]
+
+    def test_follow_the_schedule_and_the_rollouts_of_the_run(self, model, tokenizer, tmp_path, monkeypatch):
+        trainer = self.trainer(model, tokenizer, tmp_path, reward_schedule="horizon", steps_per_generation=4)
+        assert trainer.args.steps_per_rollout == 4
+        trainer.state.max_steps, trainer.state.global_step = 16, 11  # in the third of four rollouts
+        turns = [tokenizer(self.GOLD)["input_ids"]]
+        assert self.rewards(trainer, monkeypatch, turns) == [pytest.approx([1.5, 2.5])]
+
+    def test_read_markers_that_are_special_tokens(self, model, tokenizer, tmp_path, monkeypatch):
+        special = copy.deepcopy(tokenizer)
+        special.add_special_tokens({"extra_special_tokens": ["<tool_call>", "</tool_call>"]})
+        trainer = self.trainer(model, special, tmp_path)
+        ids = special(self.GOLD + "<|im_end|>")["input_ids"]
+        assert "<tool_call>" not in special.decode(ids, skip_special_tokens=True)
+        assert self.rewards(trainer, monkeypatch, [ids]) == [[1.0, 3.0]]
+
+    def test_read_the_policys_own_tokens_turn_by_turn(self, model, tokenizer, tmp_path, monkeypatch):
+        trainer = self.trainer(model, tokenizer, tmp_path)
+        call, answer = (tokenizer(text + "<|im_end|>")["input_ids"] for text in (self.GOLD, "Done."))
+        result = tokenizer("<|im_start|>user\n" + self.GOLD + "<|im_end|>\n<|im_start|>assistant\n")["input_ids"]
+        turns = [call + result + answer, answer + result + answer]
+        masks = [[*[1] * len(own), *[0] * len(result), *[1] * len(answer)] for own in (call, answer)]
+        assert self.rewards(trainer, monkeypatch, turns, masks) == [[1.0, 3.0], [0.0, -3.0]]
+
+    def test_of_completions_from_elsewhere_are_read_anew(self, model, tokenizer, tmp_path, monkeypatch):
+        trainer = self.trainer(model, tokenizer, tmp_path)
+        self.rewards(trainer, monkeypatch, [tokenizer("plain")["input_ids"]])
+        ids = tokenizer(self.GOLD)["input_ids"]
+        assert trainer.reward_funcs[1]([""], [self.GOLD], completion_ids=[ids]) == [3.0]
+
+    def test_that_cannot_score_the_data_are_refused_at_start(self, model, tokenizer, tmp_path):
+        with pytest.raises(ValueError, match="column `solution`"):
+            self.trainer(model, tokenizer, tmp_path, dataset=DATASET)
+
+    def test_are_scheduled_by_their_own_schedule_if_they_have_one(self, model, tokenizer, tmp_path):
+        rewards = [LayoutReward(schedule="released"), ToolCallReward()]
+        trainer = self.trainer(model, tokenizer, tmp_path, reward_funcs=rewards)
+        assert [reward.schedule for reward in trainer.reward_funcs] == ["released", "static"]
+        assert rewards[1].tool_call_syntax is None
 
 
 class TestArguments:

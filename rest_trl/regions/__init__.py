@@ -1,1 +1,35 @@
 """From sampled ids to regions, and from regions to coefficients: the heart of the library."""
+
+from ..tool_calls import Part, Region
+from .coefficients import (
+    curriculum_weights,
+    entropy_coefficients,
+    normalize,
+    region_weights,
+    released_coefficients,
+    uniform_coefficients,
+)
+from .partition import Partitioner, Reading, partition, to_regions
+from .rules import PRESETS, CoefficientsFunc, get_coefficients_func
+from .statistics import RegionStatistics, region_sums
+
+
+__all__ = [
+    "PRESETS",
+    "CoefficientsFunc",
+    "Part",
+    "Partitioner",
+    "Reading",
+    "Region",
+    "RegionStatistics",
+    "curriculum_weights",
+    "entropy_coefficients",
+    "get_coefficients_func",
+    "normalize",
+    "partition",
+    "region_sums",
+    "region_weights",
+    "released_coefficients",
+    "to_regions",
+    "uniform_coefficients",
+]

@@ -1,23 +1,39 @@
 """From sampled completion ids to regions, through the tokenizer's byte table: nothing is tokenised again."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.nn.functional import pad
 from transformers import PreTrainedTokenizerBase
 
-from ..tool_calls import REGION_OF_PART, Part, Region, ToolCallSyntax, get_syntax
+from ..tool_calls import REGION_OF_PART, ParsedCompletion, Part, ToolCallSyntax, get_syntax
 from .token_bytes import TokenBytes, byte_offsets
 
 
 _REGIONS = torch.tensor(REGION_OF_PART, dtype=torch.int8)
 
 
+class Reading(NamedTuple):
+    """
+    What one parse of a batch gives to rewards and to the loss.
+
+    Args:
+        part_ids (`torch.Tensor` of shape `(B, T)`):
+            [`Part`] per token, int8; `NONE` at tokens that are not the policy's.
+        turns (`list[list[ParsedCompletion]]` of length `B`):
+            The assistant turns of every completion, parsed.
+    """
+
+    part_ids: torch.Tensor
+    turns: list[list[ParsedCompletion]]
+
+
 class Partitioner:
     """
-    Assigns a [`Part`] to every sampled token.
+    Parses sampled tokens and assigns a [`Part`] to each.
 
     A token that straddles parts gets the one of the highest precedence (the order of [`Part`]). Special tokens that
     are no markers of the syntax, such as the end of turn, are structure.
@@ -44,32 +60,71 @@ class Partitioner:
         Returns:
             `torch.Tensor` of shape `(B, T)`, int8, on the device of `completion_ids`: [`Part`] per token.
         """
+        return self.read(completion_ids, mask).part_ids
+
+    def read(self, completion_ids: torch.Tensor, mask: torch.Tensor) -> Reading:
+        """
+        Parse every assistant turn once, for the rewards and for the regions.
+
+        Args:
+            completion_ids (`torch.Tensor` of shape `(B, T)`):
+                Sampled token ids.
+            mask (`torch.Tensor` of shape `(B, T)`):
+                Non-zero at the policy's own tokens. Every contiguous run is an assistant turn and parsed by itself.
+
+        Returns:
+            [`Reading`]: its `part_ids` are on the device of `completion_ids`.
+        """
         ids, policy = completion_ids.cpu().numpy(), mask.cpu().numpy().astype(bool)
         self.token_bytes.cover(int(ids.max(initial=0)))
         token_ids = ids[policy]
         # Every turn is a run of the mask; turns lie behind each other both in `token_ids` and in their bytes.
-        edges = np.nonzero(np.diff(np.pad(policy, ((0, 0), (1, 1))).astype(np.int8)))[1]
+        rows, edges = np.nonzero(np.diff(np.pad(policy, ((0, 0), (1, 1))).astype(np.int8)))
         token_bounds = np.concatenate([[0], np.cumsum(edges[1::2] - edges[::2])])
         byte_ends = np.cumsum(self.token_bytes.lengths[token_ids])
         byte_bounds = np.concatenate([[0], byte_ends])[token_bounds]
         data = self.token_bytes.bytes(token_ids)
+        turns: list[list[ParsedCompletion]] = [[] for _ in range(len(ids))]
         part_starts: list[int] = []
         part_values: list[int] = []
         part_counts: list[int] = []
-        for start, end in pairwise(byte_bounds.tolist()):
+        for row, (start, end) in zip(rows[::2].tolist(), pairwise(byte_bounds.tolist()), strict=True):
             # surrogateescape: a character cut off by the sampler keeps its bytes, one surrogate each
             text = data[start:end].decode("utf-8", "surrogateescape")
-            parts = self.tool_call_syntax.parse(text).parts
-            if parts:
-                turn_starts, _, turn_values = zip(*parts, strict=True)
+            parsed = self.tool_call_syntax.parse(text)
+            turns[row].append(parsed)
+            if parsed.parts:
+                turn_starts, _, turn_values = zip(*parsed.parts, strict=True)
                 ascii_only = len(text) == end - start
                 part_starts += turn_starts if ascii_only else byte_offsets(text)[list(turn_starts)].tolist()
                 part_values += turn_values
-            part_counts.append(len(parts))
+            part_counts.append(len(parsed.parts))
         global_starts = np.array(part_starts, np.int64) + np.repeat(byte_bounds[:-1], part_counts)
         result = np.zeros(ids.shape, dtype=np.int8)
         result[policy] = self._assign(token_ids, byte_ends, global_starts, np.frombuffer(bytes(part_values), np.int8))
-        return torch.from_numpy(result).to(completion_ids.device)
+        return Reading(torch.from_numpy(result).to(completion_ids.device), turns)
+
+    def read_lists(
+        self, completion_ids: Sequence[Sequence[int]], tool_mask: Sequence[Sequence[int]] | None = None
+    ) -> Reading:
+        """
+        [`read`](Partitioner.read) for completions as a sampler returns them, as lists of different lengths.
+
+        Args:
+            completion_ids (`Sequence[Sequence[int]]` of length `B`):
+                Sampled token ids.
+            tool_mask (`Sequence[Sequence[int]]` of length `B`, *optional*):
+                Zero at tokens that come from tools or the template. By default all tokens are the policy's.
+
+        Returns:
+            [`Reading`]: of shape `(B, T)`, `T` being the length of the longest completion.
+        """
+        shape = len(completion_ids), max(map(len, completion_ids), default=0)
+        ids, mask = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        for row, completion in enumerate(completion_ids):
+            ids[row, : len(completion)] = completion
+            mask[row, : len(completion)] = 1 if tool_mask is None else tool_mask[row]
+        return self.read(torch.from_numpy(ids), torch.from_numpy(mask))
 
     def _assign(
         self, token_ids: np.ndarray, ends: np.ndarray, part_starts: np.ndarray, part_values: np.ndarray
@@ -124,38 +179,6 @@ def to_regions(part_ids: torch.Tensor) -> torch.Tensor:
     ```
     """
     return _REGIONS.to(part_ids.device)[part_ids.long()]
-
-
-def region_sums(region_ids: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
-    """
-    Number of tokens of every region, and the sums of `values` over them; NaN counts as 0.
-
-    Args:
-        region_ids (`torch.Tensor` of shape `(B, T)`):
-            [`Region`] per token, `NONE` at tokens that are not the policy's.
-        values (`torch.Tensor` of shape `(B, T)`):
-            What to sum up; each is a row of the result.
-
-    Returns:
-        `torch.Tensor` of shape `(1 + len(values), R)`, float32: counts first; `NONE` is no region and has zeros.
-
-    Example:
-
-    ```python
-    >>> region_sums(torch.tensor([[1, 1, 2, 0]], dtype=torch.int8), torch.tensor([[0.5, 1.0, 2.0, 4.0]]))
-    tensor([[0.0000, 2.0000, 1.0000, 0.0000, 0.0000, 0.0000],
-            [0.0000, 1.5000, 2.0000, 0.0000, 0.0000, 0.0000]])
-
-    ```
-    """
-    sums = []
-    # Region by region: a one-hot of shape (B, T, R) would be the largest tensor that ResT adds to a step, and sums by
-    # index are not deterministic on a GPU.
-    for region in list(Region)[1:]:
-        inside = region_ids == region
-        sums.append(inside.sum(dtype=torch.float32))
-        sums += [value.where(inside, 0).nansum(dtype=torch.float32) for value in values]
-    return pad(torch.stack(sums).view(-1, 1 + len(values)).T, (1, 0))
 
 
 def partition(

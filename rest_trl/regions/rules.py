@@ -1,15 +1,42 @@
-"""Coefficient functions by name, and what a user's own must return."""
+"""Rules: functions that give every token its coefficient, by name or of a user's own."""
 
 import importlib
-from collections.abc import Callable
+import inspect
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import torch
+from accelerate.utils import gather_object
 
 from .coefficients import entropy_coefficients, released_coefficients, uniform_coefficients
 
 
-# A coefficient function takes keyword arguments and returns non-negative coefficients of shape (B, T), see `resolve`.
-CoefficientsFunc = Callable[..., torch.Tensor]
+@runtime_checkable
+class CoefficientsFunc(Protocol):
+    """
+    A rule: what the advantage of every token is multiplied by.
+
+    A rule is called with keyword arguments only. It names those that it needs and takes the others with `**kwargs`,
+    as TRL's reward functions do:
+
+    - `mask` (`torch.Tensor` of shape `(B, T)`): non-zero at the policy's tokens.
+    - `completion_ids` (`torch.Tensor` of shape `(B, T)`): sampled token ids.
+    - `region_ids`, `part_ids` (`torch.Tensor` of shape `(B, T)`): [`Region`] and [`Part`] per token.
+    - `advantages` (`torch.Tensor` of shape `(B,)` or `(B, T)`): before the coefficients.
+    - `region_entropies` (`torch.Tensor` of shape `(R,)`): running mean entropy of every region in nats, as the last
+      optimiser step left it; NaN where none was observed yet.
+    - `region_shares` (`torch.Tensor` of shape `(R,)`): running share of the policy's tokens.
+    - `progress` (`float`): progress of the curriculum in [0, 1].
+    - `step` (`int`): rollouts done.
+    - `entropies` (`torch.Tensor` of shape `(B, T)`): entropy of every token in nats, of the policy that the loss
+      differentiates, without gradient. A rule that has a parameter of this name costs a forward pass of its own before
+      the one of the loss; all others cost none.
+
+    It returns finite, non-negative coefficients of shape `(B, T)`.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> torch.Tensor: ...
+
 
 PRESETS: dict[str, CoefficientsFunc] = {
     "entropy": entropy_coefficients,
@@ -18,22 +45,16 @@ PRESETS: dict[str, CoefficientsFunc] = {
 }
 
 
-def resolve(coefficients: str | CoefficientsFunc) -> CoefficientsFunc:
+def get_coefficients_func(coefficients: str | CoefficientsFunc) -> CoefficientsFunc:
     """
-    The coefficient function that a config names.
-
-    A coefficient function gets keyword arguments `completion_ids`, `mask`, `region_ids`, `part_ids`, `entropies`
-    (nats, of the current policy, no gradient), all of shape `(B, T)`; `advantages` of shape `(B,)`;
-    `region_entropies` (running mean, nats) and `region_shares` of shape `(R,)`; `progress` in [0, 1] and `step`, the
-    rollouts done. It names those it needs and takes the others with `**kwargs`, as TRL's reward functions do, and
-    returns finite, non-negative coefficients of shape `(B, T)`.
+    The rule that a config names.
 
     Args:
-        coefficients (`str` or `Callable`):
-            A preset (`"entropy"`, `"released"`, `"uniform"`), the dotted path of a function, or a function.
+        coefficients (`str` or [`CoefficientsFunc`]):
+            A preset (`"entropy"`, `"released"`, `"uniform"`), the dotted path of a rule, or a rule.
 
     Returns:
-        `Callable`
+        [`CoefficientsFunc`]
 
     Raises:
         ValueError: if nothing of that name can be imported.
@@ -55,26 +76,56 @@ def resolve(coefficients: str | CoefficientsFunc) -> CoefficientsFunc:
     return function
 
 
-def check(coefficients: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def needs_entropies(coefficients_func: CoefficientsFunc) -> bool:
+    """Whether a rule has a parameter `entropies`, the entropy of every token in the current forward pass."""
+    return "entropies" in inspect.signature(coefficients_func).parameters
+
+
+def checked_coefficients(
+    coefficients_func: CoefficientsFunc, mask: torch.Tensor, arguments: Mapping[str, Any]
+) -> torch.Tensor:
     """
-    Refuse coefficients that would break the loss: VESPO and off-policy masking branch on the sign of the advantage.
+    Call a user's rule, and refuse what would break the loss: VESPO and off-policy masking branch on the sign of the
+    advantage.
+
+    All ranks learn of a failure on any of them, so that none waits for ever for one that has ended.
 
     Args:
-        coefficients (`torch.Tensor` of shape `(B, T)`):
-            What a user's coefficient function returned.
+        coefficients_func ([`CoefficientsFunc`]):
+            The rule.
         mask (`torch.Tensor` of shape `(B, T)`):
             Non-zero at the policy's tokens.
+        arguments (`Mapping[str, Any]`):
+            The rule's other arguments.
 
     Returns:
-        `torch.Tensor` of shape `(B, T)`: the coefficients.
+        `torch.Tensor` of shape `(B, T)`
 
     Raises:
-        ValueError: if they have another shape, or a negative, infinite or NaN value at a policy token.
+        ValueError: if the coefficients have another shape, or a negative, infinite or NaN value at a policy token.
+        RuntimeError: if the rule failed on another rank.
+        Exception: whatever the rule itself raises.
     """
+    failure: Exception | None = None
+    coefficients = mask
+    try:
+        coefficients = coefficients_func(mask=mask, **arguments)
+        _check(coefficients, mask)
+    except Exception as error:  # of any kind: it is raised again once the other ranks know
+        failure = error
+    failures = gather_object([None if failure is None else f"{type(failure).__name__}: {failure}"])
+    if failure is not None:
+        raise failure
+    for rank, message in enumerate(failures):
+        if message is not None:
+            raise RuntimeError(f"the rule of the coefficients failed on rank {rank} ({message}); see the log there")
+    return coefficients
+
+
+def _check(coefficients: Any, mask: torch.Tensor) -> None:
     if not isinstance(coefficients, torch.Tensor) or coefficients.shape != mask.shape:
         found = tuple(coefficients.shape) if isinstance(coefficients, torch.Tensor) else type(coefficients).__name__
         raise ValueError(f"coefficients must be a tensor of shape (B, T) = {tuple(mask.shape)}, got {found}")
     policy = coefficients[mask.bool()]
     if not bool((policy.isfinite() & (policy >= 0)).all()):
         raise ValueError("coefficients must be finite and non-negative: found a negative, infinite or NaN value")
-    return coefficients

@@ -3,10 +3,49 @@
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
 from ..tool_calls import Region
+
+
+def region_sums(region_ids: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
+    """
+    Number of tokens of every region, and for each of `values` how many of them are finite and their sum.
+
+    A value that is NaN or infinite, as the entropy of a diverged policy is, enters neither the sum nor its count.
+
+    Args:
+        region_ids (`torch.Tensor` of shape `(B, T)`):
+            [`Region`] per token, `NONE` at tokens that are not the policy's.
+        values (`torch.Tensor` of shape `(B, T)`):
+            What to sum up.
+
+    Returns:
+        `torch.Tensor` of shape `(1 + 2 * len(values), R)`, float32: tokens, then count and sum of each of `values`;
+        `NONE` is no region and has zeros.
+
+    Example:
+
+    ```python
+    >>> region_sums(torch.tensor([[1, 1, 2, 0]], dtype=torch.int8), torch.tensor([[0.5, torch.nan, 2.0, 4.0]]))
+    tensor([[0.0000, 2.0000, 1.0000, 0.0000, 0.0000, 0.0000],
+            [0.0000, 1.0000, 1.0000, 0.0000, 0.0000, 0.0000],
+            [0.0000, 0.5000, 2.0000, 0.0000, 0.0000, 0.0000]])
+
+    ```
+    """
+    sums = []
+    # Region by region: a one-hot of shape (B, T, R) would be the largest tensor that ResT adds to a step, and sums by
+    # index are not deterministic on a GPU.
+    for region in list(Region)[1:]:
+        inside = region_ids == region
+        sums.append(inside.sum(dtype=torch.float32))
+        for value in values:
+            counted = inside & value.isfinite()
+            sums += [counted.sum(dtype=torch.float32), value.where(counted, 0).sum(dtype=torch.float32)]
+    return pad(torch.stack(sums).view(-1, 1 + 2 * len(values)).T, (1, 0))
 
 
 class RegionStatistics(TrainerCallback, ExportableState):
@@ -27,22 +66,25 @@ class RegionStatistics(TrainerCallback, ExportableState):
         self.entropies = [float("nan")] * len(Region)
         self.shares = [0.0] * len(Region)
 
-    def update(self, counts: torch.Tensor, entropy_sums: torch.Tensor) -> None:
+    def update(self, tokens: torch.Tensor, counts: torch.Tensor, entropy_sums: torch.Tensor) -> None:
         """
         Take in one optimiser step.
 
         Args:
-            counts (`torch.Tensor` of shape `(R,)`):
+            tokens (`torch.Tensor` of shape `(R,)`):
                 Policy tokens per region, over all ranks.
+            counts (`torch.Tensor` of shape `(R,)`):
+                Those of them that have a finite entropy.
             entropy_sums (`torch.Tensor` of shape `(R,)`):
-                Sum of their entropies in nats.
+                Sum of these entropies in nats.
         """
-        total = float(counts.sum())
+        total = float(tokens.sum())
         if total == 0:
             return
         first = sum(self.shares) == 0
-        for region, (count, entropy_sum) in enumerate(zip(counts.tolist(), entropy_sums.tolist(), strict=True)):
-            share = count / total
+        rows = zip(tokens.tolist(), counts.tolist(), entropy_sums.tolist(), strict=True)
+        for region, (region_tokens, count, entropy_sum) in enumerate(rows):
+            share = region_tokens / total
             self.shares[region] = share if first else self._mix(self.shares[region], share)
             if count > 0:
                 entropy, past = entropy_sum / count, self.entropies[region]

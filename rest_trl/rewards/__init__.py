@@ -1,20 +1,22 @@
-"""Rule rewards as TRL reward functions: format score and tool-call correctness (ToolRL, arXiv 2504.13958; ResT)."""
+"""Rule rewards as TRL reward functions: layout score and tool-call correctness (ToolRL, arXiv 2504.13958; ResT)."""
 
-from .functions import get_layout_reward, get_tool_call_reward, layout_reward, tool_call_reward
+from .names import REWARDS, get_reward_func
+from .rule_rewards import LayoutReward, RuleReward, ToolCallReward
 from .schedules import SCHEDULES, RewardBounds, reward_bounds
 from .scoring import call_score, follows_layout, is_exact, json_equal
 
 
 __all__ = [
+    "REWARDS",
     "SCHEDULES",
+    "LayoutReward",
     "RewardBounds",
+    "RuleReward",
+    "ToolCallReward",
     "call_score",
     "follows_layout",
-    "get_layout_reward",
-    "get_tool_call_reward",
+    "get_reward_func",
     "is_exact",
     "json_equal",
-    "layout_reward",
     "reward_bounds",
-    "tool_call_reward",
 ]

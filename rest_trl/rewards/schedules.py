@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 SCHEDULES = ("static", "released", "horizon")
 
-# Steps after which the released correctness bounds stand still; its format minimum does from half of them on.
+# Steps after which the released correctness bounds stand still; its layout minimum does from half of them on.
 RELEASED_RAMP = 150
 
 
@@ -31,13 +31,13 @@ def check_schedule(schedule: str) -> None:
 
 def reward_bounds(schedule: str, step: int, max_steps: int) -> RewardBounds:
     """
-    Bounds of both rewards at a training step; but for `"static"`, weight moves from the format to the calls.
+    Bounds of both rewards at a training step; but for `"static"`, weight moves from the layout to the calls.
 
     Args:
         schedule (`str`):
-            - `"static"`: format in [0, 1] and correctness in [-3, 3] at every step (ToolRL; the paper's ablation
+            - `"static"`: layout in [0, 1] and correctness in [-3, 3] at every step (ToolRL; the paper's ablation
               without dynamic reward).
-            - `"released"`: the authors' code. With `x = step / 150`, format in `[min(-1, -2 + 2x), max(1, 2 - x)]` and
+            - `"released"`: the authors' code. With `x = step / 150`, layout in `[min(-1, -2 + 2x), max(1, 2 - x)]` and
               correctness in `[max(-3, -2 - x), min(3, 2 + x)]`.
             - `"horizon"`: the same with the training progress `x = step / max_steps`, so that a training of
               any length runs through the whole ramp.

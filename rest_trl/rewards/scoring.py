@@ -111,8 +111,8 @@ def is_exact(parsed: ParsedCompletion, gold: ParsedCompletion, equal: Callable[[
     Returns:
         `bool`
     """
-    if not gold.calls:
-        return not parsed.calls and not parsed.errors
+    if parsed.errors or not gold.calls:
+        return not parsed.errors and not parsed.calls
     return call_score(parsed.calls, gold.calls, equal) == 1
 
 

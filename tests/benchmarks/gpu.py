@@ -25,7 +25,7 @@ from transformers import AutoTokenizer, PreTrainedModel, Qwen3Config, Qwen3ForCa
 from trl import GRPOConfig, GRPOTrainer
 
 from rest_trl import ResTGRPOConfig, ResTGRPOTrainer
-from rest_trl.rewards import get_layout_reward, get_tool_call_reward
+from rest_trl.rewards import LayoutReward, ToolCallReward
 from rest_trl.tiny import TINY_MODEL_DIR, load_tiny_dataset
 
 from .regions import completions
@@ -84,7 +84,7 @@ class Arm:
         self.micro_batches = sizes.completions // sizes.micro_batch_size
         self.trainer: Any = trainer_class(
             model,
-            [get_layout_reward("hermes"), get_tool_call_reward("hermes")],
+            [LayoutReward(), ToolCallReward()],
             config_class(
                 path,
                 loss_type="grpo",

@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
 from rest_trl import ResTGRPOConfig, ResTGRPOTrainer
-from rest_trl.rewards import get_layout_reward, get_tool_call_reward
+from rest_trl.rewards import LayoutReward, ToolCallReward
 from rest_trl.tiny import TINY_MODEL_DIR, load_tiny_dataset
 
 
@@ -47,7 +47,7 @@ def make_trainer(trainer_class: type[GRPOTrainer], config_class: type[GRPOConfig
     )
     trainer = trainer_class(
         AutoModelForCausalLM.from_pretrained(TINY_MODEL_DIR, dtype=torch.float32),
-        [get_layout_reward("hermes"), get_tool_call_reward("hermes")],
+        [LayoutReward(), ToolCallReward()],
         args,
         train_dataset=load_tiny_dataset(size=COMPLETIONS),
         processing_class=AutoTokenizer.from_pretrained(TINY_MODEL_DIR),

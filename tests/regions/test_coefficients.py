@@ -13,7 +13,6 @@ from rest_trl.regions.coefficients import (
     released_coefficients,
     uniform_coefficients,
 )
-from rest_trl.regions.rules import PRESETS, check, resolve
 from rest_trl.tool_calls import Part, Region
 
 
@@ -283,59 +282,3 @@ class TestUniformCoefficients:
     def test_are_ones(self):
         found = uniform_coefficients(torch.tensor([[1, 0], [1, 1]]), step=3)
         assert torch.equal(found, torch.ones(2, 2))
-
-
-class TestResolve:
-    def test_knows_the_presets(self):
-        assert {name: resolve(name) for name in PRESETS} == PRESETS
-        assert sorted(PRESETS) == ["entropy", "released", "uniform"]
-
-    def test_imports_a_dotted_path(self):
-        assert resolve("rest_trl.regions.coefficients.uniform_coefficients") is uniform_coefficients
-
-    def test_takes_a_function_as_it_is(self):
-        assert resolve(normalize) is normalize
-
-    @pytest.mark.parametrize(
-        ("path", "reason"),
-        [
-            ("entropie", "cannot be imported .*entropy, released, uniform.*dotted path"),
-            ("", "cannot be imported"),
-            (".relative", "cannot be imported"),
-            ("no_such_package.function", "No module named 'no_such_package'"),
-            ("rest_trl.regions.coefficients.no_such_function", "no attribute 'no_such_function'"),
-            ("math.pi", "is a float, not a function"),
-        ],
-    )
-    def test_names_what_cannot_be_used(self, path, reason):
-        with pytest.raises(ValueError, match=rf"^coefficients='{path}' .*{reason}|^coefficients='{path}' {reason}"):
-            resolve(path)
-
-
-class TestCheck:
-    MASK = torch.tensor([[1, 1, 0], [1, 0, 0]])
-
-    def test_gives_usable_coefficients_back(self):
-        coefficients = torch.tensor([[0.0, 3.0, NAN], [1.0, -1.0, float("inf")]])  # outside the mask anything goes
-        assert check(coefficients, self.MASK) is coefficients
-
-    @pytest.mark.parametrize("value", [-1e-3, NAN, float("inf"), -float("inf")])
-    def test_refuses_a_value_that_breaks_the_loss(self, value):
-        coefficients = torch.ones(2, 3)
-        coefficients[1, 0] = value
-        with pytest.raises(ValueError, match="must be finite and non-negative: found a negative, infinite or NaN"):
-            check(coefficients, self.MASK)
-
-    @pytest.mark.parametrize(
-        ("coefficients", "found"),
-        [
-            (torch.ones(2), r"\(2,\)"),
-            (torch.ones(3, 2), r"\(3, 2\)"),
-            (torch.ones(2, 3, 1), r"\(2, 3, 1\)"),
-            (None, "NoneType"),
-            (1.0, "float"),
-        ],
-    )
-    def test_refuses_another_shape(self, coefficients, found):
-        with pytest.raises(ValueError, match=rf"must be a tensor of shape \(B, T\) = \(2, 3\), got {found}"):
-            check(coefficients, self.MASK)

@@ -14,7 +14,7 @@ def update(statistics, **regions):
     counts, entropy_sums = torch.zeros(len(Region)), torch.zeros(len(Region))
     for name, (count, entropy) in regions.items():
         counts[Region[name.upper()]], entropy_sums[Region[name.upper()]] = count, count * entropy
-    statistics.update(counts, entropy_sums)
+    statistics.update(counts, counts, entropy_sums)
 
 
 def observed(statistics, region):

@@ -4,22 +4,23 @@ import json
 import pickle
 
 import pytest
+from datasets import Dataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import TrainerState
 
 from rest_trl.rewards import (
     SCHEDULES,
+    LayoutReward,
     RewardBounds,
+    ToolCallReward,
     call_score,
-    get_layout_reward,
-    get_tool_call_reward,
+    get_reward_func,
     json_equal,
-    layout_reward,
     reward_bounds,
-    tool_call_reward,
 )
-from rest_trl.tool_calls import ToolCall
+from rest_trl.rewards.checks import check_solutions
+from rest_trl.tool_calls import ToolCall, get_syntax
 
 
 THINK = "<think> The user wants the weather. </think>\n"
@@ -60,6 +61,7 @@ def state(step, max_steps=1000):
     return TrainerState(global_step=step, max_steps=max_steps)
 
 
+LAYOUT_REWARD, TOOL_CALL_REWARD = LayoutReward("rlla"), ToolCallReward("rlla")
 CALL = ToolCall("get_weather", {"city": "Oslo", "days": 2})
 TIME = ToolCall("get_time", {})
 
@@ -78,8 +80,8 @@ class TestReleasedGolden:
     )
     def test_rewards_equal_those_of_the_released_code(self, golden, schedule, step, column):
         completions, solution = [row["completion"] for row in golden], [row["answer"] for row in golden]
-        formats = get_layout_reward("rlla", schedule)(completions, solution, trainer_state=state(step))
-        correctness = get_tool_call_reward("rlla", schedule)(completions, solution, trainer_state=state(step))
+        formats = LayoutReward("rlla", schedule)(completions, solution, trainer_state=state(step))
+        correctness = ToolCallReward("rlla", schedule)(completions, solution, trainer_state=state(step))
         rows = [
             (of_syntax, of_calls, row[column])
             for of_syntax, of_calls, row in zip(formats, correctness, golden, strict=True)
@@ -96,7 +98,7 @@ class TestReleasedGolden:
         rows = [row for row in golden if "error" in row["reward_static"]]
         assert len(rows) == 20
         bounds = reward_bounds(schedule, 50, 1000)
-        of_syntax, of_calls = get_layout_reward("rlla", schedule), get_tool_call_reward("rlla", schedule)
+        of_syntax, of_calls = LayoutReward("rlla", schedule), ToolCallReward("rlla", schedule)
         for row in rows:
             kwargs = {"solution": [row["answer"]] * 2, "trainer_state": state(50)}
             completions = [row["completion"], row["answer"]]
@@ -110,17 +112,17 @@ class TestReleasedGolden:
     def test_both_value_comparisons_agree_on_every_row(self, golden):
         # So the golden rows leave the choice between `==` and JSON values open.
         completions, solution = [row["completion"] for row in golden], [row["answer"] for row in golden]
-        horizon = get_tool_call_reward(schedule="horizon")(completions, solution, trainer_state=state(9, max_steps=9))
-        released = get_tool_call_reward(schedule="released")(completions, solution, trainer_state=state(150))
+        horizon = ToolCallReward("rlla", "horizon")(completions, solution, trainer_state=state(9, max_steps=9))
+        released = ToolCallReward("rlla", "released")(completions, solution, trainer_state=state(150))
         assert horizon == released
 
     def test_every_gold_answer_earns_the_maximum(self, shared_data):
         rows = json.loads((shared_data / "rlla" / "rlla_sft.json").read_text(encoding="utf-8"))
         answers = [row["output"] for row in rows]
         assert len(answers) == 400
-        assert layout_reward(answers, answers) == [1.0] * 400
+        assert LAYOUT_REWARD(answers, answers) == [1.0] * 400
         # The last tag tells calls from text for the user: reasoning quotes tags, and nothing follows the last one.
-        assert tool_call_reward(answers, answers) == [
+        assert TOOL_CALL_REWARD(answers, answers) == [
             3.0 if answer.rstrip().endswith("</tool_call>") else 0.0 for answer in answers
         ]
 
@@ -227,7 +229,7 @@ class TestLayoutReward:
         solution, text = (
             "\n".join(pieces.get(piece, piece) for piece in layout.split()) for layout in (gold, completion)
         )
-        assert score(get_layout_reward(tool_call_syntax), text, solution) == expected
+        assert score(LayoutReward(tool_call_syntax), text, solution) == expected
 
     @pytest.mark.parametrize("tool_call_syntax", KEYS)
     def test_reasoning_may_quote_tags(self, tool_call_syntax):
@@ -235,13 +237,13 @@ class TestLayoutReward:
         solution = write([CALL], tool_call_syntax)
         completion = write([CALL], tool_call_syntax, reasoning=quoting)
         for gold in (solution, completion):
-            assert score(get_layout_reward(tool_call_syntax), completion, gold) == 1
-            assert score(get_tool_call_reward(tool_call_syntax), completion, gold) == 3
+            assert score(LayoutReward(tool_call_syntax), completion, gold) == 1
+            assert score(ToolCallReward(tool_call_syntax), completion, gold) == 3
 
     @pytest.mark.parametrize("tool_call_syntax", KEYS)
     def test_reasoning_may_be_opened_by_the_prompt(self, tool_call_syntax):
         completion = write([CALL], tool_call_syntax).removeprefix("<think>")
-        assert score(get_layout_reward(tool_call_syntax), completion, write([CALL], tool_call_syntax)) == 1
+        assert score(LayoutReward(tool_call_syntax), completion, write([CALL], tool_call_syntax)) == 1
 
 
 class TestCallScore:
@@ -330,7 +332,7 @@ class TestToolCallReward:
     )
     def test_correctness_is_scaled_to_the_bounds(self, tool_call_syntax, calls, expected):
         solution = write([CALL, TIME], tool_call_syntax)
-        reward = score(get_tool_call_reward(tool_call_syntax), write(calls, tool_call_syntax), solution)
+        reward = score(ToolCallReward(tool_call_syntax), write(calls, tool_call_syntax), solution)
         assert reward == pytest.approx(expected)
 
     @pytest.mark.parametrize("tool_call_syntax", KEYS)
@@ -350,34 +352,32 @@ class TestToolCallReward:
         ],
     )
     def test_what_is_no_call_earns_the_minimum(self, tool_call_syntax, completion):
-        assert score(get_tool_call_reward(tool_call_syntax), completion, write([CALL], tool_call_syntax)) == -3
+        assert score(ToolCallReward(tool_call_syntax), completion, write([CALL], tool_call_syntax)) == -3
 
     def test_one_broken_call_voids_all(self):
         solution = write([CALL, TIME])
-        assert score(tool_call_reward, solution.replace('"name": "get_time"', '"name": "get_time'), solution) == -3
-        assert score(tool_call_reward, solution.replace("parameters", "arguments", 1), solution) == -3
+        assert score(TOOL_CALL_REWARD, solution.replace('"name": "get_time"', '"name": "get_time'), solution) == -3
+        assert score(TOOL_CALL_REWARD, solution.replace("parameters", "arguments", 1), solution) == -3
 
     def test_quoted_call_in_reasoning_is_no_call(self):
         quoting = f"<think> {write([CALL], reasoning='')} </think>\n<response> Sunny. </response>"
-        assert score(tool_call_reward, quoting, write([CALL])) == -3
+        assert score(TOOL_CALL_REWARD, quoting, write([CALL])) == -3
 
     @pytest.mark.parametrize("completion", ["", THINK + "<response> No. </response>", write([CALL]), "<tool_call>{"])
     def test_gold_without_call_gives_zero(self, completion):
-        assert score(tool_call_reward, completion, THINK + "<response> No tool fits. </response>") == 0
+        assert score(TOOL_CALL_REWARD, completion, THINK + "<response> No tool fits. </response>") == 0
 
     def test_released_takes_true_for_one_and_the_others_do_not(self):
         completion, solution = write([ToolCall("f", {"a": True})]), write([ToolCall("f", {"a": 1})])
         kwargs = {"trainer_state": state(150, max_steps=150)}
-        rewards = {
-            name: score(get_tool_call_reward("rlla", name), completion, solution, **kwargs) for name in SCHEDULES
-        }
+        rewards = {name: score(ToolCallReward("rlla", name), completion, solution, **kwargs) for name in SCHEDULES}
         assert rewards == pytest.approx({"static": 1.0, "released": 3.0, "horizon": 1.0})
 
     def test_unreadable_solution_gives_no_reward_and_one_warning(self, caplog):
         bad = THINK + '<tool_call>\n{"name": "only_here"}\n</tool_call>'
         metrics = {}
         for _ in range(2):
-            rewards = tool_call_reward([bad, write([CALL])], [bad, write([CALL])], log_metric=metrics.__setitem__)
+            rewards = TOOL_CALL_REWARD([bad, write([CALL])], [bad, write([CALL])], log_metric=metrics.__setitem__)
             assert rewards == [None, 3.0]
         assert metrics["rest/reward/unreadable_solution"] == 0.5
         assert metrics["rest/reward/correctness"] == 1
@@ -391,7 +391,7 @@ class TestToolCallReward:
         random.shuffle(keys)
         shuffled = ToolCall(call.name, {key: call.arguments[key] for key in keys})
         completion, solution = write([shuffled], tool_call_syntax), write([call], tool_call_syntax)
-        assert score(get_tool_call_reward(tool_call_syntax), completion, solution) == 3
+        assert score(ToolCallReward(tool_call_syntax), completion, solution) == 3
 
     @relaxed
     @given(
@@ -404,9 +404,9 @@ class TestToolCallReward:
     def test_any_text_stays_within_the_bounds(self, completion, solution, tool_call_syntax, schedule, step):
         bounds = reward_bounds(schedule, step, 200)
         kwargs = {"trainer_state": state(step, max_steps=200)}
-        of_syntax = score(get_layout_reward(tool_call_syntax, schedule), completion, solution, **kwargs)
+        of_syntax = score(LayoutReward(tool_call_syntax, schedule), completion, solution, **kwargs)
         assert of_syntax in (bounds.layout_min, bounds.layout_max)
-        of_calls = score(get_tool_call_reward(tool_call_syntax, schedule), completion, solution, **kwargs)
+        of_calls = score(ToolCallReward(tool_call_syntax, schedule), completion, solution, **kwargs)
         assert of_calls is None or bounds.correctness_min <= of_calls <= bounds.correctness_max
 
 
@@ -429,43 +429,43 @@ class TestCallingConvention:
         kwargs = {
             "prompts": ["Weather in Oslo?"] * 4,
             "completions": completions,
-            "completion_ids": [[1, 2]] * 4,
             "solution": [write([CALL])] * 2 + [THINK + "<response> Sunny. </response>", write([CALL])],
             "source": ["a"] * 4,
             "trainer_state": state(10, max_steps=40),
             "log_extra": lambda column, values: None,
             "log_metric": metrics.__setitem__,
         }
-        assert get_layout_reward(schedule="horizon")(**kwargs) == [1.75, 1.75, -1.5, -1.5]
-        assert get_tool_call_reward(schedule="horizon")(**kwargs) == [2.25, -2.25, 0.0, -2.25]
+        assert LayoutReward("rlla", "horizon")(**kwargs) == [1.75, 1.75, -1.5, -1.5]
+        assert ToolCallReward("rlla", "horizon")(**kwargs) == [2.25, -2.25, 0.0, -2.25]
         assert metrics == {
             "rest/reward/layout": 0.5,
             "rest/reward/correctness": pytest.approx(1 / 3),
-            "rest/reward/exact": 0.5,
+            # The third one's messages begin with a call, where the gold has none.
+            "rest/reward/exact": 0.25 if conversational else 0.5,
             "rest/reward/unparseable": 0.25,
             "rest/reward/unreadable_solution": 0.0,
         }
 
     def test_correctness_is_not_logged_where_no_gold_has_a_call(self):
         metrics = {}
-        tool_call_reward(["Sunny.", write([CALL]), "<tool_call>{"], ["Sunny."] * 3, log_metric=metrics.__setitem__)
+        TOOL_CALL_REWARD(["Sunny.", write([CALL]), "<tool_call>{"], ["Sunny."] * 3, log_metric=metrics.__setitem__)
         assert "rest/reward/correctness" not in metrics
         assert metrics["rest/reward/exact"] == pytest.approx(1 / 3)
 
     @pytest.mark.parametrize("completion", [[], [{"role": "assistant", "content": None}]])
     def test_message_without_text_earns_the_minimum(self, completion):
-        assert score(tool_call_reward, completion, write([CALL])) == -3
-        assert score(layout_reward, completion, write([CALL])) == 0
+        assert score(TOOL_CALL_REWARD, completion, write([CALL])) == -3
+        assert score(LAYOUT_REWARD, completion, write([CALL])) == 0
 
     @pytest.mark.parametrize(
-        ("factory", "name"), [(get_layout_reward, "layout_reward"), (get_tool_call_reward, "tool_call_reward")]
+        ("factory", "name"), [(LayoutReward, "layout_reward"), (ToolCallReward, "tool_call_reward")]
     )
     def test_survives_pickling_and_keeps_its_name(self, factory, name):
         reward_func = pickle.loads(pickle.dumps(factory("hermes", "static")))
         assert reward_func.__name__ == name
         assert score(reward_func, "", write([CALL], "hermes")) < 1
 
-    @pytest.mark.parametrize("factory", [get_layout_reward, get_tool_call_reward])
+    @pytest.mark.parametrize("factory", [LayoutReward, ToolCallReward])
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
@@ -477,44 +477,147 @@ class TestCallingConvention:
         with pytest.raises(ValueError, match=message):
             factory(**settings)
 
-    @pytest.mark.parametrize("factory", [get_layout_reward, get_tool_call_reward])
+    @pytest.mark.parametrize("factory", [LayoutReward, ToolCallReward])
     @pytest.mark.parametrize("schedule", ["released", "horizon"])
     def test_schedule_without_trainer_state_names_the_cure(self, factory, schedule):
         with pytest.raises(ValueError, match=r'trainer_state.*"static"'):
-            factory(schedule=schedule)([""], [""])
-
-    def test_calls_taken_out_of_the_text_name_the_cure(self):
-        message = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
-        with pytest.raises(ValueError, match="instead of passing `tools`"):
-            tool_call_reward([[message]], [write([CALL])])
+            factory("rlla", schedule)([""], [""])
 
     def test_as_many_solutions_as_completions(self):
         with pytest.raises(ValueError):
-            layout_reward(["", ""], [""])
+            LAYOUT_REWARD(["", ""], [""])
 
 
-class TestSpecialTokenMarkers:
-    """Markers that are special tokens are missing in the text that TRL decodes; the ids still hold them."""
+class TestNativeMessages:
+    """Messages of TRL's loop of tool calls: the calls are taken out of the text, and tools have answered."""
 
-    SOLUTION = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>'
+    SOLUTION = "<think>\nI look it up.\n</think>\n" + write([CALL], "hermes", reasoning="")
+    CALLING = {
+        "role": "assistant",
+        "content": "",
+        "reasoning_content": "I look it up.",
+        "tool_calls": [{"type": "function", "function": {"name": CALL.name, "arguments": CALL.arguments}}],
+    }
+    RESULT = {"role": "tool", "name": CALL.name, "content": write([CALL], "hermes")}
+    ANSWER = {"role": "assistant", "content": "Sunny."}
 
-    @pytest.fixture
-    def special_tokenizer(self, tokenizer):
-        special = copy.deepcopy(tokenizer)
-        special.add_special_tokens({"extra_special_tokens": ["<tool_call>", "</tool_call>"]})
-        return special
+    @pytest.mark.parametrize("rest", [[], [RESULT], [RESULT, ANSWER], [RESULT, {"role": "assistant", "content": ""}]])
+    def test_a_correct_call_earns_the_maximum(self, rest):
+        completion = [self.CALLING, *rest]
+        assert score(ToolCallReward("hermes"), completion, self.SOLUTION) == 3
+        assert score(LayoutReward("hermes"), completion, self.SOLUTION) == 1
 
-    def test_are_read_from_the_ids(self, special_tokenizer):
-        ids = special_tokenizer(self.SOLUTION + "<|im_end|>")["input_ids"]
-        text = special_tokenizer.decode(ids, skip_special_tokens=True)
-        assert "<tool_call>" not in text
-        arguments = {"completions": [text], "completion_ids": [ids], "solution": [self.SOLUTION]}
-        assert get_tool_call_reward("hermes")(**arguments) == [-3.0]
-        assert get_tool_call_reward("hermes", tokenizer=special_tokenizer)(**arguments) == [3.0]
-        assert get_layout_reward("hermes", tokenizer=special_tokenizer)(**arguments) == [1.0]
+    def test_arguments_may_be_json_in_a_string(self):
+        function = {"name": CALL.name, "arguments": json.dumps(CALL.arguments)}
+        completion = [self.CALLING | {"tool_calls": [{"type": "function", "function": function}]}]
+        assert score(ToolCallReward("hermes"), completion, self.SOLUTION) == 3
 
-    def test_are_read_when_the_messages_are_parsed_already(self, special_tokenizer):
-        ids = special_tokenizer(self.SOLUTION)["input_ids"]
-        message = {"role": "assistant", "content": "", "tool_calls": [{"type": "function"}]}
-        reward = get_tool_call_reward("hermes", tokenizer=special_tokenizer)
-        assert reward(completions=[[message]], completion_ids=[ids], solution=[self.SOLUTION]) == [3.0]
+    def test_a_gold_call_in_the_result_of_a_tool_earns_nothing(self):
+        other = {"type": "function", "function": {"name": "get_rain", "arguments": {}}}
+        completion = [self.CALLING | {"tool_calls": [other]}, self.RESULT, self.ANSWER]
+        assert score(ToolCallReward("hermes"), completion, self.SOLUTION) == -3
+
+    @pytest.mark.parametrize("arguments", ["{broken", "[]", None, 3])
+    def test_an_unreadable_call_earns_the_minimum(self, arguments):
+        bad = {"type": "function", "function": {"name": CALL.name, "arguments": arguments}}
+        completion = [self.CALLING | {"tool_calls": [*self.CALLING["tool_calls"], bad]}]
+        metrics = {}
+        assert score(ToolCallReward("hermes"), completion, self.SOLUTION, log_metric=metrics.__setitem__) == -3
+        assert score(LayoutReward("hermes"), completion, self.SOLUTION) == 0
+        assert metrics["rest/reward/unparseable"] == 1
+
+    def test_calls_of_all_turns_count(self):
+        both = self.SOLUTION + "\n" + write([TIME], "hermes", reasoning="")
+        time = {"type": "function", "function": {"name": TIME.name, "arguments": TIME.arguments}}
+        completion = [self.CALLING, self.RESULT, self.CALLING | {"tool_calls": [time]}, self.RESULT, self.ANSWER]
+        assert score(ToolCallReward("hermes"), completion, both) == 3
+        assert score(LayoutReward("hermes"), completion, both) == 1
+        again = [self.CALLING, self.RESULT, *completion]
+        assert score(ToolCallReward("hermes"), again, both) < 3
+
+
+class TestBinding:
+    def test_reads_by_the_trainer_and_leaves_the_original_alone(self):
+        reward = ToolCallReward()
+        gold = write([CALL], "hermes")
+        turns = {(1, 2): [get_syntax("hermes").parse(gold)], (3,): []}
+        bound = reward.bind("hermes", lambda ids: [turns[tuple(i)] for i in ids], "horizon", 2)
+        assert bound(["", ""], [gold, gold], completion_ids=[[1, 2], [3]], trainer_state=state(2, 4)) == [2.5, -2.5]
+        assert reward.tool_call_syntax is None and reward.schedule is None
+        assert bound.__name__ == "tool_call_reward"
+
+    def test_keeps_a_schedule_of_its_own(self):
+        assert ToolCallReward(schedule="static").bind("hermes", list, "horizon", 1).schedule == "static"
+
+    def test_is_asked_for_by_name_where_a_trainer_calls(self):
+        with pytest.raises(ValueError, match=r"ResTGRPOTrainer.*bind"):
+            LayoutReward("hermes")([""], [""], completion_ids=[[1]])
+
+    def test_or_a_syntax_is_asked_for(self):
+        with pytest.raises(ValueError, match=r"does not know the syntax.*LayoutReward\(\"hermes\"\)"):
+            LayoutReward()([""], [""])
+
+    def test_missing_solutions_are_named(self):
+        with pytest.raises(ValueError, match="column `solution`"):
+            ToolCallReward("hermes")([""])
+
+
+def my_reward(completions, **kwargs):
+    return [0.0] * len(completions)
+
+
+class MyReward:
+    __name__ = "mine"
+
+    def __call__(self, completions, **kwargs):
+        return [1.0] * len(completions)
+
+
+class TestNames:
+    def test_give_the_rewards_of_the_paper_and_dotted_paths(self):
+        assert isinstance(get_reward_func("layout_reward"), LayoutReward)
+        assert isinstance(get_reward_func("tool_call_reward"), ToolCallReward)
+        assert get_reward_func(f"{__name__}.my_reward") is my_reward
+        assert get_reward_func(f"{__name__}.MyReward")([""]) == [1.0]
+        assert get_reward_func("trl.rewards.think_format_reward").__name__ == "think_format_reward"
+
+    @pytest.mark.parametrize("name", ["nothing", "no.such.module", "json.no_such", "math.pi"])
+    def test_that_lead_nowhere_are_refused(self, name):
+        with pytest.raises(ValueError, match=rf"reward_funcs: '{name}'"):
+            get_reward_func(name)
+
+
+class TestCheckSolutions:
+    GOLDS = [write([CALL], "hermes"), write([TIME], "hermes"), "No tool fits."]
+
+    def warnings(self, caplog, golds, syntax, given=()):
+        check_solutions(Dataset.from_dict({"prompt": golds, "solution": golds}), syntax, given)
+        return [record.getMessage() for record in caplog.records]
+
+    def test_is_silent_where_all_is_well(self, caplog):
+        assert self.warnings(caplog, self.GOLDS, "hermes", ["hermes"]) == []
+
+    def test_counts_golds_without_a_call_and_names_the_better_syntax(self, caplog):
+        (warning,) = self.warnings(caplog, self.GOLDS, "mistral")
+        assert "0 of 3 gold completions hold a call in the syntax 'mistral'" in warning
+        assert "'hermes'" in warning and "2 do: set tool_call_syntax" in warning
+
+    def test_warns_of_a_reward_with_another_syntax_than_the_policy(self, caplog):
+        (warning,) = self.warnings(caplog, self.GOLDS, "hermes", ["rlla"])
+        assert "given the syntax 'rlla', but the policy writes 'hermes'" in warning and "2 of 3" in warning
+
+    def test_counts_unreadable_golds(self, caplog):
+        (warning,) = self.warnings(caplog, [*self.GOLDS, "<tool_call>{broken"], "hermes")
+        assert "2 of 4" in warning and "1 hold something else" in warning
+
+    def test_golds_without_any_call_train_the_layout_alone(self, caplog):
+        (warning,) = self.warnings(caplog, ["No tool fits."], "hermes")
+        assert "only the layout" in warning
+
+    def test_refuses_data_without_solutions(self):
+        with pytest.raises(ValueError, match=r"column `solution`.*\['prompt'\]"):
+            check_solutions(Dataset.from_dict({"prompt": ["a"]}), "hermes", [])
+
+    def test_refuses_solutions_that_are_no_text(self):
+        with pytest.raises(ValueError, match=r"row 1 .* NoneType as `solution`"):
+            check_solutions(Dataset.from_dict({"solution": ["a", None]}), "hermes", [])

@@ -1,0 +1,103 @@
+"""Whether a data set can be scored by the rule rewards, told before training starts."""
+
+import logging
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any, NamedTuple
+
+from ..tool_calls import SYNTAXES, get_syntax
+
+
+logger = logging.getLogger(__name__)
+
+_LOOKED_AT = 1000  # golds: enough to know the syntax of a data set, parsed in well under a second
+
+
+class SolutionCounts(NamedTuple):
+    """How many of `total` gold completions hold a call that a syntax reads, and how many one that it cannot read."""
+
+    total: int
+    with_calls: int
+    unreadable: int
+
+
+def count_solutions(solutions: Iterable[str], tool_call_syntax: str) -> SolutionCounts:
+    """
+    Count the gold completions that a syntax reads.
+
+    Args:
+        solutions (`Iterable[str]`):
+            Gold completions.
+        tool_call_syntax (`str`):
+            Name of the syntax.
+
+    Returns:
+        [`SolutionCounts`]
+
+    Example:
+
+    ```python
+    >>> count_solutions(['<tool_call>{"name": "f", "arguments": {}}</tool_call>', "No tool fits."], "hermes")
+    SolutionCounts(total=2, with_calls=1, unreadable=0)
+
+    ```
+    """
+    parse = get_syntax(tool_call_syntax).parse
+    parsed = [parse(solution) for solution in solutions]
+    return SolutionCounts(len(parsed), sum(bool(p.calls) for p in parsed), sum(bool(p.errors) for p in parsed))
+
+
+def check_solutions(dataset: Any, tool_call_syntax: str, given_syntaxes: Iterable[str]) -> None:
+    """
+    Refuse a data set that rule rewards cannot score, and warn of one whose gold completions are of another syntax.
+
+    Args:
+        dataset ([`~datasets.Dataset`] or [`~datasets.IterableDataset`]):
+            The data set. The first 1,000 gold completions of a `Dataset` are looked at; of an `IterableDataset`, which
+            may be slow to start, only the columns.
+        tool_call_syntax (`str`):
+            The policy's syntax, in which the rewards read.
+        given_syntaxes (`Iterable[str]`):
+            Syntaxes that the rewards were given.
+
+    Raises:
+        ValueError: if there is no column `solution`, or a gold completion is no text.
+    """
+    columns = dataset.column_names
+    if columns is not None and "solution" not in columns:
+        raise ValueError(
+            f"the rewards compare with gold completions in a column `solution`, and the data set has {sorted(columns)}"
+            ": add the column, for example with rest_trl.data.load_rest_dataset, or give other `reward_funcs`"
+        )
+    if not hasattr(dataset, "__len__"):
+        return
+    solutions = [row["solution"] for row in islice(dataset.select_columns("solution"), _LOOKED_AT)]
+    wrong = next((index for index, solution in enumerate(solutions) if not isinstance(solution, str)), None)
+    if wrong is not None:
+        raise ValueError(
+            f"row {wrong} of the data set has a {type(solutions[wrong]).__name__} as `solution`: a gold completion is "
+            "the text that the policy should write"
+        )
+    counts = count_solutions(solutions, tool_call_syntax)
+    found = f"{counts.with_calls} of {counts.total} gold completions hold a call in the syntax {tool_call_syntax!r}"
+    others = sorted({*given_syntaxes} - {tool_call_syntax})
+    if others:
+        logger.warning(
+            "The rewards were given the syntax %s, but the policy writes %r, in which they are read: %s. If the "
+            "policy writes the other one, set tool_call_syntax in ResTGRPOConfig",
+            " and ".join(map(repr, others)),
+            tool_call_syntax,
+            found,
+        )
+    if counts.with_calls == 0:
+        readable = {name: count_solutions(solutions, name).with_calls for name in SYNTAXES}
+        most = max(readable.values())
+        best = " or ".join(repr(name) for name, with_calls in readable.items() if with_calls == most)
+        cure = (
+            f"In {best} {most} do: set tool_call_syntax if the policy writes it, else write the golds anew"
+            if most
+            else "Without calls only the layout is rewarded"
+        )
+        logger.warning("%s, so the correctness of calls gives no gradient. %s", found, cure)
+    elif counts.unreadable:
+        logger.warning("%s; %d hold something else in the place of one and give no reward", found, counts.unreadable)

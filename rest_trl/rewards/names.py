@@ -1,0 +1,42 @@
+"""Reward functions by name, as recipes choose them."""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from .rule_rewards import LayoutReward, RuleReward, ToolCallReward
+
+
+# In this order they are the default of the trainer: the paper's rewards.
+REWARDS: dict[str, type[RuleReward]] = {"layout_reward": LayoutReward, "tool_call_reward": ToolCallReward}
+
+
+def get_reward_func(name: str) -> Callable[..., Any]:
+    """
+    The reward function that a recipe names.
+
+    Args:
+        name (`str`):
+            `"layout_reward"`, `"tool_call_reward"`, or the dotted path of a reward function, such as
+            `trl.rewards.think_format_reward`, or of a class, of which an object without arguments is made.
+
+    Returns:
+        `Callable`
+
+    Raises:
+        ValueError: if nothing of that name can be imported, or it cannot be called.
+    """
+    if name in REWARDS:
+        return REWARDS[name]()
+    module, _, attribute = name.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"reward_funcs: {name!r} cannot be imported ({error}): give {', '.join(REWARDS)}, or the dotted path of a "
+            "function, e.g. my_package.my_module.my_reward"
+        ) from error
+    reward_func = found() if isinstance(found, type) else found
+    if not callable(reward_func):
+        raise ValueError(f"reward_funcs: {name!r} is a {type(reward_func).__name__}, not a function")
+    return reward_func

@@ -1,0 +1,91 @@
+from functools import partial
+
+import pytest
+import torch
+
+from rest_trl.regions import CoefficientsFunc, normalize, uniform_coefficients
+from rest_trl.regions.rules import PRESETS, checked_coefficients, get_coefficients_func, needs_entropies
+
+
+NAN = float("nan")
+
+
+class TestGetCoefficientsFunc:
+    def test_knows_the_presets(self):
+        assert {name: get_coefficients_func(name) for name in PRESETS} == PRESETS
+        assert sorted(PRESETS) == ["entropy", "released", "uniform"]
+
+    def test_imports_a_dotted_path(self):
+        assert get_coefficients_func("rest_trl.regions.coefficients.uniform_coefficients") is uniform_coefficients
+
+    def test_takes_a_function_as_it_is(self):
+        assert get_coefficients_func(normalize) is normalize
+
+    @pytest.mark.parametrize(
+        ("path", "reason"),
+        [
+            ("entropie", "cannot be imported .*entropy, released, uniform.*dotted path"),
+            ("", "cannot be imported"),
+            (".relative", "cannot be imported"),
+            ("no_such_package.function", "No module named 'no_such_package'"),
+            ("rest_trl.regions.coefficients.no_such_function", "no attribute 'no_such_function'"),
+            ("math.pi", "is a float, not a function"),
+        ],
+    )
+    def test_names_what_cannot_be_used(self, path, reason):
+        with pytest.raises(ValueError, match=rf"^coefficients='{path}' .*{reason}|^coefficients='{path}' {reason}"):
+            get_coefficients_func(path)
+
+
+class TestCheckedCoefficients:
+    MASK = torch.tensor([[1, 1, 0], [1, 0, 0]])
+
+    def test_gives_usable_coefficients_back(self):
+        coefficients = torch.tensor([[0.0, 3.0, NAN], [1.0, -1.0, float("inf")]])  # outside the mask anything goes
+        assert checked_coefficients(lambda **arguments: coefficients, self.MASK, {}) is coefficients
+
+    @pytest.mark.parametrize("value", [-1e-3, NAN, float("inf"), -float("inf")])
+    def test_refuses_a_value_that_breaks_the_loss(self, value):
+        coefficients = torch.ones(2, 3)
+        coefficients[1, 0] = value
+        with pytest.raises(ValueError, match="must be finite and non-negative: found a negative, infinite or NaN"):
+            checked_coefficients(lambda **arguments: coefficients, self.MASK, {})
+
+    @pytest.mark.parametrize(
+        ("coefficients", "found"),
+        [
+            (torch.ones(2), r"\(2,\)"),
+            (torch.ones(3, 2), r"\(3, 2\)"),
+            (torch.ones(2, 3, 1), r"\(2, 3, 1\)"),
+            (None, "NoneType"),
+            (1.0, "float"),
+        ],
+    )
+    def test_refuses_another_shape(self, coefficients, found):
+        with pytest.raises(ValueError, match=rf"must be a tensor of shape \(B, T\) = \(2, 3\), got {found}"):
+            checked_coefficients(lambda **arguments: coefficients, self.MASK, {})
+
+    def test_raises_what_the_rule_raises(self):
+        def rule(mask, **kwargs):
+            raise KeyError("no such region")
+
+        with pytest.raises(KeyError, match="no such region"):
+            checked_coefficients(rule, self.MASK, {})
+
+    def test_gives_the_rule_its_arguments(self):
+        def rule(mask, step, **kwargs):
+            return step * mask
+
+        assert torch.equal(checked_coefficients(rule, self.MASK, {"step": 3, "progress": 0.0}), 3 * self.MASK)
+
+
+class TestNeedsEntropies:
+    def test_reads_the_parameters_of_the_rule(self):
+        def with_entropies(mask, entropies, **kwargs): ...
+
+        assert needs_entropies(with_entropies)
+        assert needs_entropies(partial(with_entropies, step=1))
+        assert not any(needs_entropies(preset) for preset in PRESETS.values())
+
+    def test_rules_are_functions_of_the_protocol(self):
+        assert all(isinstance(preset, CoefficientsFunc) for preset in PRESETS.values())
