@@ -1,3 +1,6 @@
+import re
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -89,3 +92,48 @@ class TestNeedsEntropies:
 
     def test_rules_are_functions_of_the_protocol(self):
         assert all(isinstance(preset, CoefficientsFunc) for preset in PRESETS.values())
+
+
+PROGRAM = """
+import sys
+import torch
+from accelerate import PartialState
+from rest_trl.regions.rules import checked_coefficients
+
+state = PartialState(cpu=True)
+assert state.num_processes == 2
+
+def rule(mask, **kwargs):
+    if state.process_index == 1:
+        raise KeyError("no such region")
+    return torch.ones(mask.shape)
+
+try:
+    checked_coefficients(rule, torch.ones(1, 2), {})
+except (KeyError, RuntimeError) as error:
+    with open(f"{sys.argv[1]}/{state.process_index}", "w") as file:
+        file.write(f"{type(error).__name__}: {error}")
+"""
+
+
+class TestOnTwoRanks:
+    def test_a_failure_on_one_ends_both(self, tmp_path):
+        program = tmp_path / "program.py"
+        program.write_text(PROGRAM)
+        launcher = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc_per_node",
+            "2",
+            "--rdzv-backend",
+            "c10d",
+            "--rdzv-endpoint",
+            "localhost:0",
+        ]
+        subprocess.run([*launcher, str(program), str(tmp_path)], check=True, timeout=300, capture_output=True)
+        assert (tmp_path / "1").read_text() == "KeyError: 'no such region'"
+        assert re.match(
+            r"RuntimeError: the rule of the coefficients failed on rank 1 \(KeyError: 'no such region'\)",
+            (tmp_path / "0").read_text(),
+        )

@@ -1,0 +1,196 @@
+"""TRL's own loop of tool calls with scripted completions: what the policy writes is fixed, all else is TRL's."""
+
+import pytest
+import torch
+from chat_templates import TEMPLATES
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rest_trl import Region, ResTGRPOConfig, ResTGRPOTrainer
+from rest_trl.regions import to_regions
+from rest_trl.rewards import LayoutReward, ToolCallReward
+from rest_trl.tiny import TINY_MODEL_DIR
+
+
+CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</tool_call>'
+OTHER = CALL.replace("Oslo", "Paris")
+BROKEN = CALL.replace('"}}', "")
+GOLD = "<think>\nI look it up.\n</think>\n\n" + CALL
+
+
+def get_weather(city: str) -> str:
+    """
+    Weather of a city.
+
+    Args:
+        city: The city.
+
+    Returns:
+        The weather, which quotes a call: what a tool says must not be taken for what the policy says.
+    """
+    return f"Sunny in {city}. {CALL}"
+
+
+def make_trainer(path, script, **arguments):
+    """A trainer whose policy writes `script`: per completion its turns."""
+    tokenizer = AutoTokenizer.from_pretrained(TINY_MODEL_DIR)
+    tokenizer.chat_template = TEMPLATES["qwen3"]
+    prompt = [{"role": "user", "content": "What is the weather in Oslo?"}]
+    trainer = ResTGRPOTrainer(
+        AutoModelForCausalLM.from_pretrained(TINY_MODEL_DIR),
+        args=ResTGRPOConfig(
+            str(path),
+            use_cpu=True,
+            bf16=False,
+            report_to="none",
+            save_strategy="no",
+            reward_schedule="static",
+            per_device_train_batch_size=len(script),
+            num_generations=len(script),
+            max_completion_length=256,
+            max_steps=1,
+            logging_steps=1,
+        ),
+        train_dataset=Dataset.from_dict({"prompt": [prompt] * len(script), "solution": [GOLD] * len(script)}),
+        processing_class=tokenizer,
+        **({"tools": [get_weather]} | arguments),
+    )
+    pending = [[tokenizer(turn + "<|im_end|>")["input_ids"] for turn in turns] for turns in script]
+    rows = {}
+
+    def generate(prompt_ids, *args, **kwargs):
+        if not rows:  # the first turns come for all prompts; later ones for those that called, known by their call
+            rows["live"] = list(range(len(script)))
+        else:
+            rows["live"] = [row for row in rows["live"] if pending[row]]
+        turns = [pending[row].pop(0) for row in rows["live"]]
+        assert len(turns) == len(prompt_ids)
+        return turns, None
+
+    trainer._generate_single_turn = generate
+    return trainer
+
+
+def roll_out(trainer, count):
+    trainer.model.train()
+    rows = [dict(trainer.train_dataset[0]) for _ in range(count)]
+    return trainer._generate_and_score_completions(rows)
+
+
+def texts(trainer, output, region):
+    """What lies in a region of each completion, decoded; tokens reach over its ends by white space and braces."""
+    regions = to_regions(output["part_ids"])
+    return [
+        trainer.processing_class.decode(ids[inside == region]).strip(' {}\n"')
+        for ids, inside in zip(output["completion_ids"], regions, strict=True)
+    ]
+
+
+class TestToolLoop:
+    SCRIPT = ([GOLD, "It is sunny."], [OTHER, "It is sunny."], ["It is sunny."], [BROKEN])
+
+    @pytest.fixture(scope="class")
+    def run(self, tmp_path_factory):
+        trainer = make_trainer(tmp_path_factory.mktemp("run"), self.SCRIPT)
+        return trainer, roll_out(trainer, len(self.SCRIPT))
+
+    def rewards(self, trainer):
+        return [list(trainer._logs["rewards"][name]) for name in ("layout_reward", "tool_call_reward")]
+
+    def test_scores_the_calls_of_the_policy_alone(self, run):
+        trainer, _ = run
+        layout, calls = self.rewards(trainer)
+        assert layout == [1.0, 0.0, 0.0, 0.0]
+        # One of two scores of the second call is right (name and parameter name), which is 2 of 3 points.
+        assert calls == pytest.approx([3.0, 1.0, -3.0, -3.0])
+
+    def test_marks_the_tokens_of_the_policy_alone(self, run):
+        trainer, output = run
+        assert texts(trainer, output, Region.PARAMETERS)[:3] == ['city": "Oslo', 'city": "Paris', ""]
+        assert texts(trainer, output, Region.TOOL_NAME)[:3] == ["get_weather", "get_weather", ""]
+        assert texts(trainer, output, Region.RESPONSE)[:3] == ["It is sunny."] * 3
+        assert texts(trainer, output, Region.REASONING)[0] == "I look it up."
+        policy = (output["completion_mask"] * output["tool_mask"]).bool()
+        assert torch.equal(to_regions(output["part_ids"]) != Region.NONE, policy)
+        assert "Sunny in Oslo" in texts(trainer, output, Region.NONE)[0]
+
+    def test_gives_tool_results_no_coefficient(self, run):
+        trainer, output = run
+        trainer.current_gradient_accumulation_steps = 1
+        policy = (output["completion_mask"] * output["tool_mask"]).bool()
+        trainer.args.coefficients = "entropy"
+        trainer.compute_loss(trainer.model, output)
+        coefficients = trainer._coefficients(trainer.model, output)
+        assert coefficients[~policy].eq(0).all()
+        means = coefficients.sum(1) / policy.sum(1)
+        assert torch.allclose(means, torch.ones_like(means), atol=1e-5)
+
+    def test_trains(self, tmp_path):
+        trainer = make_trainer(tmp_path, self.SCRIPT)
+        before = [parameter.clone() for parameter in trainer.model.parameters()]
+        trainer.args.learning_rate = 1e-3
+        trainer.train()
+        log = trainer.state.log_history[0]
+        assert log["rest/reward/exact"] == 0.25
+        assert log["rest/unparsed"] == 0.25
+        assert any(not torch.equal(a, b) for a, b in zip(before, trainer.model.parameters(), strict=True))
+
+
+class TestEnvironment:
+    class Weather:
+        def reset(self, **kwargs):
+            self.asked = []
+
+        def get_weather(self, city: str) -> str:
+            """
+            Weather of a city.
+
+            Args:
+                city: The city.
+            """
+            self.asked.append(city)
+            return "sunny"
+
+        def get_reward(self):
+            return float("Oslo" in self.asked)
+
+    SCRIPT = ([GOLD, "It is sunny."], [OTHER, "It is sunny."])
+
+    def test_brings_its_own_reward(self, tmp_path):
+        trainer = make_trainer(tmp_path, self.SCRIPT, tools=None, environment_factory=self.Weather)
+        assert trainer.reward_func_names == ["Weather"]
+        output = roll_out(trainer, 2)
+        assert list(trainer._logs["rewards"]["Weather"]) == [1.0, 0.0]
+        assert texts(trainer, output, Region.PARAMETERS) == ['city": "Oslo', 'city": "Paris']
+
+    def test_takes_rule_rewards_beside_it(self, tmp_path):
+        rewards = [LayoutReward(), ToolCallReward()]
+        trainer = make_trainer(
+            tmp_path, self.SCRIPT, tools=None, environment_factory=self.Weather, reward_funcs=rewards
+        )
+        roll_out(trainer, 2)
+        assert [list(trainer._logs["rewards"][name]) for name in trainer.reward_func_names] == [
+            [1.0, 0.0],
+            pytest.approx([3.0, 1.0]),
+            [1.0, 0.0],
+        ]
+
+
+class TestRolloutFunction:
+    def test_with_an_env_mask_is_read_turn_by_turn(self, tmp_path):
+        def rollout(prompts, trainer):
+            tokenizer = trainer.processing_class
+            call, result = (tokenizer(text + "<|im_end|>\n")["input_ids"] for text in (GOLD, "user\n" + CALL))
+            return {
+                "prompt_ids": [[1]] * len(prompts),
+                "completion_ids": [call + result + call[:-1]] * len(prompts),
+                "logprobs": None,
+                "env_mask": [[*[1] * len(call), *[0] * len(result), *[1] * (len(call) - 1)]] * len(prompts),
+            }
+
+        trainer = make_trainer(tmp_path, ([], []), tools=None, rollout_func=rollout)
+        output = roll_out(trainer, 2)
+        assert [text.count("Oslo") for text in texts(trainer, output, Region.PARAMETERS)] == [2, 2]
+        assert [text.count("get_weather") for text in texts(trainer, output, Region.TOOL_NAME)] == [2, 2]
+        # The call was made twice, and the gold has it once: names 1/2, parameters 1, value 1.
+        assert list(trainer._logs["rewards"]["tool_call_reward"]) == pytest.approx([-3 + 6 * 2.5 / 3] * 2)
