@@ -1,26 +1,37 @@
 """ResT: reshaped token-level policy gradients for tool-calling LLMs, on top of TRL (arXiv 2509.21826)."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .tool_calls import Region
+from .tool_calls import Part, Region
 
 
 if TYPE_CHECKING:
     from .config import ResTGRPOConfig
+    from .regions import CoefficientsFunc, partition
     from .trainer import ResTGRPOTrainer
 
 __version__ = "0.1.0"
-__all__ = ["Region", "ResTGRPOConfig", "ResTGRPOTrainer", "__version__"]
+__all__ = [
+    "CoefficientsFunc",
+    "Part",
+    "Region",
+    "ResTGRPOConfig",
+    "ResTGRPOTrainer",
+    "__version__",
+    "partition",
+]
+
+_MODULES = {
+    "CoefficientsFunc": ".regions",
+    "ResTGRPOConfig": ".config",
+    "ResTGRPOTrainer": ".trainer",
+    "partition": ".regions",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # TRL takes seconds to import: parsing and rewards do not need it.
-    if name == "ResTGRPOConfig":
-        from .config import ResTGRPOConfig
-
-        return ResTGRPOConfig
-    if name == "ResTGRPOTrainer":
-        from .trainer import ResTGRPOTrainer
-
-        return ResTGRPOTrainer
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # TRL and torch take seconds to import: parsing does not need them.
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name], __name__), name)

@@ -1,13 +1,10 @@
 """GRPO with reshaped token-level advantages."""
 
-from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from accelerate.logging import get_logger
 from accelerate.utils import gather_object
-from torch.nn.functional import pad
 from trl import GRPOTrainer
 from trl.extras.profiling import profiling_context
 
@@ -15,23 +12,16 @@ from .config import ResTGRPOConfig
 from .display.arguments import is_hub_id
 from .display.card import write_model_card
 from .display.marks import mark_regions
-from .regions import (
-    PRESETS,
-    CoefficientsFunc,
-    Partitioner,
-    RegionStatistics,
-    entropy_coefficients,
-    get_coefficients_func,
-    to_regions,
-)
+from .regions import PRESETS, CoefficientsFunc, Partitioner, RegionStatistics, to_regions
 from .regions.metrics import RegionMetrics
-from .regions.rules import checked_coefficients, needs_entropies
+from .regions.rollout import RolloutReader
+from .regions.rules import bind_rule, checked_coefficients, needs_entropies
 from .rewards import REWARDS, RuleReward
 from .rewards.checks import check_solutions
 from .serving.recovery import guard
 from .serving.server import check_server
 from .serving.weights import send_dequantized_weights
-from .tool_calls import ParsedCompletion, detect_syntax, get_syntax
+from .tool_calls import detect_syntax, get_syntax
 
 
 logger = get_logger(__name__)
@@ -119,7 +109,7 @@ class ResTGRPOTrainer(GRPOTrainer):
         self._partitioner = Partitioner(
             self._tokenizer, get_syntax(args.tool_call_syntax or detect_syntax(self._tokenizer))
         )
-        self._coefficients_func = self._bind_rule(get_coefficients_func(coefficients or args.coefficients))
+        self._coefficients_func = bind_rule(coefficients or args.coefficients, args)
         self._is_preset = coefficients is None and args.coefficients in PRESETS
         self._needs_entropies = not self._is_preset and needs_entropies(self._coefficients_func)
         if self._needs_entropies and self._is_vlm:
@@ -127,24 +117,10 @@ class ResTGRPOTrainer(GRPOTrainer):
                 "the rule of the coefficients has a parameter `entropies`, which costs a forward pass of its own, and "
                 "for a model of images that pass is not supported: use `region_entropies` instead"
             )
+        self._rollout = RolloutReader(self._partitioner)
         self._bind_rewards()
         self._region_metrics = RegionMetrics(self.accelerator, self.tool_call_syntax)
         self.add_callback(RegionStatistics(args.entropy_decay))
-
-    def _bind_rule(self, coefficients_func: CoefficientsFunc) -> CoefficientsFunc:
-        if coefficients_func is not entropy_coefficients:
-            return coefficients_func
-        args = self.args
-        return partial(
-            coefficients_func,
-            surrogate=args.entropy_surrogate,
-            minimum=args.coefficient_min,
-            maximum=args.coefficient_max,
-            format_slope=args.format_slope if args.curriculum else 0.0,
-            parameters_slope=args.parameters_slope if args.curriculum else 0.0,
-            reasoning_slope=args.reasoning_slope if args.curriculum else 0.0,
-            parameter_name_scale=args.parameter_name_scale,
-        )
 
     def _bind_rewards(self) -> None:
         """Give the rule rewards what the trainer knows, and refuse data that they cannot score."""
@@ -156,7 +132,7 @@ class ResTGRPOTrainer(GRPOTrainer):
         for dataset in (self.train_dataset, *evaluation.values()):
             if dataset is not None:
                 check_solutions(dataset, self.tool_call_syntax, given)
-        binding = (self.tool_call_syntax, self._read_turns, self.args.reward_schedule, self.args.steps_per_rollout)
+        binding = (self.tool_call_syntax, self._rollout.turns, self.args.reward_schedule, self.args.steps_per_rollout)
         self.reward_funcs = [
             reward.bind(*binding) if isinstance(reward, RuleReward) else reward for reward in self.reward_funcs
         ]
@@ -182,23 +158,12 @@ class ResTGRPOTrainer(GRPOTrainer):
         output = super()._generate(prompts)
         _, completion_ids, tool_mask, *_ = output
         with profiling_context(self, "partition"):
-            self._reading = self._partitioner.read_lists(completion_ids, tool_mask)
-        self._turns = dict(zip(map(tuple, completion_ids), self._reading.turns, strict=True))
+            self._rollout.read(completion_ids, tool_mask)
         return output
-
-    def _read_turns(self, completion_ids: Sequence[Sequence[int]]) -> list[list[ParsedCompletion]]:
-        """The assistant turns of completions, for the rewards: of the rollout, or read anew if they are none of it."""
-        turns = [self._turns.get(tuple(ids)) for ids in completion_ids]
-        return [
-            self._partitioner.read_lists([ids]).turns[0] if found is None else found
-            for ids, found in zip(completion_ids, turns, strict=True)
-        ]
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)
-        # TRL may pad to a multiple, and masks truncated completions if asked to.
-        part_ids, mask = self._reading.part_ids.to(output["completion_ids"].device), self._policy_mask(output)
-        output["part_ids"] = pad(part_ids, (0, mask.size(1) - part_ids.size(1))) * mask.to(part_ids.dtype)
+        output["part_ids"] = self._rollout.part_ids(self._policy_mask(output))
         if self.log_completions:
             sampled = output["completion_ids"], output["completion_mask"], to_regions(output["part_ids"])
             marked = mark_regions(*sampled, self._partitioner.token_bytes)

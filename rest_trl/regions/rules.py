@@ -3,6 +3,7 @@
 import importlib
 import inspect
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -74,6 +75,34 @@ def get_coefficients_func(coefficients: str | CoefficientsFunc) -> CoefficientsF
     if not callable(function):
         raise ValueError(f"coefficients={coefficients!r} is a {type(function).__name__}, not a function")
     return function
+
+
+def bind_rule(coefficients: str | CoefficientsFunc, args: Any) -> CoefficientsFunc:
+    """
+    The rule that a config names, with the settings of the config if it is the paper's.
+
+    Args:
+        coefficients (`str` or [`CoefficientsFunc`]):
+            See [`get_coefficients_func`].
+        args ([`~rest_trl.ResTGRPOConfig`]):
+            The settings.
+
+    Returns:
+        [`CoefficientsFunc`]
+    """
+    coefficients_func = get_coefficients_func(coefficients)
+    if coefficients_func is not entropy_coefficients:
+        return coefficients_func
+    return partial(
+        coefficients_func,
+        surrogate=args.entropy_surrogate,
+        minimum=args.coefficient_min,
+        maximum=args.coefficient_max,
+        format_slope=args.format_slope if args.curriculum else 0.0,
+        parameters_slope=args.parameters_slope if args.curriculum else 0.0,
+        reasoning_slope=args.reasoning_slope if args.curriculum else 0.0,
+        parameter_name_scale=args.parameter_name_scale,
+    )
 
 
 def needs_entropies(coefficients_func: CoefficientsFunc) -> bool:

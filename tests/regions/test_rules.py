@@ -120,17 +120,8 @@ class TestOnTwoRanks:
     def test_a_failure_on_one_ends_both(self, tmp_path):
         program = tmp_path / "program.py"
         program.write_text(PROGRAM)
-        launcher = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--nproc_per_node",
-            "2",
-            "--rdzv-backend",
-            "c10d",
-            "--rdzv-endpoint",
-            "localhost:0",
-        ]
+        rendezvous = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", *rendezvous]
         subprocess.run([*launcher, str(program), str(tmp_path)], check=True, timeout=300, capture_output=True)
         assert (tmp_path / "1").read_text() == "KeyError: 'no such region'"
         assert re.match(
