@@ -113,13 +113,15 @@ class TestPythonExample:
         # A model that needs no download, and a step on a CPU instead of an epoch on a GPU.
         code = code.replace('"Qwen/Qwen3-1.7B"', repr(str(TINY_MODEL_DIR)))
         code = code.replace(
-            'tool_call_syntax="hermes")',
-            'tool_call_syntax="hermes", max_steps=1, use_cpu=True, bf16=False, report_to="none", '
+            'ResTGRPOConfig("outputs/qwen3")',
+            'ResTGRPOConfig("outputs/qwen3", max_steps=1, use_cpu=True, bf16=False, report_to="none", '
             "per_device_train_batch_size=8, max_completion_length=8)",
         )
         scope: dict = {}
         exec(code, scope)
         assert scope["trainer"].state.global_step == 1
+        assert scope["trainer"].tool_call_syntax == "hermes"
+        assert "rewards/tool_call_reward/mean" in scope["trainer"].state.log_history[0]
 
     def test_names_what_the_program_has(self):
         fields = (
