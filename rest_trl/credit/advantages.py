@@ -1,0 +1,216 @@
+r"""
+Advantages per token: the undecided return minus a baseline of the decided prefix.
+
+GRPO gives all tokens of a completion one advantage, \((R_i - b) / \sigma\). Where a reward is a sum of parts that are
+decided one after the other, a token cannot change the parts that the tokens before it have decided, so they are noise
+in its advantage. A *segment* of a completion names the tokens that share a state of affairs:
+
+- `decided`, \(D_i(t)\): the parts of the reward that the prefix before the segment has decided;
+- `status`, \(s_i(t)\): what else the prefix tells, such as "the value of `city` in the first call".
+
+A token of the segment gets
+
+$$
+A_i(t) = \frac{R_i - D_i(t) - b(s_i(t))}{\sigma}, \qquad
+b(s) = \text{mean of } R_j - D_j \text{ over the completions } j \text{ of the group with a token of status } s.
+$$
+
+Proof that the gradient keeps its mean. By the score function's identity
+\(\mathbb{E}[\nabla \log \pi(y_t \mid y_{<t})\, f(y_{<t})] = 0\) for every function \(f\) of the prefix, and both
+\(D_i(t)\) and the status are such functions. The baseline depends on the completion itself only through its own share
+in the mean, as in GRPO; with `leave_one_out` it does not, and the mean is exact. It is a condition that *every*
+completion that has the status enters the baseline: to leave out those that turn out unparseable would condition on the
+future.
+
+A reward without parts has no segments: all of it is undecided to the end, and its tokens keep GRPO's advantage.
+Nothing here knows of calls: segments may as well be the turns of a dialogue.
+"""
+
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from trl.trainer.utils import nanstd
+
+
+_EPSILON = 1e-4  # TRL's, which keeps groups of equal rewards from a division by zero
+
+
+class Segment(NamedTuple):
+    """
+    Tokens of a completion that share a status.
+
+    Args:
+        start (`int`):
+            Column of its first token.
+        stop (`int`):
+            Column behind its last one.
+        status (`Hashable`):
+            What the prefix tells of it. Completions of a group are compared where they have the same status; it occurs
+            at most once in a completion.
+        decided (`float`):
+            Sum of the reward's parts that the prefix before the segment has decided.
+        own (`float`):
+            The part that is decided within the segment; only `local` credit reads it.
+    """
+
+    start: int
+    stop: int
+    status: Hashable
+    decided: float
+    own: float = 0.0
+
+
+class _Merged(NamedTuple):
+    """A run of tokens of one status under all rewards; `decided` and `own` of shape `(K,)`."""
+
+    start: int
+    stop: int
+    status: Hashable
+    decided: torch.Tensor
+    own: torch.Tensor
+
+
+def _merge(segments: Sequence[Sequence[Segment]]) -> list[_Merged]:
+    """The segments of one completion under each of K rewards as runs of tokens with a joint status."""
+    bounds = sorted({bound for of_reward in segments for segment in of_reward for bound in segment[:2]})
+    merged = []
+    for start, stop in pairwise(bounds):
+        inside = [
+            next((segment for segment in of_reward if segment.start <= start < segment.stop), None)
+            for of_reward in segments
+        ]
+        if any(segment is not None for segment in inside):
+            status = tuple(None if segment is None else segment.status for segment in inside)
+            decided = torch.tensor([0.0 if segment is None else segment.decided for segment in inside])
+            own = torch.tensor([0.0 if segment is None else segment.own for segment in inside])
+            merged.append(_Merged(start, stop, status, decided, own))
+    return merged
+
+
+def credited_advantages(
+    advantages: torch.Tensor,
+    rewards: torch.Tensor,
+    weights: torch.Tensor,
+    segments: Sequence[Sequence[Sequence[Segment]]],
+    num_generations: int,
+    num_tokens: int,
+    *,
+    scale_rewards: str = "group",
+    aggregation: str = "sum_then_normalize",
+    local: bool = False,
+    leave_one_out: bool = False,
+) -> torch.Tensor:
+    r"""
+    Advantages per token from rewards and their segments, see the head of this module.
+
+    Notation: `N` completions, groups of `G` behind one another, `K` rewards, `T` tokens.
+
+    Args:
+        advantages (`torch.Tensor` of shape `(N,)`):
+            GRPO's advantages, which tokens without a segment keep.
+        rewards (`torch.Tensor` of shape `(N, K)`):
+            Rewards of each function, NaN where it gave none.
+        weights (`torch.Tensor` of shape `(K,)`):
+            Weights of the functions.
+        segments (`Sequence[Sequence[Sequence[Segment]]]` of shape `(N, K, ...)`):
+            Segments of each completion under each function, in order; none for a reward without parts.
+        num_generations (`int`):
+            `G`.
+        num_tokens (`int`):
+            `T`.
+        scale_rewards (`str`, *optional*, defaults to `"group"`):
+            `"group"`, `"batch"` or `"none"`, as in [`~trl.GRPOConfig`].
+        aggregation (`str`, *optional*, defaults to `"sum_then_normalize"`):
+            `multi_objective_aggregation` of [`~trl.GRPOConfig`].
+        local (`bool`, *optional*, defaults to `False`):
+            Whether a segment is credited with its own part alone, instead of all that is undecided. Its variance is
+            lower and its mean is another: what a token does to later segments is not credited.
+        leave_one_out (`bool`, *optional*, defaults to `False`):
+            Whether the baseline leaves out the completion itself, which makes the mean of the gradient exact. Where no
+            other completion has the status, the token keeps the advantage of the whole completion. Tokens without a
+            segment then get GRPO's advantage times `G / (G - 1)`, which is the same baseline for them.
+
+    Returns:
+        `torch.Tensor` of shape `(N, T)`
+
+    Example:
+
+    Two completions get the first part right, worth 2; the second part, worth 1, differs. Its tokens see only that.
+
+    ```python
+    >>> first = [Segment(0, 2, "first", 0.0, 2.0), Segment(2, 3, "second", 2.0, 1.0)]
+    >>> second = [Segment(0, 2, "first", 0.0, 2.0), Segment(2, 3, "second", 2.0, 0.0)]
+    >>> third = [Segment(0, 2, "first", 0.0, 0.0), Segment(2, 3, "second", 0.0, 1.0)]
+    >>> rewards = torch.tensor([[3.0], [2.0], [1.0]])
+    >>> segments = [[first], [second], [third]]
+    >>> credited_advantages(
+    ...     torch.tensor([1.0, 0.0, -1.0]), rewards, torch.ones(1), segments, 3, 4, scale_rewards="none"
+    ... )
+    tensor([[ 1.0000,  1.0000,  0.3333,  1.0000],
+            [ 0.0000,  0.0000, -0.6667,  0.0000],
+            [-1.0000, -1.0000,  0.3333, -1.0000]])
+
+    ```
+    """
+    scale = num_generations / (num_generations - 1) if leave_one_out and num_generations > 1 else 1.0
+    per_token = (advantages * scale).unsqueeze(1).repeat(1, num_tokens)
+    device = per_token.device
+    rewards, weights = rewards.float().cpu(), weights.float().cpu()
+    factors, offsets = _affine(rewards, weights, num_generations, scale_rewards, aggregation)
+    known = rewards.nan_to_num(0.0)
+    scorable = ~rewards.isnan().all(1)
+    for group in range(0, len(rewards), num_generations):
+        members = [row for row in range(group, group + num_generations) if scorable[row]]
+        with_status: dict[Hashable, list[tuple[int, _Merged]]] = defaultdict(list)
+        for row in members:
+            for run in _merge(segments[row]):
+                with_status[run.status].append((row, run))
+        for runs in with_status.values():
+            rows = [row for row, _ in runs]
+            undecided = torch.stack([run.own if local else known[row] - run.decided for row, run in runs])
+            counts = torch.tensor(len({*rows}) - 1.0 if leave_one_out else float(len(rows)))
+            if counts == 0:
+                continue
+            total = undecided.sum(0, keepdim=True)
+            baseline = (total - undecided if leave_one_out else total) / counts
+            values = ((undecided - baseline) * factors[rows]).sum(1) - offsets[rows]
+            for (row, run), value in zip(runs, values.tolist(), strict=True):
+                per_token[row, run.start : run.stop] = value
+    return per_token.to(device)
+
+
+def _affine(
+    rewards: torch.Tensor, weights: torch.Tensor, num_generations: int, scale_rewards: str, aggregation: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    What TRL multiplies centred rewards with, and what it then subtracts: factors of shape `(N, K)`, offsets `(N,)`.
+
+    Groups without spread have factor 0: TRL divides their zeros by its epsilon, but parts of a reward may differ where
+    its sum does not.
+    """
+    grouped = rewards.view(-1, num_generations, rewards.size(1))
+    if aggregation == "normalize_then_sum":
+        spread = nanstd(grouped, dim=1).repeat_interleave(num_generations, 0) if num_generations > 1 else 0 * rewards
+        factors = weights * _inverse(spread)
+        means = torch.nanmean(grouped, dim=1).repeat_interleave(num_generations, 0)
+        sums = ((rewards - means) * factors).nansum(1)
+        sums[rewards.isnan().all(1)] = torch.nan
+        deviation = nanstd(sums) if len(sums) > 1 else torch.zeros(())
+        return factors / (deviation + _EPSILON), torch.nanmean(sums).expand(len(rewards)) / (deviation + _EPSILON)
+    sums = (rewards * weights).nansum(1)
+    sums[rewards.isnan().all(1)] = torch.nan
+    if scale_rewards == "none":
+        factors = torch.ones(len(sums))
+    elif scale_rewards == "batch":
+        factors = _inverse(nanstd(sums)).expand(len(sums))
+    else:
+        factors = _inverse(nanstd(sums.view(-1, num_generations), dim=1)).repeat_interleave(num_generations)
+    return factors.unsqueeze(1) * weights, torch.zeros(len(sums))
+
+
+def _inverse(spread: torch.Tensor) -> torch.Tensor:
+    is_zero = spread.isnan() | torch.isclose(spread, torch.zeros_like(spread))
+    return torch.where(is_zero, 0.0, 1 / (spread + _EPSILON))
