@@ -3,9 +3,10 @@
 import re
 from typing import Any, ClassVar
 
-from .base import PARAMETER_NAME, PARAMETER_VALUE, STRUCTURE, TAG, TOOL_NAME, Draft, ToolCall
 from .json_calls import skip_blank
 from .markers import END_THINK, THINK, MarkerSyntax
+from .parsed import PARAMETER_NAME, PARAMETER_VALUE, STRUCTURE, TAG, TOOL_NAME, Draft, ToolCall
+from .syntax import Evidence
 from .untyped import read_untyped
 
 
@@ -114,7 +115,7 @@ class _Arguments:
         return read_untyped(string) if self.quotes_are_untyped else string
 
 
-class _GemmaSyntax(MarkerSyntax):
+class GemmaSyntax(MarkerSyntax):
     call: ClassVar[str]
     end_call: ClassVar[str]
     quote: ClassVar[str]
@@ -164,7 +165,7 @@ class _GemmaSyntax(MarkerSyntax):
         draft.block("tool_call", closed)
 
 
-class Gemma4Syntax(_GemmaSyntax):
+class Gemma4Syntax(GemmaSyntax):
     """
     Syntax of Gemma 4 (vLLM parser `gemma4`): a block per call, keys without quotes, strings between special tokens,
     reasoning in a channel.
@@ -183,6 +184,8 @@ class Gemma4Syntax(_GemmaSyntax):
     quotes_are_untyped = False
     # The last one asks for the result of a call: with it the model ends its turn.
     markers = (CHANNEL, END_CHANNEL, call, end_call, quote, "<|tool_response>")
+    evidence = (Evidence(("<|tool_call>call:",), tokens=("<|tool_call>",)),)
+    vllm_parser = "gemma4"
     think, end_think = CHANNEL, END_CHANNEL
     _thought = re.compile(r"thought\n?")
 
@@ -193,7 +196,7 @@ class Gemma4Syntax(_GemmaSyntax):
         super()._open(draft, marker)
 
 
-class FunctionGemmaSyntax(_GemmaSyntax):
+class FunctionGemmaSyntax(GemmaSyntax):
     """
     Syntax of FunctionGemma (vLLM parser `functiongemma`): a block per call, keys without quotes, strings between
     special tokens.
@@ -210,3 +213,6 @@ class FunctionGemmaSyntax(_GemmaSyntax):
     call, end_call, quote = "<start_function_call>", "<end_function_call>", "<escape>"
     quotes_are_untyped = True
     markers = (THINK, END_THINK, call, end_call, quote, "<start_function_response>")
+    evidence = (Evidence(("<start_function_call>",), tokens=("<start_function_call>",)),)
+    untyped = True
+    vllm_parser = "functiongemma"

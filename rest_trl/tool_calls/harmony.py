@@ -3,7 +3,8 @@
 import re
 from typing import NamedTuple
 
-from .base import (
+from .json_calls import decode_value, skip_blank, write_arguments_parts, write_json_arguments
+from .parsed import (
     PARAMETER_VALUE,
     REASONING,
     RESPONSE,
@@ -14,9 +15,8 @@ from .base import (
     ParsedCompletion,
     Part,
     ToolCall,
-    ToolCallSyntax,
 )
-from .json_calls import decode_value, skip_blank, write_arguments_parts, write_json_arguments
+from .syntax import Evidence, ToolCallSyntax
 
 
 START, CHANNEL, CONSTRAIN, MESSAGE = "<|start|>", "<|channel|>", "<|constrain|>", "<|message|>"
@@ -57,6 +57,8 @@ class OpenAISyntax(ToolCallSyntax):
 
     name = "openai"
     markers = (START, CHANNEL, CONSTRAIN, MESSAGE, *ENDS)
+    evidence = (Evidence(("<|channel|>", "commentary", "functions."), tokens=("<|channel|>", "<|constrain|>")),)
+    vllm_parser = "openai"
 
     _any_marker = re.compile(_any_of(START, CHANNEL, CONSTRAIN, MESSAGE, *ENDS))
     _header_start = re.compile(rf"\s*(?:to=|{_any_of(START, CHANNEL, CONSTRAIN, MESSAGE)})")

@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-from .base import PARAMETER_NAME, PARAMETER_VALUE, STRUCTURE, TOOL_NAME, Draft, ToolCall
+from .parsed import PARAMETER_NAME, PARAMETER_VALUE, STRUCTURE, TOOL_NAME, Draft, ToolCall
 
 
 # A string (possibly cut off), a punctuation mark, or a bare scalar.

@@ -2,9 +2,10 @@
 
 import re
 
-from .base import RESPONSE, STRUCTURE, Draft, ParsedCompletion
 from .json_calls import ARGUMENTS_KEYS, decode_value, read_call, skip_blank, write_call_parts, write_json_call
 from .markers import END_THINK, THINK, MarkerSyntax
+from .parsed import RESPONSE, STRUCTURE, Draft, ParsedCompletion
+from .syntax import Evidence
 
 
 class Llama3JsonSyntax(MarkerSyntax):
@@ -23,6 +24,11 @@ class Llama3JsonSyntax(MarkerSyntax):
 
     name = "llama3_json"
     markers = (THINK, END_THINK, "<|python_tag|>")
+    evidence = (
+        Evidence(("<|start_header_id|>", '"parameters": dictionary of argument name'), tokens=("<|python_tag|>",)),
+        Evidence(("<|header_start|>", '"parameters": dictionary of argument name')),
+    )
+    vllm_parser = "llama3_json"
     _call_ahead = re.compile(r"""\{\s*["']?(?:name|type|function|parameters|arguments)\b""")
     _broken_call_end = re.compile(r"""</?think>|<\|python_tag\|>|(?:\n|; ?)\{(?=\s*["'])""")
     _following = re.compile(r"""\s*+(?:;\s*+)?(?=\{\s*+(?:["']|\Z))""")

@@ -3,8 +3,9 @@
 import re
 from typing import ClassVar
 
-from .base import REASONING, RESPONSE, STRUCTURE, TAG, Draft, ParsedCompletion, ToolCallSyntax
 from .json_calls import skip_blank
+from .parsed import REASONING, RESPONSE, STRUCTURE, TAG, Draft, ParsedCompletion
+from .syntax import ToolCallSyntax
 
 
 THINK, END_THINK = "<think>", "</think>"

@@ -2,8 +2,8 @@
 
 import re
 
-from .base import PARAMETER_NAME, PARAMETER_VALUE, STRUCTURE, TOOL_NAME, Draft
 from .json_calls import skip_blank
+from .parsed import PARAMETER_NAME, PARAMETER_VALUE, STRUCTURE, TOOL_NAME, Draft
 
 
 _OPENER = {")": "(", "]": "[", "}": "{"}

@@ -6,7 +6,7 @@ import math
 import re
 from typing import Any
 
-from .base import ToolCall
+from .parsed import ToolCall
 from .python_calls import Token
 
 

@@ -3,18 +3,19 @@
 import re
 from typing import ClassVar
 
-from .base import STRUCTURE, TAG, Draft, ParsedCompletion
 from .json_calls import skip_blank
 from .markers import END_THINK, THINK, MarkerSyntax
+from .parsed import STRUCTURE, TAG, Draft, ParsedCompletion
 from .python_calls import write_python_calls
 from .python_literals import read_python_calls
+from .syntax import Evidence
 
 
 PYTHON_START, PYTHON_END = "<|python_start|>", "<|python_end|>"
 CALLS, END_CALLS = "<|tool_call_start|>", "<|tool_call_end|>"
 
 
-class _PythonSyntax(MarkerSyntax):
+class PythonCallsSyntax(MarkerSyntax):
     """One list of calls per completion; what follows it is an error, but takes nothing from it."""
 
     lenient: ClassVar[bool]
@@ -40,7 +41,7 @@ class _PythonSyntax(MarkerSyntax):
         pass
 
 
-class PythonicSyntax(_PythonSyntax):
+class PythonicSyntax(PythonCallsSyntax):
     """
     A bare list of Python calls (vLLM parsers `pythonic` and `llama4_pythonic`). Llama 4 may put tags around it.
 
@@ -57,6 +58,8 @@ class PythonicSyntax(_PythonSyntax):
 
     name = "pythonic"
     markers = (THINK, END_THINK, PYTHON_START, PYTHON_END)
+    evidence = (Evidence(("[func_name1(", "func_name2(")),)
+    vllm_parser = "pythonic"
     lenient = False
     _list_start = re.compile(r"\[(?=\s*[^\W\d][\w.]*\s*\()")
     _call_ahead = re.compile(re.escape(PYTHON_START) + rf"\s*{_list_start.pattern}")
@@ -89,7 +92,7 @@ class PythonicSyntax(_PythonSyntax):
             parsed.calls = []
 
 
-class LFM2Syntax(_PythonSyntax):
+class LFM2Syntax(PythonCallsSyntax):
     """
     Syntax of LFM2 (vLLM parser `lfm2`): one list of Python calls between tags; text outside of them is the response.
 
@@ -104,6 +107,11 @@ class LFM2Syntax(_PythonSyntax):
 
     name = "lfm2"
     markers = (THINK, END_THINK, CALLS, END_CALLS)
+    evidence = (
+        Evidence(("<|tool_call_start|>",), tokens=("<|tool_call_start|>",)),
+        Evidence(("<|tool_list_start|>",)),
+    )
+    vllm_parser = "lfm2"
     lenient = True
     _call_ahead = re.compile(re.escape(CALLS) + r"\s*\[")
 

@@ -3,16 +3,17 @@
 import re
 from typing import ClassVar
 
-from .base import RESPONSE, STRUCTURE, TAG, Draft, ParsedCompletion, ToolCall
 from .json_calls import ARGUMENTS_KEYS, decode_value, read_call, skip_blank, write_call_parts, write_json_call
 from .markers import END_THINK, THINK, MarkerSyntax
+from .parsed import RESPONSE, STRUCTURE, TAG, Draft, ParsedCompletion, ToolCall
+from .syntax import Evidence
 
 
 CALL, END_CALL = "<tool_call>", "</tool_call>"
 OPEN_RESPONSE, END_RESPONSE = "<response>", "</response>"
 
 
-class _TaggedSyntax(MarkerSyntax):
+class TaggedSyntax(MarkerSyntax):
     """JSON objects between `<tool_call>` tags; the subclasses say which calls of which block count."""
 
     arguments_key: ClassVar[str]
@@ -64,7 +65,7 @@ class _TaggedSyntax(MarkerSyntax):
         self._accept(calls, errors, draft.parsed)
 
 
-class RLLASyntax(_TaggedSyntax):
+class RLLASyntax(TaggedSyntax):
     """
     ToolRL's syntax, that of the paper's data: one block with a JSON object per line, key `"parameters"`.
 
@@ -82,6 +83,8 @@ class RLLASyntax(_TaggedSyntax):
 
     name = "rlla"
     markers = (THINK, END_THINK, CALL, END_CALL, OPEN_RESPONSE, END_RESPONSE)
+    # No template was at hand: this follows from the syntax.
+    evidence = (Evidence(("<tool_call>", "<response>", '"parameters"'), without=('"arguments"',)),)
     arguments_key = "parameters"
 
     def _open(self, draft: Draft, marker: str) -> None:
@@ -117,7 +120,7 @@ class RLLASyntax(_TaggedSyntax):
         pass
 
 
-class HermesSyntax(_TaggedSyntax):
+class HermesSyntax(TaggedSyntax):
     """
     Syntax of Hermes, Qwen2.5 and Qwen3 (vLLM parser `hermes`): a block per call, key `"arguments"`.
 
@@ -135,6 +138,8 @@ class HermesSyntax(_TaggedSyntax):
 
     name = "hermes"
     markers = (THINK, END_THINK, CALL, END_CALL)
+    evidence = (Evidence(("<tool_call>", '"arguments"'), without=("<function=", "<arg_key>", "<|start_of_role|>")),)
+    vllm_parser = "hermes"
     arguments_key = "arguments"
 
     def _accept(self, calls: list[ToolCall], errors: list[str], parsed: ParsedCompletion) -> None:
@@ -159,6 +164,9 @@ class Granite4Syntax(HermesSyntax):
     """
 
     name = "granite4"
+    # No template was at hand: this follows from the syntax.
+    evidence = (Evidence(("<|start_of_role|>", "<tool_call>", "</tool_call>"), without=("<|tool_call|>",)),)
+    vllm_parser = "granite4"
 
     def _accept(self, calls: list[ToolCall], errors: list[str], parsed: ParsedCompletion) -> None:
         if not errors and not parsed.blocks[-1].closed:

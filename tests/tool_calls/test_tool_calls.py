@@ -100,17 +100,6 @@ def samples(name):
     ]
 
 
-class TestGetSyntax:
-    @both_syntaxes
-    def test_gives_the_syntax_of_that_name(self, name):
-        assert get_syntax(name).name == name
-        assert get_syntax(name).arguments_key == KEYS[name]
-
-    def test_names_the_choices_when_there_is_none(self):
-        with pytest.raises(ValueError, match=r"unknown tool_call_syntax 'json': choose one of .*hermes, .*rlla"):
-            get_syntax("json")
-
-
 class TestCalls:
     @both_syntaxes
     def test_one_call(self, name):

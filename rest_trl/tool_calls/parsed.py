@@ -1,10 +1,9 @@
 """What a parsed completion is: calls, spans and the reasons why something was no call."""
 
 import re
-from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 
 class Region(IntEnum):
@@ -80,7 +79,7 @@ class Block(NamedTuple):
 @dataclass
 class ParsedCompletion:
     """
-    What [`ToolCallSyntax.parse`] finds in a text.
+    What [`~rest_trl.tool_calls.ToolCallSyntax.parse`] finds in a text.
 
     Args:
         calls (`list[ToolCall]`):
@@ -167,27 +166,3 @@ class Draft:
     def block(self, kind: str, closed: bool) -> None:
         """Note a top-level block, see [`Block`]."""
         self.parsed.blocks.append(Block(kind, closed))
-
-
-class ToolCallSyntax(ABC):
-    """
-    A wire syntax for tool calls.
-
-    `markers` are the literal strings that the syntax is made of; a tokenizer may hold some of them as special tokens.
-    """
-
-    name: ClassVar[str]
-    markers: ClassVar[tuple[str, ...]]
-
-    @abstractmethod
-    def parse(self, text: str) -> ParsedCompletion:
-        """
-        Parse one assistant turn. Never raises: whatever cannot be read is named in `errors`.
-
-        Args:
-            text (`str`):
-                The text of the turn, markers included, end-of-turn token excluded.
-
-        Returns:
-            [`ParsedCompletion`]
-        """
