@@ -56,7 +56,7 @@ class CallListSyntax(MarkerSyntax):
             following = _NEXT.match(text, stop)
             if not following:
                 raise ValueError(f"neither another call nor the end of the list behind the call of {call.name!r}")
-            write_json_call(draft, stop, ARGUMENTS_KEYS)
+            write_json_call(draft, draft.position, stop, ARGUMENTS_KEYS)
             draft.parsed.calls.append(call)
         draft.write(following.end(), STRUCTURE)
 

@@ -79,7 +79,7 @@ class Llama3JsonSyntax(MarkerSyntax):
             except ValueError as error:
                 parsed.errors.append(f"character {start}: {error}")
             else:
-                write_json_call(draft, stop, ARGUMENTS_KEYS)
+                write_json_call(draft, draft.position, stop, ARGUMENTS_KEYS)
                 draft.block("tool_call", closed=True)
                 return
         write_call_parts(draft, draft.find(self._broken_call_end, start + 1), ARGUMENTS_KEYS)

@@ -37,8 +37,10 @@ class MarkerSyntax(ToolCallSyntax):
         self._reasoning_opened_by_prompt(draft)
         while draft.position < len(text):
             marker = self._any_marker.search(text, draft.position)
-            self._plain_text(draft, marker.start() if marker else len(text))
-            if marker and draft.position <= marker.start():  # else it was part of a call in the plain text
+            start = marker.start() if marker else len(text)
+            if draft.position < start:
+                self._plain_text(draft, start)
+            if marker and draft.position <= start:  # else it was part of a call in the plain text
                 draft.write(marker.end(), TAG)
                 self._open(draft, marker.group())
         self._finish(draft.parsed)

@@ -136,7 +136,7 @@ def _import_syntax(path: str) -> type[ToolCallSyntax]:
     module, _, name = path.rpartition(".")
     try:
         syntax = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(
             f"tool_call_syntax={path!r} cannot be imported ({error}): give one of {', '.join(sorted(_SYNTAXES))} or "
             "the dotted path of a subclass of rest_trl.tool_calls.ToolCallSyntax"

@@ -36,12 +36,16 @@ class TaggedSyntax(MarkerSyntax):
         raise NotImplementedError
 
     def _call_block(self, draft: Draft) -> None:
-        text = draft.text
+        text, position = draft.text, draft.position
         calls: list[ToolCall] = []
         errors: list[str] = []
-        position = skip_blank(text, draft.position)
-        while position < len(text) and not self._any_marker.match(text, position):
-            draft.write(position, STRUCTURE)
+        while True:
+            position = skip_blank(text, position)
+            closed = text.startswith(END_CALL, position)
+            if closed or position == len(text):
+                break
+            if text[position] != "{" and self._any_marker.match(text, position):
+                break
             stop = -1
             if not errors:  # one unreadable call voids the block, so the rest is only partitioned
                 try:
@@ -52,13 +56,13 @@ class TaggedSyntax(MarkerSyntax):
             if stop == -1:
                 broken = self._broken_call_end.search(text, position)
                 stop = broken.start() if broken else len(text)
+                draft.write(position, STRUCTURE)
                 write_call_parts(draft, stop, ARGUMENTS_KEYS)
                 draft.write(stop, STRUCTURE)
             else:
-                write_json_call(draft, stop, ARGUMENTS_KEYS)
-            position = skip_blank(text, stop)
+                write_json_call(draft, position, stop, ARGUMENTS_KEYS)
+            position = stop
         draft.write(position, STRUCTURE)
-        closed = text.startswith(END_CALL, position)
         if closed:
             draft.write(position + len(END_CALL), TAG)
         draft.block("tool_call", closed)
