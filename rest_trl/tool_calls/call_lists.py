@@ -21,7 +21,7 @@ class CallListSyntax(MarkerSyntax):
     arguments_keys: ClassVar[tuple[str, ...]] = ("arguments",)
 
     def _call_list(self, draft: Draft) -> None:
-        """Parse the list of calls at the draft's position."""
+        """Parse the list of calls at the draft's position, or the single object that stands there instead."""
         text, parsed = draft.text, draft.parsed
         start = skip_blank(text, draft.position)
         if not text.startswith(("[", "{"), start):
@@ -61,7 +61,7 @@ class CallListSyntax(MarkerSyntax):
         draft.write(following.end(), STRUCTURE)
 
     def _write_broken_list(self, draft: Draft, end: int) -> bool:
-        """Write a list of which the draft stands at the start or before an object; whether it is closed."""
+        """Write a list that is not JSON, from its start or one of its objects on; returns whether it is closed."""
         text = draft.text
         if text.startswith("[", draft.position):
             draft.write(draft.position + 1, STRUCTURE)

@@ -22,7 +22,10 @@ _SEPARATORS = re.compile(r"[\s,]*")
 
 class _Arguments:
     """
-    The arguments object of a call, read once from left to right. What comes behind an `error` was not read.
+    The arguments object of a call, which is read once from left to right, up to the first error.
+
+    Afterwards `values` are the arguments, `names` the places of the parameters' names, `position` is where reading
+    ended, and `error` says why it ended early.
 
     Args:
         text (`str`):
@@ -135,7 +138,7 @@ class GemmaSyntax(MarkerSyntax):
 
     def _call(self, draft: Draft) -> None:
         text, start = draft.text, draft.position
-        # The tags are special tokens, so none of them is part of a string.
+        # A call ends at the next tag even inside a string: tags are special tokens, which no string holds.
         ahead = self._call_end.search(text, start)
         end = ahead.start() if ahead else len(text)
         closed = ahead is not None and ahead.group() == self.end_call
@@ -182,7 +185,7 @@ class Gemma4Syntax(GemmaSyntax):
     name = "gemma4"
     call, end_call, quote = "<|tool_call>", "<tool_call|>", '<|"|>'
     quotes_are_untyped = False
-    # The last one asks for the result of a call: with it the model ends its turn.
+    # The model ends its turn with the last marker, which asks for the result of the call.
     markers = (CHANNEL, END_CHANNEL, call, end_call, quote, "<|tool_response>")
     evidence = (Evidence(("<|tool_call>call:",), tokens=("<|tool_call>",)),)
     vllm_parser = "gemma4"

@@ -22,7 +22,7 @@ from .syntax import Evidence, ToolCallSyntax
 START, CHANNEL, CONSTRAIN, MESSAGE = "<|start|>", "<|channel|>", "<|constrain|>", "<|message|>"
 ENDS = ("<|end|>", "<|call|>", "<|return|>")
 
-# The model's built-in tools, which take no JSON. A server runs them itself, so they are no function calls.
+# The model's built-in tools take text instead of JSON, and the server runs them itself: messages to them are no calls.
 _BUILT_IN_TOOLS = ("browser", "container", "python")
 
 

@@ -41,7 +41,7 @@ class Llama3JsonSyntax(MarkerSyntax):
         return parsed
 
     def _reasoning_opened_by_prompt(self, draft: Draft) -> None:
-        if not draft.text.startswith("{", skip_blank(draft.text, 0)):  # it may hold the closing tag in a string
+        if not draft.text.startswith("{", skip_blank(draft.text, 0)):  # a call may hold the closing tag in a string
             super()._reasoning_opened_by_prompt(draft)
         self._objects(draft)
 
@@ -58,7 +58,7 @@ class Llama3JsonSyntax(MarkerSyntax):
             draft.parsed.errors.append(f"character {draft.position}: no JSON object behind {marker}")
 
     def _objects(self, draft: Draft) -> bool:
-        """Parse the objects that follow one another from the draft's position on; whether there are any."""
+        """Parse the objects that follow one another from the draft's position on; returns whether there are any."""
         text = draft.text
         position = skip_blank(text, draft.position)
         if not text.startswith("{", position):

@@ -24,7 +24,7 @@ class NamedCallSyntax(MarkerSyntax):
     def _call(self, draft: Draft) -> None:
         """Parse the call of which the draft stands behind the opening marker."""
         text, parsed = draft.text, draft.parsed
-        # All of a header is optional, so it always matches.
+        # Every piece of a header is optional, so the pattern always matches.
         header: re.Match[str] = self._header.match(text, draft.position)  # type: ignore[assignment]
         for group in header.re.groupindex:
             tag_or_structure = TAG if group.startswith("tag") else STRUCTURE
@@ -69,12 +69,12 @@ class NamedCallSyntax(MarkerSyntax):
         return arguments, stop
 
     def _end(self, draft: Draft) -> bool:
-        """Write what stands up to the end marker; whether there is one."""
+        """Write everything up to the end marker and the marker itself; returns whether there is one."""
         text = draft.text
         if not self.end_call:
             return text.startswith("}", draft.position - 1)
         marker = self._any_marker.search(text, draft.position)
-        if not marker and not text[draft.position :].strip("\n`"):  # the fence, cut off
+        if not marker and not text[draft.position :].strip("\n`"):  # nothing but a fence that is cut off
             draft.write(len(text), STRUCTURE)
         if not marker or marker.group() != self.end_call:
             return False
@@ -84,7 +84,7 @@ class NamedCallSyntax(MarkerSyntax):
 
 
 class SectionSyntax(NamedCallSyntax):
-    """All calls stand in one section; what looks like a call outside of it is none."""
+    """A section that holds all calls of a completion. What looks like a call outside of it is an error."""
 
     section: ClassVar[str]
     end_section: ClassVar[str]

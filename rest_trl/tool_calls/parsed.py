@@ -24,11 +24,11 @@ class Region(IntEnum):
 
 class Part(IntEnum):
     """
-    Finer than [`Region`]: tells tags from the JSON around a call, and parameter names from their values.
+    A finer [`Region`], which tells tags from the JSON around a call, and parameter names from their values.
 
     The released code weighs tags and leaves the JSON around the arguments at zero, although the paper counts both as
-    format; that distinction lives here. The values are the precedence of a token that holds several parts: a token
-    with any byte of a tool name decides the name, whatever else it holds.
+    format: a rule that follows the code needs the distinction. The values are the precedence of a token that holds
+    several parts. A token with any byte of a tool name, for example, is part of the choice of the tool.
     """
 
     NONE = 0
@@ -46,7 +46,7 @@ class Part(IntEnum):
         return REGION_OF_PART[self]
 
 
-# Read off the class, a member costs 0.1 us in Python 3.11, in all a tenth of a parse: the scanners use these.
+# The scanners use these names, because reading a member off its class takes 0.1 us in Python 3.11: a tenth of a parse.
 TAG, STRUCTURE, TOOL_NAME = Part.TAG, Part.STRUCTURE, Part.TOOL_NAME
 PARAMETER_NAME, PARAMETER_VALUE = Part.PARAMETER_NAME, Part.PARAMETER_VALUE
 REASONING, RESPONSE = Part.REASONING, Part.RESPONSE
@@ -81,6 +81,9 @@ class Block(NamedTuple):
 class ParsedCompletion:
     """
     What [`~rest_trl.tool_calls.ToolCallSyntax.parse`] finds in a text.
+
+    The sequence of `parts` also tells the calls apart: a part `TOOL_NAME` starts a call and a part `PARAMETER_NAME`
+    one of its parameters, unless a JSON object holds its arguments before its name.
 
     Args:
         calls (`list[ToolCall]`):
@@ -128,7 +131,8 @@ class Draft:
         self.parsed = ParsedCompletion()
         self._parts = self.parsed.parts
         self._last: Part | None = None
-        # Then no closing marker is ahead, and looking for it once per block would take quadratic time.
+        # Whether reasoning was found that nothing closes. No later reasoning is closed either, and searching the rest
+        # of the text for a closing tag again at every opening one would take quadratic time.
         self.has_unclosed_reasoning = False
         self._found: dict[re.Pattern[str], int] = {}
 
@@ -145,7 +149,7 @@ class Draft:
 
     def alternate(self, spans: list[tuple[int, int]], part: Part, between: Part) -> None:
         """Give each of `spans`, in order, to `part`, and what lies before and between them to `between`."""
-        # The same as calls of `write`, which would take half of the time of a parse.
+        # Calls of `write` would do the same, but take half of the time of a parse.
         position, parts = self.position, self._parts
         for start, end in spans:
             if start < end:
@@ -156,8 +160,8 @@ class Draft:
             self.position, self._last = position, part
 
     def write_all(self, parts: list[tuple[int, int, Part]]) -> None:
-        """Take over finished parts: none is empty, they follow the current position, and neighbours differ."""
-        # The same as calls of `write`, which would take twice the time of a parse.
+        """Append `parts` that start at the current position. None of them is empty, and neighbours differ."""
+        # Calls of `write` would do the same, but take a third of the time of a parse.
         if parts[0][2] is self._last:
             parts[0] = (self._parts.pop()[0], *parts[0][1:])
         self._parts += parts
@@ -167,7 +171,7 @@ class Draft:
         """
         Where the first match at or after `position` (characters) starts, or the end of the text.
 
-        Looks only once for what is far ahead, so that asking again and again on the way there takes linear time.
+        A match that is far ahead is remembered, so that asking for it again on the way there takes no time.
         """
         found = self._found.get(pattern, -1)
         if found < position:
@@ -176,5 +180,5 @@ class Draft:
         return found
 
     def block(self, kind: str, closed: bool) -> None:
-        """Note a top-level block, see [`Block`]."""
+        """Append a top-level [`Block`]."""
         self.parsed.blocks.append(_block(kind, closed))

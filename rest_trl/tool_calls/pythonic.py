@@ -16,7 +16,7 @@ CALLS, END_CALLS = "<|tool_call_start|>", "<|tool_call_end|>"
 
 
 class PythonCallsSyntax(MarkerSyntax):
-    """One list of calls per completion; what follows it is an error, but takes nothing from it."""
+    """A completion holds one list of calls. Another list behind it is an error, but leaves the first one's calls."""
 
     lenient: ClassVar[bool]
 
@@ -37,7 +37,7 @@ class PythonCallsSyntax(MarkerSyntax):
         return closed
 
     def _finish(self, parsed: ParsedCompletion) -> None:
-        # Decided list by list.
+        # `_list` has decided which calls count: an error in a second list takes nothing from the first.
         pass
 
 
@@ -65,11 +65,11 @@ class PythonicSyntax(PythonCallsSyntax):
     _call_ahead = re.compile(re.escape(PYTHON_START) + rf"\s*{_list_start.pattern}")
 
     def _reasoning_opened_by_prompt(self, draft: Draft) -> None:
-        if not self._list_start.match(draft.text, skip_blank(draft.text, 0)):  # its strings may hold the closing tag
+        if not self._list_start.match(draft.text, skip_blank(draft.text, 0)):  # a call may hold the closing tag
             super()._reasoning_opened_by_prompt(draft)
 
     def _plain_text(self, draft: Draft, end: int) -> None:
-        # A list counts at the start of a line: prose holds the like of `a[f(x)]`.
+        # A list counts only at the start of a line, because prose may hold code such as `a[f(x)]`.
         text, checked, in_margin = draft.text, draft.position, True
         while opening := self._list_start.search(text, checked, end):
             _, line_break, margin = text[checked : opening.start()].rpartition("\n")
@@ -77,7 +77,8 @@ class PythonicSyntax(PythonCallsSyntax):
             checked = opening.end()
             if in_margin:
                 super()._plain_text(draft, opening.start())
-                # A marker further on may be part of a string, but not the closing one, which is a special token.
+                # The list may go on behind the next marker, which a string can hold. Only the closing marker ends it
+                # for certain: it is a special token.
                 closed = self._list(draft, end if text.startswith(PYTHON_END, end) else len(text))
                 draft.block("tool_call", closed)
                 checked = draft.position

@@ -32,7 +32,7 @@ class TaggedSyntax(MarkerSyntax):
             super()._open(draft, marker)
 
     def _accept(self, calls: list[ToolCall], errors: list[str], parsed: ParsedCompletion) -> None:
-        """Take over what one `<tool_call>` block held."""
+        """Decide what counts of the `calls` and `errors` of one `<tool_call>` block."""
         raise NotImplementedError
 
     def _call_block(self, draft: Draft) -> None:
@@ -98,7 +98,7 @@ class RLLASyntax(TaggedSyntax):
             super()._open(draft, marker)
 
     def _plain_text(self, draft: Draft, end: int) -> None:
-        # Text outside the tags is no response block: the syntax has tags for it.
+        # Text outside all tags gets its region, but is no block: in this syntax a response stands between tags.
         blank = not draft.text[draft.position : end].strip()
         draft.write(end, STRUCTURE if blank else RESPONSE)
 
@@ -110,7 +110,7 @@ class RLLASyntax(TaggedSyntax):
             draft.write(end + len(END_RESPONSE), TAG)
 
     def _accept(self, calls: list[ToolCall], errors: list[str], parsed: ParsedCompletion) -> None:
-        if parsed.calls or parsed.errors:  # the first block leaves one of them
+        if parsed.calls or parsed.errors:  # a block has been here before: each leaves calls or errors
             errors = [f"a second {CALL} block"]
         elif not calls and not errors:
             errors = [f"an empty {CALL} block"]
@@ -120,7 +120,7 @@ class RLLASyntax(TaggedSyntax):
             parsed.calls = calls
 
     def _finish(self, parsed: ParsedCompletion) -> None:
-        # Decided block by block: a second block is an error, but takes nothing from the first.
+        # `_accept` has decided which calls count: a second block is an error, but takes nothing from the first.
         pass
 
 

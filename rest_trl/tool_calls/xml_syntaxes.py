@@ -20,11 +20,11 @@ _NAME = re.compile(r"[^\s<>{}()\[\]\"',:]+")
 
 
 class _Step(NamedTuple):
-    """What stands behind a tag: the part of the text up to the next tag, none where the call ends."""
+    """What a tag does: `inside` is the part of the text behind it up to the next tag, `None` where the call ends."""
 
     inside: Part | None
     is_proper: bool = True
-    is_inside_call: bool = True  # else the tag opens or closes something else, and the call was never closed
+    is_inside_call: bool = True  # false for a tag that opens or closes something else: the call was never closed
 
 
 _END, _BROKEN_END = _Step(None), _Step(None, is_proper=False)
@@ -38,15 +38,15 @@ def _tags(*tags: str) -> re.Pattern[str]:
 
 class XMLSyntax(MarkerSyntax):
     """
-    A tool name, then names and values of parameters, told apart by the tags between them.
+    A tool name, then names and values of parameters, which are told apart by the tags between them.
 
-    `_grammar` says for each part of a call which tags count there, all others are text. A tag that comes too early is
-    no proper one: then there is no call, but what follows still has its regions.
+    `_grammar` says for each part of a call which tags count in it; all other tags are text there. A tag that comes too
+    early is not proper: it makes the call an error, but the rest of the call still has its regions.
     """
 
     _tag: ClassVar[re.Pattern[str]]
     _grammar: ClassVar[_Grammar]
-    # What the syntax puts around a value.
+    # The white space that the syntax puts before and behind a value.
     _margin: ClassVar[str]
 
     def _call(self, draft: Draft) -> bool:

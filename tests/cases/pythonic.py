@@ -63,6 +63,7 @@ CASES: list[Case] = [
     Case("a variable", one("f", "a=city"), [], well_formed=False),
     Case("a call as a value", one("f", "a=g(b=1), c=2"), [], well_formed=False),
     Case("positional", one("f", "1, b='x'"), [], well_formed=False),
+    Case("a prefix that Python does not know", one("f", "a=rr'x'"), [], well_formed=False),
     Case("a keyword of Python", one("f", "from=1"), [], well_formed=False),
     Case("a line break in a string", one("f", "a='x\ny'"), [], well_formed=False),
     Case(

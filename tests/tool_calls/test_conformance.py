@@ -8,7 +8,7 @@ import pytest
 from cases import load_syntaxes
 from chat_templates import TEMPLATES, template_of, tokenizer_with
 
-from rest_trl.tool_calls import SYNTAXES, Region, get_syntax
+from rest_trl.tool_calls import SYNTAXES, Part, Region, get_syntax
 
 
 TESTED = load_syntaxes()
@@ -54,6 +54,60 @@ class TestConformance:
             if case.well_formed:
                 calls = [(call.name, call.arguments) for call in parsed.calls]
                 assert calls == whole[: len(calls)], case.text[:length]
+
+
+def calls_of_parts(text, parts):
+    """Tool name and parameter names of every call, read off the parts: a tool name starts a call."""
+    calls = []
+    for start, end, part in parts:
+        if part is Part.TOOL_NAME:
+            calls.append((text[start:end], []))
+        elif part is Part.PARAMETER_NAME:
+            calls[-1][1].append(text[start:end])
+    return calls
+
+
+def unescaped(name):
+    return json.loads(f'"{name}"') if "\\" in name else name
+
+
+# A tool name starts a call, so parameters that stand before it are told apart only by the tags around the call.
+ARGUMENTS_FIRST = {("llama3_json", "arguments first")}
+READABLE = [
+    pytest.param(name, case, id=f"{name}-{case.title}")
+    for name, case in CASES
+    if case.calls and not get_syntax(name).parse(case.text).errors and (name, case.title) not in ARGUMENTS_FIRST
+]
+
+
+class TestParts:
+    @pytest.mark.parametrize(("name", "case"), READABLE)
+    def test_name_the_parameters_of_every_call_in_order(self, name, case):
+        parsed = get_syntax(name).parse(case.text)
+        found = calls_of_parts(case.text, parsed.parts)
+        # Parts hold names as they are written, calls as they are read.
+        found = [(tool, [unescaped(parameter) for parameter in parameters]) for tool, parameters in found]
+        assert found == [(call.name, list(call.arguments)) for call in parsed.calls]
+
+    @pytest.mark.parametrize(
+        ("arguments", "in_parts", "in_call"),
+        [
+            ('{"p\\u00e4th": 1}', ["p\\u00e4th"], ["päth"]),
+            ('{"a": 1, "b": 2, "a": 3}', ["a", "b", "a"], ["a", "b"]),
+            ('{"": 1, "b": 2}', ["b"], ["", "b"]),
+        ],
+        ids=["escaped name", "duplicate key", "empty name"],
+    )
+    def test_differ_from_the_call_in_names_that_json_changes(self, arguments, in_parts, in_call):
+        text = f'<tool_call>{{"name": "f", "arguments": {arguments}}}</tool_call>'
+        parsed = get_syntax("hermes").parse(text)
+        assert calls_of_parts(text, parsed.parts) == [("f", in_parts)]
+        assert list(parsed.calls[0].arguments) == in_call
+
+    def test_of_parameters_before_the_name_come_before_it(self):
+        text = '<tool_call>{"arguments": {"a": 1}, "name": "f"}</tool_call>'
+        parts = [part for _, _, part in get_syntax("hermes").parse(text).parts]
+        assert parts.index(Part.PARAMETER_NAME) < parts.index(Part.TOOL_NAME)
 
 
 JSON_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
