@@ -19,7 +19,7 @@ from rest_trl.tool_calls import SYNTAXES, Part, get_syntax
 
 
 sys.path.insert(0, str(Path(__file__).parent))
-from cases import load_cases
+from cases import load_syntaxes
 
 
 BATCH = 200
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     random_state = random.Random(arguments.seed)
-    cases = {name: [case.text for case in named] for name, named in load_cases().items()}
+    cases = {name: [case.text for case in syntax.cases] for name, syntax in load_syntaxes().items()}
     everything = [text for texts in cases.values() for text in texts]
     markers = sorted({marker for tool_call_syntax in SYNTAXES.values() for marker in tool_call_syntax.markers})
     tokenizer = AutoTokenizer.from_pretrained(TINY_MODEL_DIR)

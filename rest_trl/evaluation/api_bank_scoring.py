@@ -15,8 +15,6 @@ METRICS = ("strict", "soft")
 
 # JSON types of the declared types of which values may come as text or as what they are.
 _TYPED = {"integer", "number", "boolean", "array"}
-# Syntaxes that do not tell `5` from `"5"`: their values are what they would be as JSON.
-_UNTYPED_SYNTAXES = {"functiongemma", "glm45", "qwen3_coder"}
 
 
 def released_calls(text: str) -> list[Any]:
@@ -130,11 +128,11 @@ def score(sample: Sample, completion: Completion | None, tool_call_syntax: str, 
     """
     if completion is None:
         return not_generated(sample, METRICS)
-    parsed = get_syntax(tool_call_syntax).parse(completion.text)
+    syntax = get_syntax(tool_call_syntax)
+    parsed = syntax.parse(completion.text)
     calls = parsed.calls
     if prompt_form == "native":
-        untyped = tool_call_syntax in _UNTYPED_SYNTAXES
-        calls = [ToolCall(call.name, _as_written(call.arguments, sample.gold, untyped)) for call in calls]
+        calls = [ToolCall(call.name, _as_written(call.arguments, sample.gold, syntax.untyped)) for call in calls]
         soft = soft_score([{"name": call.name, "parameters": call.arguments} for call in calls], sample.gold)
     else:
         soft = soft_score(released_calls(completion.text), sample.gold)

@@ -3,10 +3,11 @@
 import re
 from typing import ClassVar
 
-from .base import STRUCTURE, Draft
 from .json_calls import ARGUMENTS_KEYS, decode_value, read_call, skip_blank, write_call_parts, write_json_call
 from .markers import END_THINK, THINK, MarkerSyntax
 from .named_calls import NamedCallSyntax
+from .parsed import STRUCTURE, Draft
+from .syntax import Evidence
 
 
 _START = re.compile(r"\[\s*(?=\{)")
@@ -14,13 +15,13 @@ _NEXT = re.compile(r"\s*(?:,\s*(?=\{)|(\]))")
 _BETWEEN = re.compile(r"[\s,}]*")
 
 
-class _ListSyntax(MarkerSyntax):
+class CallListSyntax(MarkerSyntax):
     """Calls in a JSON list."""
 
     arguments_keys: ClassVar[tuple[str, ...]] = ("arguments",)
 
     def _call_list(self, draft: Draft) -> None:
-        """Parse the list of calls at the draft's position."""
+        """Parse the list of calls at the draft's position, or the single object that stands there instead."""
         text, parsed = draft.text, draft.parsed
         start = skip_blank(text, draft.position)
         if not text.startswith(("[", "{"), start):
@@ -55,12 +56,12 @@ class _ListSyntax(MarkerSyntax):
             following = _NEXT.match(text, stop)
             if not following:
                 raise ValueError(f"neither another call nor the end of the list behind the call of {call.name!r}")
-            write_json_call(draft, stop, ARGUMENTS_KEYS)
+            write_json_call(draft, draft.position, stop, ARGUMENTS_KEYS)
             draft.parsed.calls.append(call)
         draft.write(following.end(), STRUCTURE)
 
     def _write_broken_list(self, draft: Draft, end: int) -> bool:
-        """Write a list of which the draft stands at the start or before an object; whether it is closed."""
+        """Write a list that is not JSON, from its start or one of its objects on; returns whether it is closed."""
         text = draft.text
         if text.startswith("[", draft.position):
             draft.write(draft.position + 1, STRUCTURE)
@@ -74,7 +75,7 @@ class _ListSyntax(MarkerSyntax):
             write_call_parts(draft, end, ARGUMENTS_KEYS)
 
 
-class GraniteSyntax(_ListSyntax):
+class GraniteSyntax(CallListSyntax):
     """
     Syntax of Granite 3 (vLLM parser `granite`): a JSON list behind a marker, which nothing closes.
 
@@ -89,6 +90,8 @@ class GraniteSyntax(_ListSyntax):
 
     name = "granite"
     markers = (THINK, END_THINK, "<response>", "</response>", "<|tool_call|>", "<tool_call>")
+    evidence = (Evidence(("<|start_of_role|>", "<|tool_call|>")),)
+    vllm_parser = "granite"
     _call_ahead = re.compile(r"<\|?tool_call\|?>\s*\[\s*\{")
 
     def _open(self, draft: Draft, marker: str) -> None:
@@ -98,7 +101,7 @@ class GraniteSyntax(_ListSyntax):
             super()._open(draft, marker)
 
 
-class Phi4MiniSyntax(_ListSyntax):
+class Phi4MiniSyntax(CallListSyntax):
     """
     Syntax of Phi-4-mini (vLLM parser `phi4_mini_json`): one JSON list behind a word.
 
@@ -112,6 +115,11 @@ class Phi4MiniSyntax(_ListSyntax):
 
     name = "phi4_mini_json"
     markers = (THINK, END_THINK, "functools")
+    evidence = (
+        Evidence(("functools[",)),
+        Evidence(("<|tool|>", "<|/tool|>"), without=("<|tool_call|>",), tokens=("<|tool|>", "<|/tool|>")),
+    )
+    vllm_parser = "phi4_mini_json"
     arguments_keys = ARGUMENTS_KEYS
     _any_marker = re.compile(r"</?think>|functools(?=\[|\s*\[\s*\{|\s*\{\s*[\"'])")
     _call_ahead = re.compile(r"functools\s*\[\s*\{")
@@ -127,7 +135,7 @@ class Phi4MiniSyntax(_ListSyntax):
         self._call_list(draft)
 
 
-class MistralSyntax(NamedCallSyntax, _ListSyntax):
+class MistralSyntax(NamedCallSyntax, CallListSyntax):
     """
     Syntax of Mistral (vLLM parser `mistral`): a marker per call or, with tokenizers before v11, one JSON list.
 
@@ -143,6 +151,8 @@ class MistralSyntax(NamedCallSyntax, _ListSyntax):
     name = "mistral"
     think, end_think = "[THINK]", "[/THINK]"
     markers = (think, end_think, "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]")
+    evidence = (Evidence(("[TOOL_CALLS]",), tokens=("[TOOL_CALLS]",)),)
+    vllm_parser = "mistral"
     _call_ahead = re.compile(r"\[TOOL_CALLS\]\s*(?:\[\s*\{|[^\s\[{]+\s*(?:\[CALL_ID\][^\s\[{]*)?(?:\[ARGS\]|\{))")
     _header = re.compile(
         r"(?P<blank>\s*)(?P<name>[^\s\[{]*)(?P<gap>\s*)(?:(?P<tag_call_id>\[CALL_ID\])(?P<call_id>[^\s\[{]*))?"

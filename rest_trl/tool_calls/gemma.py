@@ -3,9 +3,10 @@
 import re
 from typing import Any, ClassVar
 
-from .base import PARAMETER_NAME, PARAMETER_VALUE, STRUCTURE, TAG, TOOL_NAME, Draft, ToolCall
 from .json_calls import skip_blank
 from .markers import END_THINK, THINK, MarkerSyntax
+from .parsed import PARAMETER_NAME, PARAMETER_VALUE, STRUCTURE, TAG, TOOL_NAME, Draft, ToolCall
+from .syntax import Evidence
 from .untyped import read_untyped
 
 
@@ -21,7 +22,10 @@ _SEPARATORS = re.compile(r"[\s,]*")
 
 class _Arguments:
     """
-    The arguments object of a call, read once from left to right. What comes behind an `error` was not read.
+    The arguments object of a call, which is read once from left to right, up to the first error.
+
+    Afterwards `values` are the arguments, `names` the places of the parameters' names, `position` is where reading
+    ended, and `error` says why it ended early.
 
     Args:
         text (`str`):
@@ -114,7 +118,7 @@ class _Arguments:
         return read_untyped(string) if self.quotes_are_untyped else string
 
 
-class _GemmaSyntax(MarkerSyntax):
+class GemmaSyntax(MarkerSyntax):
     call: ClassVar[str]
     end_call: ClassVar[str]
     quote: ClassVar[str]
@@ -134,7 +138,7 @@ class _GemmaSyntax(MarkerSyntax):
 
     def _call(self, draft: Draft) -> None:
         text, start = draft.text, draft.position
-        # The tags are special tokens, so none of them is part of a string.
+        # A call ends at the next tag even inside a string: tags are special tokens, which no string holds.
         ahead = self._call_end.search(text, start)
         end = ahead.start() if ahead else len(text)
         closed = ahead is not None and ahead.group() == self.end_call
@@ -164,7 +168,7 @@ class _GemmaSyntax(MarkerSyntax):
         draft.block("tool_call", closed)
 
 
-class Gemma4Syntax(_GemmaSyntax):
+class Gemma4Syntax(GemmaSyntax):
     """
     Syntax of Gemma 4 (vLLM parser `gemma4`): a block per call, keys without quotes, strings between special tokens,
     reasoning in a channel.
@@ -181,8 +185,10 @@ class Gemma4Syntax(_GemmaSyntax):
     name = "gemma4"
     call, end_call, quote = "<|tool_call>", "<tool_call|>", '<|"|>'
     quotes_are_untyped = False
-    # The last one asks for the result of a call: with it the model ends its turn.
+    # The model ends its turn with the last marker, which asks for the result of the call.
     markers = (CHANNEL, END_CHANNEL, call, end_call, quote, "<|tool_response>")
+    evidence = (Evidence(("<|tool_call>call:",), tokens=("<|tool_call>",)),)
+    vllm_parser = "gemma4"
     think, end_think = CHANNEL, END_CHANNEL
     _thought = re.compile(r"thought\n?")
 
@@ -193,7 +199,7 @@ class Gemma4Syntax(_GemmaSyntax):
         super()._open(draft, marker)
 
 
-class FunctionGemmaSyntax(_GemmaSyntax):
+class FunctionGemmaSyntax(GemmaSyntax):
     """
     Syntax of FunctionGemma (vLLM parser `functiongemma`): a block per call, keys without quotes, strings between
     special tokens.
@@ -210,3 +216,6 @@ class FunctionGemmaSyntax(_GemmaSyntax):
     call, end_call, quote = "<start_function_call>", "<end_function_call>", "<escape>"
     quotes_are_untyped = True
     markers = (THINK, END_THINK, call, end_call, quote, "<start_function_response>")
+    evidence = (Evidence(("<start_function_call>",), tokens=("<start_function_call>",)),)
+    untyped = True
+    vllm_parser = "functiongemma"

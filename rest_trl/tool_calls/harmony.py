@@ -3,7 +3,8 @@
 import re
 from typing import NamedTuple
 
-from .base import (
+from .json_calls import decode_value, skip_blank, write_arguments_parts, write_json_arguments
+from .parsed import (
     PARAMETER_VALUE,
     REASONING,
     RESPONSE,
@@ -14,15 +15,14 @@ from .base import (
     ParsedCompletion,
     Part,
     ToolCall,
-    ToolCallSyntax,
 )
-from .json_calls import decode_value, skip_blank, write_arguments_parts, write_json_arguments
+from .syntax import Evidence, ToolCallSyntax
 
 
 START, CHANNEL, CONSTRAIN, MESSAGE = "<|start|>", "<|channel|>", "<|constrain|>", "<|message|>"
 ENDS = ("<|end|>", "<|call|>", "<|return|>")
 
-# The model's built-in tools, which take no JSON. A server runs them itself, so they are no function calls.
+# The model's built-in tools take text instead of JSON, and the server runs them itself: messages to them are no calls.
 _BUILT_IN_TOOLS = ("browser", "container", "python")
 
 
@@ -57,6 +57,8 @@ class OpenAISyntax(ToolCallSyntax):
 
     name = "openai"
     markers = (START, CHANNEL, CONSTRAIN, MESSAGE, *ENDS)
+    evidence = (Evidence(("<|channel|>", "commentary", "functions."), tokens=("<|channel|>", "<|constrain|>")),)
+    vllm_parser = "openai"
 
     _any_marker = re.compile(_any_of(START, CHANNEL, CONSTRAIN, MESSAGE, *ENDS))
     _header_start = re.compile(rf"\s*(?:to=|{_any_of(START, CHANNEL, CONSTRAIN, MESSAGE)})")

@@ -2,9 +2,10 @@
 
 import re
 
-from .base import RESPONSE, STRUCTURE, Draft, ParsedCompletion
 from .json_calls import ARGUMENTS_KEYS, decode_value, read_call, skip_blank, write_call_parts, write_json_call
 from .markers import END_THINK, THINK, MarkerSyntax
+from .parsed import RESPONSE, STRUCTURE, Draft, ParsedCompletion
+from .syntax import Evidence
 
 
 class Llama3JsonSyntax(MarkerSyntax):
@@ -23,6 +24,11 @@ class Llama3JsonSyntax(MarkerSyntax):
 
     name = "llama3_json"
     markers = (THINK, END_THINK, "<|python_tag|>")
+    evidence = (
+        Evidence(("<|start_header_id|>", '"parameters": dictionary of argument name'), tokens=("<|python_tag|>",)),
+        Evidence(("<|header_start|>", '"parameters": dictionary of argument name')),
+    )
+    vllm_parser = "llama3_json"
     _call_ahead = re.compile(r"""\{\s*["']?(?:name|type|function|parameters|arguments)\b""")
     _broken_call_end = re.compile(r"""</?think>|<\|python_tag\|>|(?:\n|; ?)\{(?=\s*["'])""")
     _following = re.compile(r"""\s*+(?:;\s*+)?(?=\{\s*+(?:["']|\Z))""")
@@ -35,7 +41,7 @@ class Llama3JsonSyntax(MarkerSyntax):
         return parsed
 
     def _reasoning_opened_by_prompt(self, draft: Draft) -> None:
-        if not draft.text.startswith("{", skip_blank(draft.text, 0)):  # it may hold the closing tag in a string
+        if not draft.text.startswith("{", skip_blank(draft.text, 0)):  # a call may hold the closing tag in a string
             super()._reasoning_opened_by_prompt(draft)
         self._objects(draft)
 
@@ -52,7 +58,7 @@ class Llama3JsonSyntax(MarkerSyntax):
             draft.parsed.errors.append(f"character {draft.position}: no JSON object behind {marker}")
 
     def _objects(self, draft: Draft) -> bool:
-        """Parse the objects that follow one another from the draft's position on; whether there are any."""
+        """Parse the objects that follow one another from the draft's position on; returns whether there are any."""
         text = draft.text
         position = skip_blank(text, draft.position)
         if not text.startswith("{", position):
@@ -73,7 +79,7 @@ class Llama3JsonSyntax(MarkerSyntax):
             except ValueError as error:
                 parsed.errors.append(f"character {start}: {error}")
             else:
-                write_json_call(draft, stop, ARGUMENTS_KEYS)
+                write_json_call(draft, draft.position, stop, ARGUMENTS_KEYS)
                 draft.block("tool_call", closed=True)
                 return
         write_call_parts(draft, draft.find(self._broken_call_end, start + 1), ARGUMENTS_KEYS)

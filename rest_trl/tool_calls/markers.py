@@ -3,8 +3,9 @@
 import re
 from typing import ClassVar
 
-from .base import REASONING, RESPONSE, STRUCTURE, TAG, Draft, ParsedCompletion, ToolCallSyntax
 from .json_calls import skip_blank
+from .parsed import REASONING, RESPONSE, STRUCTURE, TAG, Draft, ParsedCompletion
+from .syntax import ToolCallSyntax
 
 
 THINK, END_THINK = "<think>", "</think>"
@@ -21,13 +22,14 @@ class MarkerSyntax(ToolCallSyntax):
     markers: ClassVar[tuple[str, ...]] = (THINK, END_THINK)
     think: ClassVar[str] = THINK
     end_think: ClassVar[str] = END_THINK
-    # What ends reasoning that is never closed: reasoning may quote a marker, so more than the marker is asked for.
+    # The start of a call, which ends reasoning that is never closed. The marker alone does not end it, because
+    # reasoning may mention the marker.
     _call_ahead: ClassVar[re.Pattern[str]]
     _any_marker: ClassVar[re.Pattern[str]]
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        if "_any_marker" not in cls.__dict__:  # the class says itself where a literal is a marker
+        if "_any_marker" not in cls.__dict__:  # a class may define it, where a literal is a marker only in some places
             longest_first = sorted(cls.markers, key=len, reverse=True)
             cls._any_marker = re.compile("|".join(map(re.escape, longest_first)))
 
@@ -36,8 +38,10 @@ class MarkerSyntax(ToolCallSyntax):
         self._reasoning_opened_by_prompt(draft)
         while draft.position < len(text):
             marker = self._any_marker.search(text, draft.position)
-            self._plain_text(draft, marker.start() if marker else len(text))
-            if marker and draft.position <= marker.start():  # else it was part of a call in the plain text
+            start = marker.start() if marker else len(text)
+            if draft.position < start:
+                self._plain_text(draft, start)
+            if marker and draft.position <= start:  # otherwise the plain text held a call, and the call the marker
                 draft.write(marker.end(), TAG)
                 self._open(draft, marker.group())
         self._finish(draft.parsed)
@@ -53,7 +57,7 @@ class MarkerSyntax(ToolCallSyntax):
             parsed.calls = []
 
     def _plain_text(self, draft: Draft, end: int) -> None:
-        """Text outside all markers: white space separates blocks, anything else is read by the user."""
+        """Write text outside all markers: white space separates blocks, anything else is for the user."""
         if not draft.text[draft.position : end].strip():
             draft.write(end, STRUCTURE)
         else:
@@ -62,8 +66,8 @@ class MarkerSyntax(ToolCallSyntax):
 
     def _reasoning_opened_by_prompt(self, draft: Draft) -> None:
         opening = self._any_marker.match(draft.text, skip_blank(draft.text, 0))
-        if opening and opening.group() != self.end_think:  # a call may hold the closing tag in a string
-            return
+        if opening and opening.group() != self.end_think:
+            return  # a closing tag further on is none of the prompt's reasoning: a call may hold it in a string
         end = draft.text.find(self.end_think)
         if end != -1 and draft.text.find(self.think, 0, end) == -1:
             self._close_reasoning(draft, end)

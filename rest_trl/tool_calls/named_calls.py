@@ -3,9 +3,10 @@
 import re
 from typing import ClassVar
 
-from .base import STRUCTURE, TAG, TOOL_NAME, Draft, ToolCall
 from .json_calls import decode_value, skip_blank, write_arguments_parts, write_json_arguments
 from .markers import END_THINK, THINK, MarkerSyntax
+from .parsed import STRUCTURE, TAG, TOOL_NAME, Draft, ToolCall
+from .syntax import Evidence
 
 
 class NamedCallSyntax(MarkerSyntax):
@@ -23,7 +24,7 @@ class NamedCallSyntax(MarkerSyntax):
     def _call(self, draft: Draft) -> None:
         """Parse the call of which the draft stands behind the opening marker."""
         text, parsed = draft.text, draft.parsed
-        # All of a header is optional, so it always matches.
+        # Every piece of a header is optional, so the pattern always matches.
         header: re.Match[str] = self._header.match(text, draft.position)  # type: ignore[assignment]
         for group in header.re.groupindex:
             tag_or_structure = TAG if group.startswith("tag") else STRUCTURE
@@ -68,12 +69,12 @@ class NamedCallSyntax(MarkerSyntax):
         return arguments, stop
 
     def _end(self, draft: Draft) -> bool:
-        """Write what stands up to the end marker; whether there is one."""
+        """Write everything up to the end marker and the marker itself; returns whether there is one."""
         text = draft.text
         if not self.end_call:
             return text.startswith("}", draft.position - 1)
         marker = self._any_marker.search(text, draft.position)
-        if not marker and not text[draft.position :].strip("\n`"):  # the fence, cut off
+        if not marker and not text[draft.position :].strip("\n`"):  # nothing but a fence that is cut off
             draft.write(len(text), STRUCTURE)
         if not marker or marker.group() != self.end_call:
             return False
@@ -82,8 +83,8 @@ class NamedCallSyntax(MarkerSyntax):
         return True
 
 
-class _SectionSyntax(NamedCallSyntax):
-    """All calls stand in one section; what looks like a call outside of it is none."""
+class SectionSyntax(NamedCallSyntax):
+    """A section that holds all calls of a completion. What looks like a call outside of it is an error."""
 
     section: ClassVar[str]
     end_section: ClassVar[str]
@@ -116,7 +117,7 @@ class _SectionSyntax(NamedCallSyntax):
             parsed.errors.append(f"character {start}: no call behind {self.section}")
 
 
-class DeepSeekV31Syntax(_SectionSyntax):
+class DeepSeekV31Syntax(SectionSyntax):
     """
     Syntax of DeepSeek-V3.1 (vLLM parser `deepseek_v31`).
 
@@ -133,10 +134,12 @@ class DeepSeekV31Syntax(_SectionSyntax):
     section, end_section = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"
     call, end_call = "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>"
     markers = (THINK, END_THINK, section, end_section, call, end_call, "<｜tool▁sep｜>")
+    evidence = (Evidence(("<｜tool▁calls▁begin｜>", "<｜tool▁sep｜>")),)
+    vllm_parser = "deepseek_v31"
     _header = re.compile(r"(?P<name>[^\s<{]*)(?:(?P<tag><｜tool▁sep｜>)(?P<ready>))?")
 
 
-class DeepSeekV3Syntax(_SectionSyntax):
+class DeepSeekV3Syntax(SectionSyntax):
     """
     Syntax of DeepSeek-V3 and R1 (vLLM parser `deepseek_v3`): the arguments stand in a Markdown fence.
 
@@ -161,6 +164,8 @@ class DeepSeekV3Syntax(_SectionSyntax):
     section, end_section = DeepSeekV31Syntax.section, DeepSeekV31Syntax.end_section
     call, end_call = DeepSeekV31Syntax.call, DeepSeekV31Syntax.end_call
     markers = DeepSeekV31Syntax.markers
+    evidence = (Evidence(("<｜tool▁calls▁begin｜>", "<｜tool▁sep｜>", "```json")),)
+    vllm_parser = "deepseek_v3"
     _header = re.compile(
         r"(?:(?P<type>function)|(?P<other_type>[^\n<{]*))(?:(?P<tag><｜tool▁sep｜>)(?P<name>[^\s<{`]*)"
         r"(?P<fence>\n?`{0,3}(?:json)?\n?)(?(type)(?P<ready>(?<=\n```json\n))?))?"
@@ -168,7 +173,7 @@ class DeepSeekV3Syntax(_SectionSyntax):
     _fence = "\n```"
 
 
-class KimiK2Syntax(_SectionSyntax):
+class KimiK2Syntax(SectionSyntax):
     """
     Syntax of Kimi K2 (vLLM parser `kimi_k2`): the name stands in the id of the call, which counts the calls.
 
@@ -185,6 +190,8 @@ class KimiK2Syntax(_SectionSyntax):
     section, end_section = "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"
     call, end_call = "<|tool_call_begin|>", "<|tool_call_end|>"
     markers = (THINK, END_THINK, section, end_section, call, end_call, "<|tool_call_argument_begin|>")
+    evidence = (Evidence(("<|tool_call_begin|>",), tokens=("<|tool_call_argument_begin|>",)),)
+    vllm_parser = "kimi_k2"
     _header = re.compile(
         r"(?P<prefix>\s*(?:functions\.)?)(?P<name>[^\s:<{]*)(?P<index>:\d+)?"
         r"(?P<blank>\s*)(?:(?P<tag><\|tool_call_argument_begin\|>)(?(index)(?P<ready>)))?"

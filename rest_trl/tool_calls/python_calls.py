@@ -2,16 +2,17 @@
 
 import re
 
-from .base import PARAMETER_NAME, PARAMETER_VALUE, STRUCTURE, TOOL_NAME, Draft
 from .json_calls import skip_blank
+from .parsed import PARAMETER_NAME, PARAMETER_VALUE, STRUCTURE, TOOL_NAME, Draft
 
 
 _OPENER = {")": "(", "]": "[", "}": "{"}
 
-# `"""` and `'''`, possibly cut off. No alternative fails after its first character: a scan takes linear time.
+# Strings in triple quotes, possibly cut off. No alternative fails after its first character, so that a scan takes
+# linear time.
 _LONG = "|".join(rf"{q * 3}[^{q}\\]*(?:(?:\\.?|{q}(?!{q * 2}))[^{q}\\]*)*(?:{q * 3})?" for q in "\"'")
 _SHORT = "|".join(rf"{q}[^{q}\\]*(?:\\.?[^{q}\\]*)*{q}?" for q in "\"'")
-# A quote that closes nothing belongs to the string: `cmd='sed -n '1,9p' x.py'`.
+# In lenient strings a quote that cannot close the string belongs to it: `cmd='sed -n '1,9p' x.py'`.
 _NESTED = "|".join(rf"{q}[^{q}\\]*(?:(?:\\.?|{q}(?!\s*[,)\]}}:]))[^{q}\\]*)*{q}?" for q in "\"'")
 _TOKEN = r"""
     (?P<string>[rRbBuUfF]{{0,2}}(?:{strings}))

@@ -1,4 +1,9 @@
-"""Values of calls written as Python. Not `ast`, whose time and memory grow faster than a hostile text."""
+"""
+Values of calls written as Python, read from the tokens that also give the regions.
+
+Python's `ast` cannot do this: it refuses LFM2's unescaped quotes, line breaks, padded integers and keywords, and any
+text with a character cut in two. It takes quadratic time for f-strings and warns about every escape such as `\\d`.
+"""
 
 import json
 import keyword
@@ -6,11 +11,11 @@ import math
 import re
 from typing import Any
 
-from .base import ToolCall
+from .parsed import ToolCall
 from .python_calls import Token
 
 
-# Far less than Python's recursion limit, and more than any tool takes.
+# This is far below Python's recursion limit, and deeper than the arguments of any tool.
 _MAX_DEPTH = 100
 
 _CONSTANTS = {"True": True, "False": False, "None": None, "true": True, "false": False, "null": None}
@@ -47,7 +52,7 @@ def read_python_calls(text: str, tokens: list[Token], lenient: bool) -> list[Too
 
 
 class _Reader:
-    """Recursive descent over the tokens. Every token is taken once."""
+    """Reads the tokens by recursive descent, which takes every token once."""
 
     def __init__(self, text: str, tokens: list[Token], lenient: bool) -> None:
         self.text = text
@@ -129,7 +134,7 @@ class _Reader:
         return sign * self.number()
 
     def items(self, closer: str, depth: int) -> tuple[list[Any], bool]:
-        """The values up to the closing bracket, and whether there was a comma."""
+        """Take the values up to the closing bracket; returns them and whether there was a comma."""
         items: list[Any] = []
         has_comma = False
         self.index += 1
@@ -142,7 +147,7 @@ class _Reader:
         return items, has_comma
 
     def braces(self, depth: int) -> dict[str, Any] | list[Any]:
-        """A dictionary, or a set, of which JSON makes a list."""
+        """Take a dictionary, or a set, which becomes a list as JSON has no sets."""
         dictionary: dict[str, Any] = {}
         items: list[Any] = []
         self.index += 1
@@ -180,6 +185,8 @@ class _Reader:
         if literal is None:
             raise ValueError("a string is cut off")
         prefix, content = literal["prefix"].lower(), literal["content"]
+        if len(prefix) == 2 and prefix not in ("br", "rb", "fr", "rf"):
+            raise ValueError(f"{prefix!r} is no prefix of a string")
         if "b" in prefix or ("f" in prefix and ("{" in content or "}" in content)):
             raise ValueError(f"{prefix!r} string: not a JSON value")
         if not self.lenient and _UNPRINTABLE.match(content) and (len(literal["quote"]) == 1 or "\0" in content):

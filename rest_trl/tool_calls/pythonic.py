@@ -3,19 +3,20 @@
 import re
 from typing import ClassVar
 
-from .base import STRUCTURE, TAG, Draft, ParsedCompletion
 from .json_calls import skip_blank
 from .markers import END_THINK, THINK, MarkerSyntax
+from .parsed import STRUCTURE, TAG, Draft, ParsedCompletion
 from .python_calls import write_python_calls
 from .python_literals import read_python_calls
+from .syntax import Evidence
 
 
 PYTHON_START, PYTHON_END = "<|python_start|>", "<|python_end|>"
 CALLS, END_CALLS = "<|tool_call_start|>", "<|tool_call_end|>"
 
 
-class _PythonSyntax(MarkerSyntax):
-    """One list of calls per completion; what follows it is an error, but takes nothing from it."""
+class PythonCallsSyntax(MarkerSyntax):
+    """A completion holds one list of calls. Another list behind it is an error, but leaves the first one's calls."""
 
     lenient: ClassVar[bool]
 
@@ -36,11 +37,11 @@ class _PythonSyntax(MarkerSyntax):
         return closed
 
     def _finish(self, parsed: ParsedCompletion) -> None:
-        # Decided list by list.
+        # `_list` has decided which calls count: an error in a second list takes nothing from the first.
         pass
 
 
-class PythonicSyntax(_PythonSyntax):
+class PythonicSyntax(PythonCallsSyntax):
     """
     A bare list of Python calls (vLLM parsers `pythonic` and `llama4_pythonic`). Llama 4 may put tags around it.
 
@@ -57,16 +58,18 @@ class PythonicSyntax(_PythonSyntax):
 
     name = "pythonic"
     markers = (THINK, END_THINK, PYTHON_START, PYTHON_END)
+    evidence = (Evidence(("[func_name1(", "func_name2(")),)
+    vllm_parser = "pythonic"
     lenient = False
     _list_start = re.compile(r"\[(?=\s*[^\W\d][\w.]*\s*\()")
     _call_ahead = re.compile(re.escape(PYTHON_START) + rf"\s*{_list_start.pattern}")
 
     def _reasoning_opened_by_prompt(self, draft: Draft) -> None:
-        if not self._list_start.match(draft.text, skip_blank(draft.text, 0)):  # its strings may hold the closing tag
+        if not self._list_start.match(draft.text, skip_blank(draft.text, 0)):  # a call may hold the closing tag
             super()._reasoning_opened_by_prompt(draft)
 
     def _plain_text(self, draft: Draft, end: int) -> None:
-        # A list counts at the start of a line: prose holds the like of `a[f(x)]`.
+        # A list counts only at the start of a line, because prose may hold code such as `a[f(x)]`.
         text, checked, in_margin = draft.text, draft.position, True
         while opening := self._list_start.search(text, checked, end):
             _, line_break, margin = text[checked : opening.start()].rpartition("\n")
@@ -74,7 +77,8 @@ class PythonicSyntax(_PythonSyntax):
             checked = opening.end()
             if in_margin:
                 super()._plain_text(draft, opening.start())
-                # A marker further on may be part of a string, but not the closing one, which is a special token.
+                # The list may go on behind the next marker, which a string can hold. Only the closing marker ends it
+                # for certain: it is a special token.
                 closed = self._list(draft, end if text.startswith(PYTHON_END, end) else len(text))
                 draft.block("tool_call", closed)
                 checked = draft.position
@@ -89,7 +93,7 @@ class PythonicSyntax(_PythonSyntax):
             parsed.calls = []
 
 
-class LFM2Syntax(_PythonSyntax):
+class LFM2Syntax(PythonCallsSyntax):
     """
     Syntax of LFM2 (vLLM parser `lfm2`): one list of Python calls between tags; text outside of them is the response.
 
@@ -104,6 +108,11 @@ class LFM2Syntax(_PythonSyntax):
 
     name = "lfm2"
     markers = (THINK, END_THINK, CALLS, END_CALLS)
+    evidence = (
+        Evidence(("<|tool_call_start|>",), tokens=("<|tool_call_start|>",)),
+        Evidence(("<|tool_list_start|>",)),
+    )
+    vllm_parser = "lfm2"
     lenient = True
     _call_ahead = re.compile(re.escape(CALLS) + r"\s*\[")
 

@@ -3,16 +3,17 @@
 import re
 from typing import ClassVar
 
-from .base import RESPONSE, STRUCTURE, TAG, Draft, ParsedCompletion, ToolCall
 from .json_calls import ARGUMENTS_KEYS, decode_value, read_call, skip_blank, write_call_parts, write_json_call
 from .markers import END_THINK, THINK, MarkerSyntax
+from .parsed import RESPONSE, STRUCTURE, TAG, Draft, ParsedCompletion, ToolCall
+from .syntax import Evidence
 
 
 CALL, END_CALL = "<tool_call>", "</tool_call>"
 OPEN_RESPONSE, END_RESPONSE = "<response>", "</response>"
 
 
-class _TaggedSyntax(MarkerSyntax):
+class TaggedSyntax(MarkerSyntax):
     """JSON objects between `<tool_call>` tags; the subclasses say which calls of which block count."""
 
     arguments_key: ClassVar[str]
@@ -31,16 +32,20 @@ class _TaggedSyntax(MarkerSyntax):
             super()._open(draft, marker)
 
     def _accept(self, calls: list[ToolCall], errors: list[str], parsed: ParsedCompletion) -> None:
-        """Take over what one `<tool_call>` block held."""
+        """Decide what counts of the `calls` and `errors` of one `<tool_call>` block."""
         raise NotImplementedError
 
     def _call_block(self, draft: Draft) -> None:
-        text = draft.text
+        text, position = draft.text, draft.position
         calls: list[ToolCall] = []
         errors: list[str] = []
-        position = skip_blank(text, draft.position)
-        while position < len(text) and not self._any_marker.match(text, position):
-            draft.write(position, STRUCTURE)
+        while True:
+            position = skip_blank(text, position)
+            closed = text.startswith(END_CALL, position)
+            if closed or position == len(text):
+                break
+            if text[position] != "{" and self._any_marker.match(text, position):
+                break
             stop = -1
             if not errors:  # one unreadable call voids the block, so the rest is only partitioned
                 try:
@@ -51,20 +56,20 @@ class _TaggedSyntax(MarkerSyntax):
             if stop == -1:
                 broken = self._broken_call_end.search(text, position)
                 stop = broken.start() if broken else len(text)
+                draft.write(position, STRUCTURE)
                 write_call_parts(draft, stop, ARGUMENTS_KEYS)
                 draft.write(stop, STRUCTURE)
             else:
-                write_json_call(draft, stop, ARGUMENTS_KEYS)
-            position = skip_blank(text, stop)
+                write_json_call(draft, position, stop, ARGUMENTS_KEYS)
+            position = stop
         draft.write(position, STRUCTURE)
-        closed = text.startswith(END_CALL, position)
         if closed:
             draft.write(position + len(END_CALL), TAG)
         draft.block("tool_call", closed)
         self._accept(calls, errors, draft.parsed)
 
 
-class RLLASyntax(_TaggedSyntax):
+class RLLASyntax(TaggedSyntax):
     """
     ToolRL's syntax, that of the paper's data: one block with a JSON object per line, key `"parameters"`.
 
@@ -82,6 +87,8 @@ class RLLASyntax(_TaggedSyntax):
 
     name = "rlla"
     markers = (THINK, END_THINK, CALL, END_CALL, OPEN_RESPONSE, END_RESPONSE)
+    # No template was at hand: this follows from the syntax.
+    evidence = (Evidence(("<tool_call>", "<response>", '"parameters"'), without=('"arguments"',)),)
     arguments_key = "parameters"
 
     def _open(self, draft: Draft, marker: str) -> None:
@@ -91,7 +98,7 @@ class RLLASyntax(_TaggedSyntax):
             super()._open(draft, marker)
 
     def _plain_text(self, draft: Draft, end: int) -> None:
-        # Text outside the tags is no response block: the syntax has tags for it.
+        # Text outside all tags gets its region, but is no block: in this syntax a response stands between tags.
         blank = not draft.text[draft.position : end].strip()
         draft.write(end, STRUCTURE if blank else RESPONSE)
 
@@ -103,7 +110,7 @@ class RLLASyntax(_TaggedSyntax):
             draft.write(end + len(END_RESPONSE), TAG)
 
     def _accept(self, calls: list[ToolCall], errors: list[str], parsed: ParsedCompletion) -> None:
-        if parsed.calls or parsed.errors:  # the first block leaves one of them
+        if parsed.calls or parsed.errors:  # a block has been here before: each leaves calls or errors
             errors = [f"a second {CALL} block"]
         elif not calls and not errors:
             errors = [f"an empty {CALL} block"]
@@ -113,11 +120,11 @@ class RLLASyntax(_TaggedSyntax):
             parsed.calls = calls
 
     def _finish(self, parsed: ParsedCompletion) -> None:
-        # Decided block by block: a second block is an error, but takes nothing from the first.
+        # `_accept` has decided which calls count: a second block is an error, but takes nothing from the first.
         pass
 
 
-class HermesSyntax(_TaggedSyntax):
+class HermesSyntax(TaggedSyntax):
     """
     Syntax of Hermes, Qwen2.5 and Qwen3 (vLLM parser `hermes`): a block per call, key `"arguments"`.
 
@@ -135,6 +142,8 @@ class HermesSyntax(_TaggedSyntax):
 
     name = "hermes"
     markers = (THINK, END_THINK, CALL, END_CALL)
+    evidence = (Evidence(("<tool_call>", '"arguments"'), without=("<function=", "<arg_key>", "<|start_of_role|>")),)
+    vllm_parser = "hermes"
     arguments_key = "arguments"
 
     def _accept(self, calls: list[ToolCall], errors: list[str], parsed: ParsedCompletion) -> None:
@@ -159,6 +168,9 @@ class Granite4Syntax(HermesSyntax):
     """
 
     name = "granite4"
+    # No template was at hand: this follows from the syntax.
+    evidence = (Evidence(("<|start_of_role|>", "<tool_call>", "</tool_call>"), without=("<|tool_call|>",)),)
+    vllm_parser = "granite4"
 
     def _accept(self, calls: list[ToolCall], errors: list[str], parsed: ParsedCompletion) -> None:
         if not errors and not parsed.blocks[-1].closed:

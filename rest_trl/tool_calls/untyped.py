@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 
-# Chat templates print some values as Python does.
+# Some chat templates write constants as JSON does, others as Python does.
 _CONSTANTS = {"true": True, "false": False, "null": None, "True": True, "False": False, "None": None}
 _FIRST_CHARACTERS = frozenset("-0123456789{[")
 

@@ -4,9 +4,10 @@ import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
-from .base import PARAMETER_NAME, PARAMETER_VALUE, STRUCTURE, TAG, TOOL_NAME, Draft, Part, ToolCall
 from .json_calls import skip_blank
 from .markers import END_THINK, THINK, MarkerSyntax
+from .parsed import PARAMETER_NAME, PARAMETER_VALUE, STRUCTURE, TAG, TOOL_NAME, Draft, Part, ToolCall
+from .syntax import Evidence
 from .untyped import read_untyped
 
 
@@ -19,11 +20,11 @@ _NAME = re.compile(r"[^\s<>{}()\[\]\"',:]+")
 
 
 class _Step(NamedTuple):
-    """What stands behind a tag: the part of the text up to the next tag, none where the call ends."""
+    """What a tag does: `inside` is the part of the text behind it up to the next tag, `None` where the call ends."""
 
     inside: Part | None
     is_proper: bool = True
-    is_inside_call: bool = True  # else the tag opens or closes something else, and the call was never closed
+    is_inside_call: bool = True  # false for a tag that opens or closes something else: the call was never closed
 
 
 _END, _BROKEN_END = _Step(None), _Step(None, is_proper=False)
@@ -35,17 +36,17 @@ def _tags(*tags: str) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, tags)))
 
 
-class _XMLSyntax(MarkerSyntax):
+class XMLSyntax(MarkerSyntax):
     """
-    A tool name, then names and values of parameters, told apart by the tags between them.
+    A tool name, then names and values of parameters, which are told apart by the tags between them.
 
-    `_grammar` says for each part of a call which tags count there, all others are text. A tag that comes too early is
-    no proper one: then there is no call, but what follows still has its regions.
+    `_grammar` says for each part of a call which tags count in it; all other tags are text there. A tag that comes too
+    early is not proper: it makes the call an error, but the rest of the call still has its regions.
     """
 
     _tag: ClassVar[re.Pattern[str]]
     _grammar: ClassVar[_Grammar]
-    # What the syntax puts around a value.
+    # The white space that the syntax puts before and behind a value.
     _margin: ClassVar[str]
 
     def _call(self, draft: Draft) -> bool:
@@ -122,7 +123,7 @@ class _XMLSyntax(MarkerSyntax):
         return value
 
 
-class Qwen3CoderSyntax(_XMLSyntax):
+class Qwen3CoderSyntax(XMLSyntax):
     """
     Syntax of Qwen3-Coder, Qwen3.5 and Nemotron 3 (vLLM parsers `qwen3_coder` and `qwen3_xml`): a block per call.
 
@@ -142,6 +143,9 @@ class Qwen3CoderSyntax(_XMLSyntax):
 
     name = "qwen3_coder"
     markers = (THINK, END_THINK, CALL, END_CALL, FUNCTION, END_FUNCTION, PARAMETER, END_PARAMETER)
+    evidence = (Evidence(("<tool_call>", "<function=", "<parameter=")),)
+    untyped = True
+    vllm_parser = "qwen3_coder"
     _call_ahead = re.compile(rf"{CALL}\s*{FUNCTION}")
     _tag = _tags(CALL, END_CALL, FUNCTION, END_FUNCTION, PARAMETER, END_PARAMETER, ">")
     _margin = "\n"
@@ -185,7 +189,7 @@ class Qwen3CoderSyntax(_XMLSyntax):
             super()._open(draft, marker)
 
 
-class GLM45Syntax(_XMLSyntax):
+class GLM45Syntax(XMLSyntax):
     """
     Syntax of GLM-4.5 to GLM-4.7 (vLLM parsers `glm45` and `glm47`): a block per call; the line breaks are optional.
 
@@ -201,6 +205,9 @@ class GLM45Syntax(_XMLSyntax):
 
     name = "glm45"
     markers = (THINK, END_THINK, CALL, END_CALL, KEY, END_KEY, VALUE, END_VALUE)
+    evidence = (Evidence(("<tool_call>", "<arg_key>", "<arg_value>"), tokens=("<arg_key>", "<arg_value>")),)
+    untyped = True
+    vllm_parser = "glm45"
     _call_ahead = re.compile(rf"{CALL}\s*[^\s<{{]+\s*(?:{KEY}|{END_CALL})")
     _tag = _tags(CALL, END_CALL, KEY, END_KEY, VALUE, END_VALUE)
     _margin = ""

@@ -5,14 +5,15 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from cases import load_cases
-from chat_templates import TEMPLATES, TEMPLATES_OF_SYNTAX, syntax_of_template, tokenizer_with
+from cases import load_syntaxes
+from chat_templates import TEMPLATES, template_of, tokenizer_with
 
-from rest_trl.tool_calls import SYNTAXES, Region, get_syntax
+from rest_trl.tool_calls import SYNTAXES, Part, Region, get_syntax
 
 
-CASES = load_cases()
-ALL = [pytest.param(name, case, id=f"{name}-{case.title}") for name, cases in CASES.items() for case in cases]
+TESTED = load_syntaxes()
+CASES = [(name, case) for name, syntax in TESTED.items() for case in syntax.cases]
+ALL = [pytest.param(name, case, id=f"{name}-{case.title}") for name, case in CASES]
 
 
 def character_regions(parsed, length):
@@ -23,9 +24,9 @@ def character_regions(parsed, length):
 
 
 class TestConformance:
-    @pytest.mark.parametrize("name", sorted(SYNTAXES))
-    def test_covers_every_syntax(self, name):
-        assert len({case.text for case in CASES[name]}) >= 12
+    def test_covers_every_syntax(self):
+        assert set(TESTED) == set(SYNTAXES)
+        assert all(len({case.text for case in syntax.cases}) >= 12 for syntax in TESTED.values())
 
     @pytest.mark.parametrize(("name", "case"), ALL)
     def test_calls(self, name, case):
@@ -55,6 +56,60 @@ class TestConformance:
                 assert calls == whole[: len(calls)], case.text[:length]
 
 
+def calls_of_parts(text, parts):
+    """Tool name and parameter names of every call, read off the parts: a tool name starts a call."""
+    calls = []
+    for start, end, part in parts:
+        if part is Part.TOOL_NAME:
+            calls.append((text[start:end], []))
+        elif part is Part.PARAMETER_NAME:
+            calls[-1][1].append(text[start:end])
+    return calls
+
+
+def unescaped(name):
+    return json.loads(f'"{name}"') if "\\" in name else name
+
+
+# A tool name starts a call, so parameters that stand before it are told apart only by the tags around the call.
+ARGUMENTS_FIRST = {("llama3_json", "arguments first")}
+READABLE = [
+    pytest.param(name, case, id=f"{name}-{case.title}")
+    for name, case in CASES
+    if case.calls and not get_syntax(name).parse(case.text).errors and (name, case.title) not in ARGUMENTS_FIRST
+]
+
+
+class TestParts:
+    @pytest.mark.parametrize(("name", "case"), READABLE)
+    def test_name_the_parameters_of_every_call_in_order(self, name, case):
+        parsed = get_syntax(name).parse(case.text)
+        found = calls_of_parts(case.text, parsed.parts)
+        # Parts hold names as they are written, calls as they are read.
+        found = [(tool, [unescaped(parameter) for parameter in parameters]) for tool, parameters in found]
+        assert found == [(call.name, list(call.arguments)) for call in parsed.calls]
+
+    @pytest.mark.parametrize(
+        ("arguments", "in_parts", "in_call"),
+        [
+            ('{"p\\u00e4th": 1}', ["p\\u00e4th"], ["päth"]),
+            ('{"a": 1, "b": 2, "a": 3}', ["a", "b", "a"], ["a", "b"]),
+            ('{"": 1, "b": 2}', ["b"], ["", "b"]),
+        ],
+        ids=["escaped name", "duplicate key", "empty name"],
+    )
+    def test_differ_from_the_call_in_names_that_json_changes(self, arguments, in_parts, in_call):
+        text = f'<tool_call>{{"name": "f", "arguments": {arguments}}}</tool_call>'
+        parsed = get_syntax("hermes").parse(text)
+        assert calls_of_parts(text, parsed.parts) == [("f", in_parts)]
+        assert list(parsed.calls[0].arguments) == in_call
+
+    def test_of_parameters_before_the_name_come_before_it(self):
+        text = '<tool_call>{"arguments": {"a": 1}, "name": "f"}</tool_call>'
+        parts = [part for _, _, part in get_syntax("hermes").parse(text).parts]
+        assert parts.index(Part.PARAMETER_NAME) < parts.index(Part.TOOL_NAME)
+
+
 JSON_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 
 
@@ -81,19 +136,26 @@ def tool_schemas(calls):
     ]
 
 
-WITHOUT_VLLM_PARSER = {"rlla"}
-# No model of the syntax reasons, so vLLM's parser is never handed what follows reasoning.
-NO_SPACE_BEFORE_LIST = pytest.mark.xfail(reason="vLLM takes no white space before the list", strict=True)
-VLLM_FAILS = {
-    ("pythonic", "reasoning"): NO_SPACE_BEFORE_LIST,
-    ("pythonic", "reasoning that quotes calls"): NO_SPACE_BEFORE_LIST,
-}
-WELL_FORMED = [
-    (name, case)
-    for name, cases in CASES.items()
-    for case in cases
-    if case.well_formed and name not in WITHOUT_VLLM_PARSER
-]
+WELL_FORMED = [(name, case) for name, case in CASES if case.well_formed and SYNTAXES[name].vllm_parser]
+
+
+def vllm_line(name, case):
+    """What `vllm_parsers.py` is asked about a case."""
+    vllm = case.vllm or TESTED[name].vllm
+    reasons = any(letter == "R" for _, letter in case.pieces)
+    tokens = (*SYNTAXES[name].markers, *vllm.extra_tokens)
+    return {
+        "parser": vllm.parser or SYNTAXES[name].vllm_parser,
+        "reasoning_parser": vllm.reasoning_parser if reasons or vllm.harmony else None,
+        "harmony": vllm.harmony,
+        "tokens": [token for token in tokens if token not in vllm.missing_tokens],
+        "text": case.text,
+        "tools": tool_schemas(case.calls),
+    }
+
+
+def expected_failure(case):
+    return [pytest.mark.xfail(reason=case.vllm.fails, strict=True)] if case.vllm and case.vllm.fails else []
 
 
 @pytest.fixture(scope="module")
@@ -104,18 +166,7 @@ def vllm_answers():
     python = os.environ.get("VLLM_PYTHON") or str(installed)
     if "VLLM_PYTHON" not in os.environ and not installed.exists():
         pytest.skip("no vLLM: set VLLM_PYTHON to a Python that has it, or install it into .venv-vllm")
-    lines = [
-        json.dumps(
-            {
-                "format": name,
-                "markers": get_syntax(name).markers,
-                "text": case.text,
-                "reasons": any(letter == "R" for _, letter in case.pieces),
-                "tools": tool_schemas(case.calls),
-            }
-        )
-        for name, case in WELL_FORMED
-    ]
+    lines = [json.dumps(vllm_line(name, case)) for name, case in WELL_FORMED]
     run = subprocess.run([python, str(script)], input="\n".join(lines), stdout=subprocess.PIPE, text=True, check=True)
     answers = [json.loads(line) for line in run.stdout.splitlines()]
     return {(name, case.title): answer for (name, case), answer in zip(WELL_FORMED, answers, strict=True)}
@@ -125,7 +176,7 @@ class TestAgainstVLLM:
     @pytest.mark.parametrize(
         ("name", "case"),
         [
-            pytest.param(name, case, id=f"{name}-{case.title}", marks=VLLM_FAILS.get((name, case.title), ()))
+            pytest.param(name, case, id=f"{name}-{case.title}", marks=expected_failure(case))
             for name, case in WELL_FORMED
         ],
     )
@@ -139,17 +190,16 @@ TEMPLATE_CALLS = [
     ("get_weather", {"city": "Zürich", "days": 3, "units": {"t": ["C", "F"], "wind": True}}),
     ("say", {"text": 'a "b" {c} \\ 東京'}),
 ]
-# What templates cannot render: calls at all, more than one, arguments that are no JSON text.
-RENDER_NO_CALLS = {"lfm2"}
-RENDER_ONE_CALL = {"gptoss", "llama3_1", "llama3_2"}
-TAKE_JSON_TEXT = {"deepseekv3", "deepseek_r1_distill", "deepseek_r1_distill_training"}
 REASONING = "I should look {this} up."
-END_OF_TURN = re.compile(
-    r"(<\|im_end\|>|<\|eot_id\|>|<｜end▁of▁sentence｜>|<turn\|>|<\|tool_response>|<\|observation\|>)\s*$"
-)
+RENDERED = [
+    pytest.param(name, file, template, id=file)
+    for file in sorted(TEMPLATES)
+    for name, template in [template_of(file)]
+    if template and template.calls
+]
 
 
-def render_turn(template, calls):
+def render_turn(file, calls, takes_text):
     """The assistant turn that a chat template of TRL makes of a message with these calls."""
     message = {"role": "assistant", "content": "", "reasoning_content": REASONING, "thinking": REASONING}
     message["tool_calls"] = [
@@ -158,14 +208,14 @@ def render_turn(template, calls):
             "id": f"functions.{name}:{index}",
             "function": {
                 "name": name,
-                "arguments": json.dumps(arguments) if template in TAKE_JSON_TEXT else arguments,
+                "arguments": json.dumps(arguments) if takes_text else arguments,
             },
         }
         for index, (name, arguments) in enumerate(calls)
     ]
-    if template in TAKE_JSON_TEXT:
+    if takes_text:
         message["content"] = None
-    tokenizer = tokenizer_with(TEMPLATES[template])
+    tokenizer = tokenizer_with(TEMPLATES[file])
     user = {"role": "user", "content": "Hi?"}
     settings = {"tools": tool_schemas(calls), "tokenize": False}
     prompt = tokenizer.apply_chat_template([user], add_generation_prompt=True, **settings)
@@ -173,36 +223,21 @@ def render_turn(template, calls):
     if not text.startswith(prompt):  # where the prompt opens the reasoning, it may look different afterwards
         prompt = re.sub(r"<think>\s*(</think>\s*)?$", "", prompt)
     assert text.startswith(prompt)
-    return END_OF_TURN.sub("", text.removeprefix(prompt))
+    return text.removeprefix(prompt)
+
+
+def without_end(text, ends_of_turn):
+    for end in ends_of_turn:
+        text = text.rstrip().removesuffix(end) if text.rstrip().endswith(end) else text
+    return text
 
 
 class TestChatTemplates:
-    def test_some_syntaxes_have_no_template(self):
-        assert set(SYNTAXES) - set(TEMPLATES_OF_SYNTAX) == {
-            "deepseek_v31",
-            "functiongemma",
-            "granite",
-            "granite4",
-            "kimi_k2",
-            "mistral",
-            "phi4_mini_json",
-            "pythonic",
-            "rlla",
-        }
-
-    @pytest.mark.parametrize(
-        "template",
-        [
-            template
-            for template in sorted(TEMPLATES)
-            if syntax_of_template(template) in SYNTAXES and template.removesuffix("_training") not in RENDER_NO_CALLS
-        ],
-    )
-    def test_calls_come_back(self, template):
-        count = 1 if template.removesuffix("_training") in RENDER_ONE_CALL else len(TEMPLATE_CALLS)
-        calls = TEMPLATE_CALLS[:count]
-        text = render_turn(template, calls)
-        parsed = get_syntax(syntax_of_template(template)).parse(text)
+    @pytest.mark.parametrize(("name", "file", "template"), RENDERED)
+    def test_calls_come_back(self, name, file, template):
+        calls = TEMPLATE_CALLS[: template.calls]
+        text = without_end(render_turn(file, calls, template.takes_text), TESTED[name].ends_of_turn)
+        parsed = get_syntax(name).parse(text)
         assert parsed.errors == []
         assert [(call.name, call.arguments) for call in parsed.calls] == calls
         regions = character_regions(parsed, len(text))

@@ -1,48 +1,22 @@
 import pytest
-from chat_templates import (
-    TEMPLATES,
-    TEMPLATES_OF_SYNTAX,
-    TEMPLATES_WITHOUT_SYNTAX,
-    syntax_of_template,
-    tokenizer_with,
-)
+from cases import load_syntaxes
+from chat_templates import CALLS_OF_NO_SYNTAX, TEMPLATES, syntax_of_template, tokenizer_with
 
-from rest_trl.tool_calls import SYNTAXES, detect_syntax
-from rest_trl.tool_calls.detect import _EVIDENCE
+from rest_trl.tool_calls import Evidence, ParsedCompletion, ToolCallSyntax, detect_syntax
 
 
-# For syntaxes of which TRL ships no template: lines made up after what such templates hold.
-EXCERPTS = {
-    "deepseek_v31": "{{'<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>' + name + '<｜tool▁sep｜>' + arguments}}",
-    "functiongemma": "{{ '<start_function_call>call:' + function['name'] + '{' }}",
-    "granite": "<|start_of_role|>system<|end_of_role|>respond only with <|tool_call|> followed by a JSON list",
-    "granite4": '<|start_of_role|>system<|end_of_role|><tool_call>{\\"name\\": ., \\"arguments\\": .}\n</tool_call>',
-    "hermes": '<tool_call>\n{"arguments": <args-dict>, "name": <function-name>}\n</tool_call>',
-    "kimi_k2": "<|tool_calls_section_begin|><|tool_call_begin|>{{ id }}<|tool_call_argument_begin|>{{ arguments }}",
-    "llama3_json": '<|header_start|>{\\"name\\": function name, \\"parameters\\": dictionary of argument name...}',
-    "mistral": '{{- "[TOOL_CALLS] [" }}',
-    "phi4_mini_json": "{{ '<|' + message['role'] + '|>' + '<|tool|>' + message['tools'] + '<|/tool|>' }}",
-    "pythonic": "Use exact format: [func_name1(param1=value1, param2=value2), func_name2(...)]",
-    "rlla": '<tool_call>\n{"name": "Tool name", "parameters": {}}\n</tool_call>\n<response> text </response>',
-}
-
-TOKENS = {
-    "functiongemma": ["<start_function_call>", "<end_function_call>", "<escape>"],
-    "gemma4": ["<|tool_call>", "<tool_call|>"],
-    "glm45": ["<tool_call>", "</tool_call>", "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"],
-    "kimi_k2": ["<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>"],
-    "lfm2": ["<|tool_call_start|>", "<|tool_call_end|>"],
-    "llama3_json": ["<|python_tag|>", "<|eom_id|>"],
-    "mistral": ["[TOOL_CALLS]", "[INST]"],
-    "openai": ["<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "<|call|>"],
-    "phi4_mini_json": ["<|tool|>", "<|/tool|>", "<|tool_call|>", "<|/tool_call|>"],
-}
+TESTED = load_syntaxes()
+EXCERPTS = {name: syntax.excerpt for name, syntax in TESTED.items() if syntax.excerpt}
+TOKENS = {name: syntax.tokens for name, syntax in TESTED.items() if syntax.tokens}
 
 
 class TestDetectSyntax:
-    def test_knows_every_syntax(self):
-        assert set(_EVIDENCE) == set(SYNTAXES)
-        assert set(_EVIDENCE) == {*TEMPLATES_OF_SYNTAX, *EXCERPTS}
+    def test_every_syntax_is_tried_on_a_template(self):
+        assert [name for name, syntax in TESTED.items() if not (syntax.templates or syntax.excerpt)] == []
+
+    def test_every_template_that_renders_calls_is_known(self):
+        unknown = {file.removesuffix("_training") for file in TEMPLATES if not syntax_of_template(file)}
+        assert {file for file in unknown if "tool_calls" in TEMPLATES[file]} <= CALLS_OF_NO_SYNTAX
 
     @pytest.mark.parametrize("template", sorted(TEMPLATES))
     def test_reads_the_templates_that_trl_ships(self, template):
@@ -50,7 +24,6 @@ class TestDetectSyntax:
         if name:
             assert detect_syntax(tokenizer_with(TEMPLATES[template])) == name
         else:
-            assert template.removesuffix("_training") in TEMPLATES_WITHOUT_SYNTAX
             with pytest.raises(ValueError, match="neither the chat template nor the added tokens"):
                 detect_syntax(tokenizer_with(TEMPLATES[template]))
 
@@ -86,3 +59,14 @@ class TestDetectSyntax:
     def test_ambiguous_tokens_name_the_candidates(self):
         with pytest.raises(ValueError, match=r"several tool-call syntaxes \(llama3_json, mistral\)"):
             detect_syntax(tokenizer_with(None, TOKENS["llama3_json"] + TOKENS["mistral"]))
+
+    def test_evidence_that_holds_another_s_outranks_it(self, registry):
+        class Similar(ToolCallSyntax):
+            name = "similar"
+            evidence = (Evidence(("<tool_call>", '"arguments"', "<similar>")),)
+
+            def parse(self, text):
+                return ParsedCompletion()
+
+        assert detect_syntax(tokenizer_with(EXCERPTS["hermes"] + "<similar>")) == "similar"
+        assert detect_syntax(tokenizer_with(EXCERPTS["hermes"])) == "hermes"

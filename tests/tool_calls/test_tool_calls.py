@@ -1,12 +1,11 @@
 import json
-import time
 from itertools import pairwise
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rest_trl.tool_calls import SYNTAXES, Block, Part, Region, ToolCall, get_syntax
+from rest_trl.tool_calls import Block, Part, Region, ToolCall, get_syntax
 
 
 KEYS = {"hermes": "arguments", "rlla": "parameters"}
@@ -41,10 +40,6 @@ tool_calls = st.builds(
 
 def both_syntaxes(test):
     return pytest.mark.parametrize("name", ["hermes", "rlla"])(test)
-
-
-def all_syntaxes(test):
-    return pytest.mark.parametrize("name", sorted(SYNTAXES))(test)
 
 
 def render(name, calls, **dumps_arguments):
@@ -98,17 +93,6 @@ def samples(name):
         f'<think> I write <tool_call>{{"name": "x"}}</tool_call> </think>\n{render(name, [bare])}',
         render(name, [tag, bare]),
     ]
-
-
-class TestGetSyntax:
-    @both_syntaxes
-    def test_gives_the_syntax_of_that_name(self, name):
-        assert get_syntax(name).name == name
-        assert get_syntax(name).arguments_key == KEYS[name]
-
-    def test_names_the_choices_when_there_is_none(self):
-        with pytest.raises(ValueError, match=r"unknown tool_call_syntax 'json': choose one of .*hermes, .*rlla"):
-            get_syntax("json")
 
 
 class TestCalls:
@@ -456,44 +440,3 @@ class TestAnyText:
         assert_cover(text, parsed)
         assert all(isinstance(call.name, str) and isinstance(call.arguments, dict) for call in parsed.calls)
         assert all(error and isinstance(error, str) for error in parsed.errors)
-
-
-ADVERSARIES = [
-    "<think>",
-    "<tool_call>",
-    "<tool_call>{",
-    "<tool_call>[[",
-    '<tool_call>["',
-    '<tool_call>"',
-    "<tool_call>{}",
-    "<tool_call>1",
-    "<think><tool_call>{",
-    "<think></think>",
-    "<response><tool_call>{",
-    '<tool_call>{"name": "f", "arguments": {}, "parameters": {}}</tool_call>',
-    '{"name": "f", "arguments": {}, "parameters": {}}\n',
-    '{"a":\n',
-    "\n{",
-    '"',
-    '"\\',
-    "\\",
-    "[",
-    "}",
-    " ",
-    "<",
-]
-
-
-class TestTime:
-    @pytest.mark.parametrize("prefix", ["", "<tool_call>", '<tool_call>{"name": "f", "arguments": {"a": '])
-    @all_syntaxes
-    def test_is_linear_in_the_length(self, name, prefix):
-        parse = get_syntax(name).parse
-        for unit in ADVERSARIES:
-            text = prefix + unit * (100_000 // len(unit))
-            seconds = []
-            while not seconds or (min(seconds) >= 0.2 and len(seconds) < 3):  # again, if the machine was busy
-                start = time.process_time()
-                parse(text)
-                seconds.append(time.process_time() - start)
-            assert min(seconds) < 0.2, unit  # 20 ms for 10k characters

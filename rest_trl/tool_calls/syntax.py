@@ -1,0 +1,148 @@
+"""What a wire syntax is, and how it is found by its name."""
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple
+
+from .parsed import ParsedCompletion
+
+
+class Evidence(NamedTuple):
+    """
+    What gives a syntax away to [`detect_syntax`].
+
+    The chat template is asked first. Where it shows the calls of no syntax, the added tokens are asked. Evidence that
+    holds all the strings of another syntax's and more outranks it, so a new syntax can set itself apart from a similar
+    one without a change there.
+
+    Args:
+        template (`tuple[str, ...]`):
+            Strings that all occur in the chat template.
+        without (`tuple[str, ...]`, *optional*, defaults to `()`):
+            Strings that do not occur in it, because they belong to another syntax with the same markers.
+        tokens (`tuple[str, ...]`, *optional*, defaults to `()`):
+            Tokens that are all added to the tokenizer. Tokens that several syntaxes share show none of them.
+    """
+
+    template: tuple[str, ...]
+    without: tuple[str, ...] = ()
+    tokens: tuple[str, ...] = ()
+
+
+_SYNTAXES: dict[str, type["ToolCallSyntax"]] = {}
+# The syntaxes by name: those of this package, and a user's own ones once their modules are imported.
+SYNTAXES: Mapping[str, type["ToolCallSyntax"]] = MappingProxyType(_SYNTAXES)
+
+
+class ToolCallSyntax(ABC):
+    """
+    A wire syntax for tool calls.
+
+    A subclass that sets `name` is known to [`get_syntax`] as soon as its module is imported. A new syntax therefore
+    takes one module: the class says all that the rest of the package wants to know of it. `evidence` and `vllm_parser`
+    describe one syntax only, so a subclass with a `name` of its own does not inherit them.
+
+    Attributes:
+        name (`str`):
+            What the syntax is called.
+        markers (`tuple[str, ...]`):
+            The literal strings that the syntax is made of. A tokenizer may hold some of them as special tokens, which
+            are then read as text.
+        evidence (`tuple[Evidence, ...]`, *optional*, defaults to `()`):
+            What shows that a model writes this syntax; one [`Evidence`] is enough. Without any, the syntax must be
+            named in the config.
+        untyped (`bool`, *optional*, defaults to `False`):
+            Whether the values do not tell a number from a string, so that `5` may stand for `"5"`.
+        vllm_parser (`str`, *optional*):
+            Name of vLLM's tool parser for the syntax, `None` if it has none.
+    """
+
+    name: ClassVar[str]
+    markers: ClassVar[tuple[str, ...]] = ()
+    evidence: ClassVar[tuple[Evidence, ...]] = ()
+    untyped: ClassVar[bool] = False
+    vllm_parser: ClassVar[str | None] = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" not in cls.__dict__:
+            return
+        other = _SYNTAXES.get(cls.name)
+        # A notebook cell that runs again, or a reloaded module, defines the same class anew.
+        if other and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(
+                f"two tool-call syntaxes are named {cls.name!r}, {other.__module__}.{other.__qualname__} and "
+                f"{cls.__module__}.{cls.__qualname__}: give one of them another name"
+            )
+        if "evidence" not in cls.__dict__:
+            cls.evidence = ()
+        if "vllm_parser" not in cls.__dict__:
+            cls.vllm_parser = None
+        _SYNTAXES[cls.name] = cls
+
+    @abstractmethod
+    def parse(self, text: str) -> ParsedCompletion:
+        """
+        Parse one assistant turn. Never raises: whatever cannot be read is named in `errors`.
+
+        Args:
+            text (`str`):
+                The text of the turn, markers included, end-of-turn token excluded.
+
+        Returns:
+            [`ParsedCompletion`]
+        """
+
+
+def get_syntax(name: str) -> ToolCallSyntax:
+    """
+    The tool-call syntax of that name.
+
+    Args:
+        name (`str`):
+            One of `SYNTAXES`, or the dotted path of a subclass of [`ToolCallSyntax`]. Where vLLM has a parser for a
+            syntax of this package, the name is that parser's.
+
+    Returns:
+        [`ToolCallSyntax`]
+
+    Raises:
+        ValueError: if there is no such syntax.
+
+    Example:
+
+    ```python
+    >>> parsed = get_syntax("hermes").parse('<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>')
+    >>> parsed.calls
+    [ToolCall(name='f', arguments={'a': 1})]
+    >>> [(start, end, region.name) for start, end, region in parsed.spans][:3]
+    [(0, 21, 'FORMAT'), (21, 22, 'TOOL_NAME'), (22, 38, 'FORMAT')]
+
+    ```
+    """
+    if name in _SYNTAXES:
+        return _SYNTAXES[name]()
+    if "." in name:
+        return _import_syntax(name)()
+    raise ValueError(
+        f"unknown tool_call_syntax {name!r}: choose one of {', '.join(sorted(_SYNTAXES))}, or give the dotted path of "
+        "your own, e.g. my_package.my_module.MySyntax"
+    )
+
+
+def _import_syntax(path: str) -> type[ToolCallSyntax]:
+    module, _, name = path.rpartition(".")
+    try:
+        syntax = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"tool_call_syntax={path!r} cannot be imported ({error}): give one of {', '.join(sorted(_SYNTAXES))} or "
+            "the dotted path of a subclass of rest_trl.tool_calls.ToolCallSyntax"
+        ) from error
+    if not (isinstance(syntax, type) and issubclass(syntax, ToolCallSyntax)):
+        raise ValueError(f"tool_call_syntax={path!r} is no subclass of rest_trl.tool_calls.ToolCallSyntax")
+    if _SYNTAXES.get(syntax.__dict__.get("name", "")) is not syntax:
+        raise ValueError(f"tool_call_syntax={path!r} has no name: set the class attribute `name`")
+    return syntax
