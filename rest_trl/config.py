@@ -10,6 +10,9 @@ from .rewards.schedules import SCHEDULES, check_schedule
 from .tool_calls import get_syntax
 
 
+CREDITS = ("completion", "region", "local")
+CREDIT_BASELINES = ("group", "leave_one_out")
+
 # With a ratio per sequence these losses weigh a sequence's tokens by one shared factor, so coefficients of mean 1
 # cancel.
 _SHARED_RATIO_LOSSES = ("bnpo", "dapo", "dr_grpo", "grpo", "luspo", "sapo")
@@ -38,6 +41,12 @@ class ResTGRPOConfig(GRPOConfig):
         reward_schedule (`str`, *optional*, defaults to `"horizon"`):
             How the bounds of the rule rewards move with the training, see [`~rest_trl.rewards.reward_bounds`]:
             `"horizon"` (the paper, over the whole run), `"released"` (the authors' code, 150 rollouts) or `"static"`.
+        credit (`str`, *optional*, defaults to `"completion"`):
+            What a token's advantage is made of, see [`~rest_trl.credit.credited_advantages`]: `"completion"` (GRPO and
+            the paper: the whole reward), `"region"` (what is undecided when the token is sampled, for rewards that
+            expose their parts), or `"local"` (the part that its own segment decides; biased, of lower variance).
+        credit_baseline (`str`, *optional*, defaults to `"group"`):
+            Baseline of `credit`: `"group"` includes the completion itself, as in GRPO; `"leave_one_out"` does not.
         entropy_surrogate (`str`, *optional*, defaults to `"one_minus_exp"`):
             Region weight from its mean entropy `H` in nats: `"one_minus_exp"` for `1 / (1 - exp(-H))`, `"reciprocal"`
             for `1 / H`.
@@ -76,6 +85,17 @@ class ResTGRPOConfig(GRPOConfig):
     reward_schedule: str = field(
         default="horizon",
         metadata={"help": "How the bounds of the rule rewards move with the training.", "choices": list(SCHEDULES)},
+    )
+    credit: str = field(
+        default="completion",
+        metadata={
+            "help": "What a token is credited with: completion (the whole reward), region (what is undecided), local.",
+            "choices": list(CREDITS),
+        },
+    )
+    credit_baseline: str = field(
+        default="group",
+        metadata={"help": "Baseline of credit: group, or leave_one_out.", "choices": list(CREDIT_BASELINES)},
     )
     entropy_surrogate: str = field(
         default="one_minus_exp",
@@ -138,7 +158,18 @@ class ResTGRPOConfig(GRPOConfig):
             raise ValueError(
                 f"parameter_name_scale must not be negative, got {self.parameter_name_scale}: 1 changes nothing"
             )
+        if self.credit not in CREDITS or self.credit_baseline not in CREDIT_BASELINES:
+            raise ValueError(
+                f"unknown credit={self.credit!r} or credit_baseline={self.credit_baseline!r}: choose of "
+                f"{', '.join(CREDITS)} and of {', '.join(CREDIT_BASELINES)}"
+            )
         shared_ratio = self.importance_sampling_level == "sequence" and self.loss_type in _SHARED_RATIO_LOSSES
+        if shared_ratio and self.credit != "completion":
+            raise ValueError(
+                f"importance_sampling_level='sequence' with loss_type={self.loss_type!r} multiplies all tokens of a "
+                f"completion by one ratio, so credit={self.credit!r} per token averages out: set "
+                "importance_sampling_level='token', or credit='completion'"
+            )
         if shared_ratio and self.coefficients in PRESETS and self.coefficients != "uniform":
             raise ValueError(
                 f"importance_sampling_level='sequence' with loss_type={self.loss_type!r} multiplies all tokens of a "

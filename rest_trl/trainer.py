@@ -9,6 +9,7 @@ from trl import GRPOTrainer
 from trl.extras.profiling import profiling_context
 
 from .config import ResTGRPOConfig
+from .credit.assignment import CreditAssignment
 from .display.arguments import is_hub_id
 from .display.card import write_model_card
 from .display.marks import mark_regions
@@ -119,6 +120,7 @@ class ResTGRPOTrainer(GRPOTrainer):
             )
         self._rollout = RolloutReader(self._partitioner)
         self._bind_rewards()
+        self._credit = None if args.credit == "completion" else CreditAssignment(args, self.reward_funcs)
         self._region_metrics = RegionMetrics(self.accelerator, self.tool_call_syntax)
         self.add_callback(RegionStatistics(args.entropy_decay))
 
@@ -161,9 +163,22 @@ class ResTGRPOTrainer(GRPOTrainer):
             self._rollout.read(completion_ids, tool_mask)
         return output
 
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Any:
+        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        if self._credit is not None:
+            columns = {name: [row[name] for row in inputs] for name in inputs[0]}
+            arguments = {**columns, "completions": completions, "completion_ids": completion_ids_list}
+            self._credit.take(rewards, self.reward_funcs, arguments, self.state)
+        return rewards
+
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)
         output["part_ids"] = self._rollout.part_ids(self._policy_mask(output))
+        if self._credit is not None:
+            num_generations: Any = self.num_generations if self.model.training else self.num_generations_eval
+            output["advantages"] = self._credit.advantages(
+                output["advantages"], self.reward_weights, num_generations, output["part_ids"].size(1)
+            )
         if self.log_completions:
             sampled = output["completion_ids"], output["completion_mask"], to_regions(output["part_ids"])
             marked = mark_regions(*sampled, self._partitioner.token_bytes)

@@ -102,14 +102,15 @@ def credited_advantages(
     aggregation: str = "sum_then_normalize",
     local: bool = False,
     leave_one_out: bool = False,
+    rows: slice | None = None,
 ) -> torch.Tensor:
     r"""
     Advantages per token from rewards and their segments, see the head of this module.
 
-    Notation: `N` completions, groups of `G` behind one another, `K` rewards, `T` tokens.
+    Notation: `N` completions on all processes, `B` on this one, groups of `G`, `K` rewards, `T` tokens.
 
     Args:
-        advantages (`torch.Tensor` of shape `(N,)`):
+        advantages (`torch.Tensor` of shape `(B,)`):
             GRPO's advantages, which tokens without a segment keep.
         rewards (`torch.Tensor` of shape `(N, K)`):
             Rewards of each function, NaN where it gave none.
@@ -132,9 +133,11 @@ def credited_advantages(
             Whether the baseline leaves out the completion itself, which makes the mean of the gradient exact. Where no
             other completion has the status, the token keeps the advantage of the whole completion. Tokens without a
             segment then get GRPO's advantage times `G / (G - 1)`, which is the same baseline for them.
+        rows (`slice`, *optional*):
+            The B completions of this process, all by default. A baseline is taken over the whole group.
 
     Returns:
-        `torch.Tensor` of shape `(N, T)`
+        `torch.Tensor` of shape `(B, T)`, on the device of `advantages`.
 
     Example:
 
@@ -157,29 +160,30 @@ def credited_advantages(
     """
     scale = num_generations / (num_generations - 1) if leave_one_out and num_generations > 1 else 1.0
     per_token = (advantages * scale).unsqueeze(1).repeat(1, num_tokens)
-    device = per_token.device
+    local_rows = range(len(rewards))[rows or slice(None)]
     rewards, weights = rewards.float().cpu(), weights.float().cpu()
     factors, offsets = _affine(rewards, weights, num_generations, scale_rewards, aggregation)
-    known = rewards.nan_to_num(0.0)
-    scorable = ~rewards.isnan().all(1)
-    for group in range(0, len(rewards), num_generations):
-        members = [row for row in range(group, group + num_generations) if scorable[row]]
+    known, scorable = rewards.nan_to_num(0.0), ~rewards.isnan().all(1)
+    first_group = local_rows.start // num_generations * num_generations
+    for group in range(first_group, local_rows.stop, num_generations):
         with_status: dict[Hashable, list[tuple[int, _Merged]]] = defaultdict(list)
-        for row in members:
-            for run in _merge(segments[row]):
-                with_status[run.status].append((row, run))
+        for row in range(group, group + num_generations):
+            if scorable[row]:
+                for run in _merge(segments[row]):
+                    with_status[run.status].append((row, run))
         for runs in with_status.values():
-            rows = [row for row, _ in runs]
+            members = [row for row, _ in runs]
             undecided = torch.stack([run.own if local else known[row] - run.decided for row, run in runs])
-            counts = torch.tensor(len({*rows}) - 1.0 if leave_one_out else float(len(rows)))
-            if counts == 0:
+            others = len({*members}) - 1 if leave_one_out else len(runs)
+            if others == 0:
                 continue
             total = undecided.sum(0, keepdim=True)
-            baseline = (total - undecided if leave_one_out else total) / counts
-            values = ((undecided - baseline) * factors[rows]).sum(1) - offsets[rows]
+            baseline = (total - undecided if leave_one_out else total) / others
+            values = ((undecided - baseline) * factors[members]).sum(1) - offsets[members]
             for (row, run), value in zip(runs, values.tolist(), strict=True):
-                per_token[row, run.start : run.stop] = value
-    return per_token.to(device)
+                if row in local_rows:
+                    per_token[row - local_rows.start, run.start : run.stop] = value
+    return per_token
 
 
 def _affine(

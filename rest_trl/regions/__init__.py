@@ -9,7 +9,7 @@ from .coefficients import (
     released_coefficients,
     uniform_coefficients,
 )
-from .partition import Partitioner, Reading, partition, to_regions
+from .partition import Partitioner, Reading, Turn, partition, to_regions
 from .rules import PRESETS, CoefficientsFunc, get_coefficients_func
 from .statistics import RegionStatistics, region_sums
 
@@ -22,6 +22,7 @@ __all__ = [
     "Reading",
     "Region",
     "RegionStatistics",
+    "Turn",
     "curriculum_weights",
     "entropy_coefficients",
     "get_coefficients_func",

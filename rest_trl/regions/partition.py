@@ -16,6 +16,42 @@ from .token_bytes import TokenBytes, byte_offsets
 _REGIONS = torch.tensor(REGION_OF_PART, dtype=torch.int8)
 
 
+class Turn(NamedTuple):
+    """
+    An assistant turn and where its tokens lie.
+
+    Args:
+        parsed ([`~rest_trl.tool_calls.ParsedCompletion`]):
+            The parsed turn.
+        text (`str`):
+            Its text; a byte of a character that was cut off is a lone surrogate.
+        column (`int`):
+            Column of its first token.
+        token_starts (`np.ndarray` of shape `(N,)`):
+            Where each of its tokens starts, in bytes of the text.
+    """
+
+    parsed: ParsedCompletion
+    text: str
+    column: int
+    token_starts: np.ndarray
+
+    def columns(self, positions: Sequence[int]) -> list[int]:
+        """
+        The column of the first token that starts at or behind each position.
+
+        Args:
+            positions (`Sequence[int]`):
+                Places in the text, in characters.
+
+        Returns:
+            `list[int]`
+        """
+        inside = np.minimum(np.array(positions, np.int64), len(self.text))
+        places = byte_offsets(self.text)[inside] + (np.array(positions, np.int64) - inside)
+        return (self.column + np.searchsorted(self.token_starts, places)).tolist()
+
+
 class Reading(NamedTuple):
     """
     What one parse of a batch gives to rewards and to the loss.
@@ -23,12 +59,12 @@ class Reading(NamedTuple):
     Args:
         part_ids (`torch.Tensor` of shape `(B, T)`):
             [`Part`] per token, int8; `NONE` at tokens that are not the policy's.
-        turns (`list[list[ParsedCompletion]]` of length `B`):
-            The assistant turns of every completion, parsed.
+        turns (`list[list[Turn]]` of length `B`):
+            The assistant turns of every completion.
     """
 
     part_ids: torch.Tensor
-    turns: list[list[ParsedCompletion]]
+    turns: list[list[Turn]]
 
 
 class Partitioner:
@@ -84,15 +120,17 @@ class Partitioner:
         byte_ends = np.cumsum(self.token_bytes.lengths[token_ids])
         byte_bounds = np.concatenate([[0], byte_ends])[token_bounds]
         data = self.token_bytes.bytes(token_ids)
-        turns: list[list[ParsedCompletion]] = [[] for _ in range(len(ids))]
+        token_starts = byte_ends - self.token_bytes.lengths[token_ids]
+        turns: list[list[Turn]] = [[] for _ in range(len(ids))]
         part_starts: list[int] = []
         part_values: list[int] = []
         part_counts: list[int] = []
-        for row, (start, end) in zip(rows[::2].tolist(), pairwise(byte_bounds.tolist()), strict=True):
+        places = zip(rows[::2].tolist(), edges[::2].tolist(), pairwise(token_bounds.tolist()), strict=True)
+        for (row, column, (first, last)), (start, end) in zip(places, pairwise(byte_bounds.tolist()), strict=True):
             # surrogateescape: a character cut off by the sampler keeps its bytes, one surrogate each
             text = data[start:end].decode("utf-8", "surrogateescape")
             parsed = self.tool_call_syntax.parse(text)
-            turns[row].append(parsed)
+            turns[row].append(Turn(parsed, text, column, token_starts[first:last] - start))
             if parsed.parts:
                 turn_starts, _, turn_values = zip(*parsed.parts, strict=True)
                 ascii_only = len(text) == end - start

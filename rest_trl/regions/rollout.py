@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn.functional import pad
 
-from ..tool_calls import ParsedCompletion
-from .partition import Partitioner
+from .partition import Partitioner, Turn
 
 
 class RolloutReader:
@@ -20,7 +19,7 @@ class RolloutReader:
 
     def __init__(self, partitioner: Partitioner) -> None:
         self._partitioner = partitioner
-        self._turns: dict[tuple[int, ...], list[ParsedCompletion]] = {}
+        self._turns: dict[tuple[int, ...], list[Turn]] = {}
 
     def read(self, completion_ids: Sequence[Sequence[int]], tool_mask: Sequence[Sequence[int]] | None = None) -> None:
         """
@@ -35,7 +34,7 @@ class RolloutReader:
         self._part_ids, turns = self._partitioner.read_lists(completion_ids, tool_mask)
         self._turns = dict(zip(map(tuple, completion_ids), turns, strict=True))
 
-    def turns(self, completion_ids: Sequence[Sequence[int]]) -> list[list[ParsedCompletion]]:
+    def turns(self, completion_ids: Sequence[Sequence[int]]) -> list[list[Turn]]:
         """
         The assistant turns of completions, from the rollout; what is none of it is parsed, all tokens the policy's.
 
@@ -44,7 +43,7 @@ class RolloutReader:
                 Sampled token ids.
 
         Returns:
-            `list[list[ParsedCompletion]]` of length `B`
+            `list[list[Turn]]` of length `B`
         """
         found = [self._turns.get(tuple(ids)) for ids in completion_ids]
         return [

@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..credit import Segment, call_segments
+from ..regions import Turn
 from ..tool_calls import ParsedCompletion, ToolCallSyntax, get_syntax
 from .reading import Completion, judged_turns, merge_calls, read_turns
 from .schedules import RewardBounds, check_schedule, reward_bounds
-from .scoring import call_score, follows_layout, is_exact, json_equal, python_equal
+from .scoring import call_score, follows_layout, is_exact, json_equal, num_points, python_equal
 
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 LogMetric = Callable[[str, float], None]
 # The turns of the completions of these ids, as the trainer has read them.
-Reader = Callable[[Sequence[Sequence[int]]], list[list[ParsedCompletion]]]
+Reader = Callable[[Sequence[Sequence[int]]], list[list[Turn]]]
 _Pair = tuple[list[ParsedCompletion], ParsedCompletion]
 
 # Not accelerate's logger, which demands a started accelerator: rewards are also called by hand.
@@ -155,7 +157,7 @@ class RuleReward(ABC):
         syntax: ToolCallSyntax,
     ) -> list[list[ParsedCompletion]]:
         if self._reader is not None and completion_ids is not None:
-            return self._reader(completion_ids)
+            return [[turn.parsed for turn in turns] for turns in self._reader(completion_ids)]
         if completion_ids is not None:
             # A trainer decodes without special tokens, and with them go the markers of many syntaxes.
             raise ValueError(
@@ -229,7 +231,7 @@ class ToolCallReward(RuleReward):
     __name__ = "tool_call_reward"
 
     def _score(self, pairs: Sequence[_Pair], bounds: RewardBounds, log_metric: LogMetric) -> list[float | None]:
-        equal = python_equal if self.schedule == "released" else json_equal
+        equal = self._equal
         rewards: list[float | None] = []
         scores: list[float] = []
         exact: list[bool] = []
@@ -255,6 +257,47 @@ class ToolCallReward(RuleReward):
             },
         )
         return rewards
+
+    @property
+    def _equal(self) -> Callable[[Any, Any], bool]:
+        return python_equal if self.schedule == "released" else json_equal
+
+    def segments(
+        self,
+        completion_ids: Sequence[Sequence[int]],
+        solution: Sequence[str],
+        trainer_state: "TrainerState | None" = None,
+        **kwargs: Any,
+    ) -> list[list[Segment]]:
+        """
+        Where the right values are decided, see [`~rest_trl.credit.call_segments`]; names and the rest are undecided to
+        the end.
+
+        Args:
+            completion_ids (`Sequence[Sequence[int]]` of length `B`):
+                Sampled token ids.
+            solution (`Sequence[str]` of length `B`):
+                Gold completions.
+            trainer_state ([`~transformers.TrainerState`], *optional*):
+                As of the call.
+            kwargs:
+                Other columns and what else TRL gives to reward functions.
+
+        Returns:
+            `list[list[Segment]]` of length `B`: none where the gold has no readable call.
+
+        Raises:
+            ValueError: if the reward is bound to no trainer.
+        """
+        if self._reader is None:
+            raise ValueError(f"{self.__name__} is bound to no trainer, so it has no tokens to give credit to")
+        syntax, bounds, segments = self._known_syntax(), self._bounds(trainer_state), []
+        for turns, text in zip(self._reader(completion_ids), solution, strict=True):
+            gold = _parse_solution(syntax.name, text)
+            calls = [] if gold.errors else gold.calls
+            value = (bounds.correctness_max - bounds.correctness_min) / num_points(calls)
+            segments.append(call_segments(turns, calls, syntax, value, self._equal) if calls else [])
+        return segments
 
 
 def _discard(name: str, value: float) -> None:

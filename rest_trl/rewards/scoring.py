@@ -93,7 +93,12 @@ def call_score(
             best = max(scores, key=scores.__getitem__)
             score += scores[best]
             del unused[best]
-    return score / (1 + sum(1 + len(gold_call.arguments) for gold_call in gold_calls))
+    return score / num_points(gold_calls)
+
+
+def num_points(gold_calls: Sequence[ToolCall]) -> int:
+    """The divisor of [`call_score`]: one point for the names, and for each gold call one and one per parameter."""
+    return 1 + sum(1 + len(gold_call.arguments) for gold_call in gold_calls)
 
 
 def is_exact(parsed: ParsedCompletion, gold: ParsedCompletion, equal: Callable[[Any, Any], bool] = json_equal) -> bool:

@@ -127,6 +127,8 @@ class GemmaSyntax(MarkerSyntax):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
+        quote = re.escape(cls.quote)
+        cls.argument_strings = f"{quote}.*?(?:{quote}|$)"
         cls._call_ahead = re.compile(rf"{re.escape(cls.call)}\s*call:")
         cls._call_end = re.compile(f"{re.escape(cls.call)}|{re.escape(cls.end_call)}")
 
@@ -135,6 +137,12 @@ class GemmaSyntax(MarkerSyntax):
             self._call(draft)
         else:
             super()._open(draft, marker)
+
+    def read_value(self, text: str) -> Any:
+        arguments = _Arguments(f"{{x:{text}}}", 0, len(text) + 4, self.quote, self.quotes_are_untyped)
+        if arguments.error or "x" not in arguments.values:
+            raise ValueError(arguments.error or "no value")
+        return arguments.values["x"]
 
     def _call(self, draft: Draft) -> None:
         text, start = draft.text, draft.position

@@ -14,6 +14,7 @@ _LONG = "|".join(rf"{q * 3}[^{q}\\]*(?:(?:\\.?|{q}(?!{q * 2}))[^{q}\\]*)*(?:{q *
 _SHORT = "|".join(rf"{q}[^{q}\\]*(?:\\.?[^{q}\\]*)*{q}?" for q in "\"'")
 # In lenient strings a quote that cannot close the string belongs to it: `cmd='sed -n '1,9p' x.py'`.
 _NESTED = "|".join(rf"{q}[^{q}\\]*(?:(?:\\.?|{q}(?!\s*[,)\]}}:]))[^{q}\\]*)*{q}?" for q in "\"'")
+STRING, LENIENT_STRING = f"{_LONG}|{_SHORT}", f"{_LONG}|{_NESTED}"
 _TOKEN = r"""
     (?P<string>[rRbBuUfF]{{0,2}}(?:{strings}))
     | (?P<name>[^\W\d]\w*(?:\.[^\W\d]\w*)*)
@@ -22,7 +23,7 @@ _TOKEN = r"""
     | (?P<other>[^\s\w\[\](){{}}:,=+\-"']+|\S)
 """
 _PYTHON, _LENIENT = (
-    re.compile(_TOKEN.format(strings=f"{_LONG}|{short}"), re.DOTALL | re.VERBOSE) for short in (_SHORT, _NESTED)
+    re.compile(_TOKEN.format(strings=strings), re.DOTALL | re.VERBOSE) for strings in (STRING, LENIENT_STRING)
 )
 
 

@@ -1,12 +1,12 @@
 """Calls written as Python: `pythonic` (Llama 4, ToolACE) and `lfm2` (LFM2)."""
 
 import re
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from .json_calls import skip_blank
 from .markers import END_THINK, THINK, MarkerSyntax
 from .parsed import STRUCTURE, TAG, Draft, ParsedCompletion
-from .python_calls import write_python_calls
+from .python_calls import LENIENT_STRING, STRING, write_python_calls
 from .python_literals import read_python_calls
 from .syntax import Evidence
 
@@ -19,6 +19,16 @@ class PythonCallsSyntax(MarkerSyntax):
     """A completion holds one list of calls. Another list behind it is an error, but leaves the first one's calls."""
 
     lenient: ClassVar[bool]
+    name_end = "="
+
+    def arguments_behind_name(self, text: str, position: int) -> int | None:
+        opening = skip_blank(text, position)
+        return opening + 1 if text.startswith("(", opening) else None
+
+    def read_value(self, text: str) -> Any:
+        draft = Draft(f"[f(x={text})]")
+        tokens, _ = write_python_calls(draft, len(draft.text), self.lenient)
+        return read_python_calls(draft.text, tokens, self.lenient)[0].arguments["x"]
 
     def _list(self, draft: Draft, end: int) -> bool:
         """Parse the list of calls at the draft's position; returns whether it was closed."""
@@ -61,6 +71,7 @@ class PythonicSyntax(PythonCallsSyntax):
     evidence = (Evidence(("[func_name1(", "func_name2(")),)
     vllm_parser = "pythonic"
     lenient = False
+    argument_strings = STRING
     _list_start = re.compile(r"\[(?=\s*[^\W\d][\w.]*\s*\()")
     _call_ahead = re.compile(re.escape(PYTHON_START) + rf"\s*{_list_start.pattern}")
 
@@ -114,6 +125,7 @@ class LFM2Syntax(PythonCallsSyntax):
     )
     vllm_parser = "lfm2"
     lenient = True
+    argument_strings = LENIENT_STRING
     _call_ahead = re.compile(re.escape(CALLS) + r"\s*\[")
 
     def _open(self, draft: Draft, marker: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
+from .json_calls import decode_value, skip_blank
 from .parsed import ParsedCompletion
 
 
@@ -57,6 +58,13 @@ class ToolCallSyntax(ABC):
             Whether the values do not tell a number from a string, so that `5` may stand for `"5"`.
         vllm_parser (`str`, *optional*):
             Name of vLLM's tool parser for the syntax, `None` if it has none.
+        argument_strings (`str`, *optional*):
+            Pattern of a string among the arguments, possibly cut off; by default JSON's.
+        name_end (`str`, *optional*, defaults to `":"`):
+            The character that ends the name of a parameter.
+        argument_tags (`tuple[str, ...]`, *optional*, defaults to `()`):
+            Where tags tell the parameters apart: what opens a name, what ends it, what ends a value, and what ends a
+            call.
     """
 
     name: ClassVar[str]
@@ -64,6 +72,9 @@ class ToolCallSyntax(ABC):
     evidence: ClassVar[tuple[Evidence, ...]] = ()
     untyped: ClassVar[bool] = False
     vllm_parser: ClassVar[str | None] = None
+    argument_strings: ClassVar[str] = r'"[^"\\]*(?:\\.[^"\\]*)*"?'
+    name_end: ClassVar[str] = ":"
+    argument_tags: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -94,6 +105,38 @@ class ToolCallSyntax(ABC):
         Returns:
             [`ParsedCompletion`]
         """
+
+    def arguments_behind_name(self, text: str, position: int) -> int | None:
+        """
+        Where the arguments of a call start, if they open right behind the tool's name.
+
+        Args:
+            text (`str`):
+                The text of the turn.
+            position (`int`):
+                Where the name ends, in characters.
+
+        Returns:
+            `int`, *optional*: the place behind what opens them. By default none: they open with a brace, which is part
+            of them.
+        """
+        return None
+
+    def read_value(self, text: str) -> Any:
+        """
+        The value of a parameter of a call that need not be readable as a whole; by default JSON.
+
+        Args:
+            text (`str`):
+                The text of the value.
+
+        Returns:
+            `Any`: as a JSON value.
+
+        Raises:
+            ValueError: if it cannot be read.
+        """
+        return decode_value(text, skip_blank(text, 0))[0]
 
 
 def get_syntax(name: str) -> ToolCallSyntax:

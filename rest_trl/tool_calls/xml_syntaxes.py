@@ -103,6 +103,12 @@ class XMLSyntax(MarkerSyntax):
             draft.parsed.calls.append(ToolCall(name, arguments))
         return inside is None
 
+    def arguments_behind_name(self, text: str, position: int) -> int:
+        return position
+
+    def read_value(self, text: str) -> Any:
+        return read_untyped(text.strip().removeprefix(VALUE) if self.argument_tags[0] == KEY else text.strip("\n"))
+
     def _name(self, draft: Draft, end: int) -> str:
         draft.write(min(skip_blank(draft.text, draft.position), end), STRUCTURE)
         name = _NAME.match(draft.text, draft.position, end)
@@ -149,6 +155,7 @@ class Qwen3CoderSyntax(XMLSyntax):
     _call_ahead = re.compile(rf"{CALL}\s*{FUNCTION}")
     _tag = _tags(CALL, END_CALL, FUNCTION, END_FUNCTION, PARAMETER, END_PARAMETER, ">")
     _margin = "\n"
+    argument_tags = (PARAMETER, ">", END_PARAMETER, END_FUNCTION)
     _grammar = {
         (TOOL_NAME, ">"): _Step(STRUCTURE),
         (STRUCTURE, PARAMETER): _Step(PARAMETER_NAME),
@@ -211,6 +218,7 @@ class GLM45Syntax(XMLSyntax):
     _call_ahead = re.compile(rf"{CALL}\s*[^\s<{{]+\s*(?:{KEY}|{END_CALL})")
     _tag = _tags(CALL, END_CALL, KEY, END_KEY, VALUE, END_VALUE)
     _margin = ""
+    argument_tags = (KEY, END_KEY, END_VALUE, END_CALL)
     _grammar = {
         (TOOL_NAME, KEY): _Step(PARAMETER_NAME),
         (PARAMETER_NAME, END_KEY): _Step(STRUCTURE),

@@ -1,0 +1,99 @@
+"""Credit in a training: from the rewards that TRL has computed to the advantages that its loss reads."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.logging import get_logger
+from accelerate.utils import gather_object
+from transformers import TrainerState
+
+from .advantages import credited_advantages
+from .rewards import DecomposedReward
+
+
+logger = get_logger(__name__)
+
+
+class CreditAssignment:
+    """
+    Credits the tokens of a rollout.
+
+    Args:
+        args ([`~rest_trl.ResTGRPOConfig`]):
+            With `credit` other than `"completion"`.
+        reward_funcs (`Sequence` of length `K`):
+            Reward functions; those that are a [`DecomposedReward`] say where their parts are decided.
+    """
+
+    def __init__(self, args: Any, reward_funcs: Sequence[Any]) -> None:
+        self._args = args
+        if not any(isinstance(reward_func, DecomposedReward) for reward_func in reward_funcs):
+            logger.warning(
+                f"credit={args.credit!r} changes nothing: none of the rewards has a method `segments` that says where "
+                "its parts are decided, as tool_call_reward has"
+            )
+
+    def take(
+        self,
+        rewards: torch.Tensor,
+        reward_funcs: Sequence[Any],
+        arguments: dict[str, Any],
+        trainer_state: TrainerState,
+    ) -> None:
+        """
+        Keep the rewards of a rollout, and find where their parts are decided.
+
+        Args:
+            rewards (`torch.Tensor` of shape `(N, K)`):
+                Rewards on all processes, NaN where a function gave none.
+            reward_funcs (`Sequence` of length `K`):
+                Reward functions.
+            arguments (`dict[str, Any]`):
+                What they were called with for the completions of this process.
+            trainer_state ([`~transformers.TrainerState`]):
+                Where the training is.
+        """
+        of_rewards = [
+            reward_func.segments(trainer_state=trainer_state, **arguments)
+            if isinstance(reward_func, DecomposedReward)
+            else [[]] * len(arguments["completion_ids"])
+            for reward_func in reward_funcs
+        ]
+        self._rewards = rewards
+        self._segments = gather_object([list(of_completion) for of_completion in zip(*of_rewards, strict=True)])
+
+    def advantages(
+        self, advantages: torch.Tensor, reward_weights: torch.Tensor, num_generations: int, num_tokens: int
+    ) -> torch.Tensor:
+        """
+        Advantages per token of the rollout.
+
+        Args:
+            advantages (`torch.Tensor` of shape `(B,)`):
+                TRL's, for the completions of this process.
+            reward_weights (`torch.Tensor` of shape `(K,)`):
+                Weights of the reward functions.
+            num_generations (`int`):
+                Completions per group.
+            num_tokens (`int`):
+                `T`, the padded length of the completions.
+
+        Returns:
+            `torch.Tensor` of shape `(B, T)`
+        """
+        start = PartialState().process_index * len(advantages)
+        return credited_advantages(
+            advantages,
+            self._rewards,
+            reward_weights,
+            self._segments,
+            num_generations,
+            num_tokens,
+            scale_rewards=self._args.scale_rewards,
+            aggregation=self._args.multi_objective_aggregation,
+            local=self._args.credit == "local",
+            leave_one_out=self._args.credit_baseline == "leave_one_out",
+            rows=slice(start, start + len(advantages)),
+        )

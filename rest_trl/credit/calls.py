@@ -1,0 +1,74 @@
+"""Segments of the call reward: which of its values the prefix has decided."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..regions import Turn
+from ..tool_calls import ToolCall, ToolCallSyntax
+from ..tool_calls.written import written_calls
+from .advantages import Segment
+
+
+def call_segments(
+    turns: Sequence[Turn],
+    gold_calls: Sequence[ToolCall],
+    syntax: ToolCallSyntax,
+    value: float,
+    equal: Callable[[Any, Any], bool],
+) -> list[Segment]:
+    """
+    Segments of a completion that is rewarded for its calls, see [`~rest_trl.rewards.ToolCallReward`].
+
+    Every parameter gives two segments, its name and its value, each with the character that ends it. Going through the
+    written calls from the left, a call is matched with the first unused gold call of its name; a value that equals the
+    gold one of its name is worth `value` and is decided behind its segment. The status is the call, its gold call, and
+    the parameter: its number for a name, its name for a value. All this depends on the prefix alone: a token's segment
+    is that of the character where the token starts.
+
+    Args:
+        turns (`Sequence[Turn]`):
+            The assistant turns.
+        gold_calls (`Sequence[ToolCall]`):
+            The gold calls.
+        syntax ([`~rest_trl.tool_calls.ToolCallSyntax`]):
+            The wire syntax.
+        value (`float`):
+            What one right value adds to the reward.
+        equal (`Callable`):
+            Compares two values.
+
+    Returns:
+        `list[Segment]`: in the order of the tokens.
+    """
+
+    def is_right(text: str, gold_value: Any) -> bool:
+        try:
+            return equal(syntax.read_value(text), gold_value)
+        except ValueError:
+            return False
+
+    segments: list[Segment] = []
+    unused = list(range(len(gold_calls)))
+    decided, number = 0.0, 0
+    for turn in turns:
+        if any(block.kind == "reasoning" and not block.closed for block in turn.parsed.blocks):
+            continue  # What it quotes would be reasoning if it were closed later: only the future can tell.
+        for call in written_calls(turn.text, turn.parsed.parts, syntax):
+            match = next((index for index in unused if gold_calls[index].name == call.name), None)
+            if match is not None:
+                unused.remove(match)
+            gold = gold_calls[match].arguments if match is not None else {}
+            seen: set[str] = set()
+            columns = iter(turn.columns([place for parameter in call.parameters for place in parameter[:3]]))
+            for place, parameter in enumerate(call.parameters):
+                start, middle, stop = next(columns), next(columns), next(columns)
+                name = parameter.name
+                own = value * (name in gold and name not in seen and is_right(parameter.value, gold[name]))
+                if start < middle:
+                    segments.append(Segment(start, middle, ("name", number, match, place), decided))
+                if middle < stop:
+                    segments.append(Segment(middle, stop, ("value", number, match, name, name in seen), decided, own))
+                seen.add(name)
+                decided += own
+            number += 1
+    return segments

@@ -1,0 +1,147 @@
+"""The calls of a turn as far as they were written, with the place of every parameter, readable or not."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from .parsed import Part
+from .syntax import ToolCallSyntax
+
+
+_NOWHERE = -1
+# What stands around a name: white space, quotes, and what ends it.
+_NAME = re.compile(r"""^[\s"']+|[\s"']*(?:[:=>]|</arg_key>)$""")
+
+
+class WrittenParameter(NamedTuple):
+    """
+    A parameter of a written call, in characters of the text.
+
+    Args:
+        start (`int`):
+            Where its name may start: behind the opening bracket or the comma before it.
+        middle (`int`):
+            Behind what ends the name, such as the colon; behind the end of what was written if nothing does.
+        stop (`int`):
+            Behind what ends the value, a comma or the closing bracket.
+        name (`str`):
+            The name without quotes; empty if it was not finished.
+        value (`str`):
+            The text of the value.
+    """
+
+    start: int
+    middle: int
+    stop: int
+    name: str
+    value: str
+
+
+class WrittenCall(NamedTuple):
+    """A call as far as it was written: the tool's name, empty if it comes behind the arguments, and the parameters."""
+
+    name: str
+    parameters: list[WrittenParameter]
+
+
+def written_calls(text: str, parts: Sequence[tuple[int, int, Part]], syntax: ToolCallSyntax) -> list[WrittenCall]:
+    """
+    The calls of a turn as far as they were written.
+
+    `ParsedCompletion.calls` is empty where one call cannot be read; this is not. All bounds lie behind a mark that the
+    text before them holds, so what is said of a place depends on the text before it alone, as long as the parser does
+    not look ahead for the end of reasoning.
+
+    Args:
+        text (`str`):
+            The text of the turn.
+        parts (`Sequence[tuple[int, int, Part]]`):
+            Its parts, from [`ToolCallSyntax.parse`].
+        syntax ([`ToolCallSyntax`]):
+            The syntax of the turn.
+
+    Returns:
+        `list[WrittenCall]`: in the order of the text, those that have arguments.
+
+    Example:
+
+    ```python
+    >>> from rest_trl.tool_calls import get_syntax
+    >>> syntax = get_syntax("hermes")
+    >>> text = '<tool_call>{"name": "f", "arguments": {"a": 1, "b": [2'
+    >>> [(call.name, [parameter[3:] for parameter in call.parameters]) for call in written_calls(
+    ...     text, syntax.parse(text).parts, syntax
+    ... )]
+    [('f', [('a', ' 1'), ('b', ' [2')])]
+
+    ```
+    """
+    calls: list[WrittenCall] = []
+    name, reached = "", 0
+    for start, stop, part in parts:
+        opening = None
+        if part is Part.TOOL_NAME:
+            name = text[start:stop]
+            opening = syntax.arguments_behind_name(text, stop)
+        elif part is Part.PARAMETER_VALUE and text[start] == "{":
+            opening = start + 1
+        if opening is None or opening < reached:
+            continue
+        if syntax.argument_tags:
+            parameters = list(_between_tags(text, opening, syntax.argument_tags))
+        else:
+            parameters = list(_between_marks(text, opening, syntax))
+        reached = parameters[-1].stop if parameters else opening
+        calls.append(WrittenCall(name, parameters))
+        name = ""
+    return calls
+
+
+def _between_marks(text: str, opening: int, syntax: ToolCallSyntax) -> Iterator[WrittenParameter]:
+    """Parameters between brackets, commas and what ends a name, up to a marker of the syntax at the latest."""
+    markers = "|".join(map(re.escape, syntax.markers))
+    marks = re.compile(
+        rf"(?:{syntax.argument_strings})|(?P<marker>{markers})|[{{}}\[\](),{syntax.name_end}]", re.DOTALL
+    )
+    depth, start, middle = 1, opening, _NOWHERE
+    for match in marks.finditer(text, opening):
+        mark = match.group()
+        if mark in ("{", "[", "("):
+            depth += 1
+        elif mark in ("}", "]", ")"):
+            depth -= 1
+        elif match["marker"]:
+            depth = 0
+        if mark == syntax.name_end and depth == 1 and middle == _NOWHERE:
+            middle = match.end()
+        elif (mark == "," and depth == 1) or depth == 0:
+            yield _parameter(text, start, middle, match.start(), match.end())
+            start, middle = match.end(), _NOWHERE
+        if depth == 0:
+            return
+    yield _parameter(text, start, middle, len(text), len(text) + 1)
+
+
+def _between_tags(text: str, opening: int, tags: Sequence[str]) -> Iterator[WrittenParameter]:
+    """Parameters between tags: one opens a name, one ends it, one ends the value, and others end the call."""
+    opens, ends_name, _, *ends_call = tags
+    start = middle = _NOWHERE
+    for match in re.finditer("|".join(map(re.escape, tags)), text[opening:]):
+        tag, tag_start, tag_end = match.group(), opening + match.start(), opening + match.end()
+        if start == _NOWHERE:
+            start = tag_end if tag == opens else start
+        elif tag == ends_name:
+            middle = tag_end if middle == _NOWHERE else middle
+        else:
+            yield _parameter(text, start, middle, tag_start, tag_end)
+            start, middle = tag_end if tag == opens else _NOWHERE, _NOWHERE
+        if tag in ends_call and start == _NOWHERE:
+            return
+    if start != _NOWHERE:
+        yield _parameter(text, start, middle, len(text), len(text) + 1)
+
+
+def _parameter(text: str, start: int, middle: int, value_end: int, stop: int) -> WrittenParameter:
+    if middle == _NOWHERE:
+        return WrittenParameter(start, stop, stop, "", "")
+    return WrittenParameter(start, middle, stop, _NAME.sub("", text[start:middle]), text[middle:value_end])
