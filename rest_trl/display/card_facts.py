@@ -8,11 +8,10 @@ from accelerate.utils import is_peft_model
 
 from ..regions import get_coefficients_func
 from ..serving.command import reasoning_parser_of, serve_command
-from ..tool_calls import Region
+from ..tool_calls import Region, get_syntax
 
 
 _CURVE_ROWS = 6
-_NOT_IN_VLLM = "rlla"
 _LINE_BREAK = " \\\n  "
 _MERGED = "merged"
 
@@ -126,10 +125,11 @@ def serving(trainer: Any, hub_model_id: str, base_model: str) -> Serving:
     Returns:
         [`Serving`]
     """
-    parsed = trainer.tool_call_syntax != _NOT_IN_VLLM
-    parsers = partial(
+    parser = get_syntax(trainer.tool_call_syntax).vllm_parser
+    parsed = parser is not None
+    command = partial(
         serve_command,
-        tool_call_parser=trainer.tool_call_syntax if parsed else None,
+        tool_call_parser=parser,
         reasoning_parser=(
             reasoning_parser_of(trainer.model.config.model_type, trainer.processing_class.chat_template)
             if parsed
@@ -139,20 +139,20 @@ def serving(trainer: Any, hub_model_id: str, base_model: str) -> Serving:
     )
     kind = adapter_kind(trainer.model)
     if kind is None:
-        return Serving(parsers(hub_model_id), None, parsed)
+        return Serving(command(hub_model_id), None, parsed)
     config = trainer.model.active_peft_config
     if config.is_prompt_learning:
         return Serving(None, None, parsed)
     if kind != "LoRA":
-        return Serving(parsers(_MERGED), f"vLLM takes LoRA adapters only, and this one is {kind}", parsed)
+        return Serving(command(_MERGED), f"vLLM takes LoRA adapters only, and this one is {kind}", parsed)
     # What else vLLM 0.31 refuses in an adapter.
     if config.use_dora or config.modules_to_save or config.bias != "none":
-        return Serving(parsers(_MERGED), "vLLM takes no DoRA, no trained biases and no `modules_to_save`", parsed)
+        return Serving(command(_MERGED), "vLLM takes no DoRA, no trained biases and no `modules_to_save`", parsed)
     rank = max(config.r, *config.rank_pattern.values(), 1)
     try:
-        return Serving(parsers(base_model, adapter=hub_model_id, lora_rank=rank), None, parsed)
+        return Serving(command(base_model, adapter=hub_model_id, lora_rank=rank), None, parsed)
     except ValueError:
-        return Serving(parsers(_MERGED), f"vLLM takes no LoRA adapter of rank {rank}", parsed)
+        return Serving(command(_MERGED), f"vLLM takes no LoRA adapter of rank {rank}", parsed)
 
 
 def quantization(model: Any) -> str | None:

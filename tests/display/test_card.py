@@ -315,10 +315,11 @@ class TestServe:
     @pytest.mark.parametrize("name", sorted(SYNTAXES))
     def test_names_the_parser_of_vllm(self, name, model, tokenizer, tmp_path):
         serve = section(card_of(trainer_of(model, tokenizer, tmp_path, tool_call_syntax=name)), "Serve with vLLM")
-        if name == "rlla":
-            assert "--tool-call-parser" not in serve and "vLLM has no tool parser for `rlla`" in serve
+        parser = SYNTAXES[name].vllm_parser
+        if parser is None:
+            assert "--tool-call-parser" not in serve and f"vLLM has no tool parser for `{name}`" in serve
         else:
-            assert f"--enable-auto-tool-choice --tool-call-parser {name}" in serve
+            assert f"--enable-auto-tool-choice --tool-call-parser {parser}\n" in serve.replace(" \\", "")
 
     def test_reads_reasoning_where_the_template_thinks(self, model, tokenizer, tmp_path):
         serve = section(card_of(trainer_of(model, tokenizer, tmp_path)), "Serve with vLLM")

@@ -131,6 +131,10 @@ class TestLoggedTable:
         assert done.returncode == 0, done.stderr[-3000:]
         table = pandas.read_parquet(tmp_path / "completions" / "completions_00002.parquet")
         assert len(table) == 8  # 4 of each rank
+        tokenizer = AutoTokenizer.from_pretrained(TINY_MODEL_DIR)
+        stored = read_completions(tmp_path / "completions" / "completions_00002.parquet", tokenizer, 8)
+        texts = [tokenizer.decode(item.completion_ids, skip_special_tokens=True) for item in stored]
+        assert texts == list(table["completion"]) and all(item.coefficients for item in stored)
         assert table["completion"].nunique() > 2
         self.check(table)
 
