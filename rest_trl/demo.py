@@ -18,7 +18,7 @@ from scipy.stats import binomtest
 from transformers import PreTrainedTokenizerBase, ProgressCallback
 
 from .display.curves import plot_curves
-from .display.page import colored_completion, legend
+from .display.terminal import colored_completion, legend
 from .regions.partition import partition
 from .rewards import is_exact
 from .tiny import load_tiny_dataset

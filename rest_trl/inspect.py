@@ -1,147 +1,162 @@
 """
-`rest-trl inspect`: completions with the regions and coefficients that training would give them.
+`rest-trl inspect`: completions with their prompts, rewards, regions and coefficients.
 
 ```shell
-rest-trl inspect completions_00010.parquet --model Qwen/Qwen3-1.7B --html completions.html
+rest-trl inspect outputs/demo --model tiny --html completions.html
+rest-trl inspect completion.txt --model Qwen/Qwen3-1.7B --checkpoint outputs/run/checkpoint-100
 rest-trl inspect completion.txt --model Qwen/Qwen3-1.7B --coefficients released --step 100
 ```
+
+Of a run with `log_completions`, it shows the tokens, regions and coefficients that training stored.
 """
 
 import argparse
-import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from .display.page import Inspected, colored_completion, html_page, legend
-from .regions.coefficients import normalize, released_coefficients, uniform_coefficients
+from .display.completions import Completion, Inspected, read_completions
+from .display.offline_rules import Rule, make_rule
+from .display.page import html_page
+from .display.terminal import described_completion, legend
 from .regions.partition import Partitioner, to_regions
+from .tiny import TINY_MODEL_DIR
 from .tool_calls import SYNTAXES, detect_syntax, get_syntax
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Parser of the command line."""
     parser = argparse.ArgumentParser(
-        "rest-trl inspect", description="Show the regions and coefficients of completions."
+        "rest-trl inspect", description="Show prompts, rewards, regions and coefficients of completions."
     )
     parser.add_argument(
         "path",
         type=Path,
-        help="a completions parquet (log_completions), a .jsonl with `completion` or `completion_ids`, or a text file",
+        help="output directory of a run with log_completions, one of its completions parquets, a .jsonl with "
+        "`completion` or `completion_ids`, or a text file",
     )
-    parser.add_argument("--model", required=True, help="tokenizer: a path, or an id on the Hub")
+    parser.add_argument("--model", required=True, help="the policy's tokenizer: a path, an id on the Hub, or tiny")
+    parser.add_argument("--revision", default="main", help="branch, tag or commit of the model on the Hub")
+    parser.add_argument("--trust_remote_code", action="store_true", help="run the code that the tokenizer brings")
     parser.add_argument("--tool_call_syntax", choices=sorted(SYNTAXES), help="wire syntax (default: the model's)")
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
         "--coefficients",
-        choices=["released", "uniform"],
-        default="released",
-        help="as in training (default: released)",
+        help="a rule, as in training: entropy, released, uniform or a dotted path (default: the coefficients that "
+        "training stored, else entropy)",
     )
     group.add_argument("--weights", type=float, nargs=5, metavar="W", help="weight per region, in the legend's order")
-    parser.add_argument("--step", type=int, default=0, help="rollouts done, for released")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="directory with a trainer_state.json, for region entropies and progress"
+    )
+    parser.add_argument("--config", type=Path, help="recipe of the run, for the settings of the rule entropy")
+    parser.add_argument("--step", type=int, help="rollouts done, for released (default: the checkpoint's, else 0)")
     parser.add_argument("--limit", type=int, default=10, help="completions to show (default: 10)")
     parser.add_argument("--html", type=Path, help="also write one self-contained page to this file")
     return parser
 
 
-def read_completions(path: Path, tokenizer: PreTrainedTokenizerBase, limit: int) -> list[tuple[str, list[int]]]:
-    """
-    Completions of a file, as titles and token ids.
-
-    Text is tokenised here: unlike sampled ids it does not say which tokens it was made of.
-
-    Args:
-        path (`Path`):
-            A parquet with a column `completion`, a .jsonl with `completion` or `completion_ids`, or a text.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The policy's tokenizer.
-        limit (`int`):
-            Completions to read at most.
-
-    Returns:
-        `list[tuple[str, list[int]]]`
-
-    Raises:
-        ValueError: if a row has neither column.
-        FileNotFoundError: if there is no such file.
-    """
-    if path.suffix == ".parquet":
-        import pandas
-
-        rows: list[dict[str, Any]] = pandas.read_parquet(path).head(limit).to_dict("records")
-    elif path.suffix in (".jsonl", ".json"):
-        with path.open() as file:
-            rows = [json.loads(line) for _, line in zip(range(limit), file, strict=False)]
-    else:
-        rows = [{"completion": path.read_text()}]
-    completions = []
-    for index, row in enumerate(rows):
-        step = f", step {row['step']}" if "step" in row else ""
-        if "completion_ids" in row:
-            ids = [int(token_id) for token_id in row["completion_ids"]]
-        elif "completion" in row:
-            ids = _encode(row["completion"], tokenizer)
-        else:
-            raise ValueError(f"{path}, row {index}: needs a column completion or completion_ids, has {sorted(row)}")
-        completions.append((f"Completion {index}{step}", ids))
-    return completions
-
-
-def _encode(completion: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    text = completion if isinstance(completion, str) else "".join(message["content"] or "" for message in completion)
-    ids: Any = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return ids
-
-
-def inspect(
-    completions: list[tuple[str, list[int]]],
-    tokenizer: PreTrainedTokenizerBase,
-    tool_call_syntax: str,
-    coefficients: str,
-    step: int = 0,
-    weights: list[float] | None = None,
-) -> list[Inspected]:
+def inspect(completions: Sequence[Completion], partitioner: Partitioner, rule: Rule | None) -> list[Inspected]:
     """
     Regions and coefficients of completions.
 
     Args:
-        completions (`list[tuple[str, list[int]]]`):
-            Titles and token ids.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The policy's tokenizer.
-        tool_call_syntax (`str`):
-            Name of the wire syntax.
-        coefficients (`str`):
-            `"released"` or `"uniform"`.
-        step (`int`, *optional*, defaults to `0`):
-            Rollouts done.
-        weights (`list[float]` of length 5, *optional*):
-            Weight of each region but `NONE`, in the place of `coefficients`; what training logs as
-            `rest/coefficient/<region>`.
+        completions (`Sequence[Completion]`):
+            What a file says. Where it says the parts of the tokens, they are not looked for again.
+        partitioner ([`~rest_trl.regions.partition.Partitioner`]):
+            Finds the parts of the others.
+        rule (`Callable`, *optional*):
+            Coefficients of one completion, see [`~rest_trl.display.offline_rules.make_rule`]. By default those of the
+            file.
 
     Returns:
         `list[Inspected]`
+
+    Raises:
+        ValueError: if the rule fails.
     """
-    partitioner = Partitioner(tokenizer, get_syntax(tool_call_syntax))
     inspected = []
-    for title, completion_ids in completions:
-        ids = torch.tensor([completion_ids], dtype=torch.long)
-        mask = torch.ones_like(ids)
-        part_ids = partitioner(ids, mask)
-        region_ids = to_regions(part_ids)
-        if weights is not None:
-            values = normalize(torch.tensor([0.0, *weights])[region_ids.long()], mask)
-        elif coefficients == "released":
-            values = released_coefficients(mask=mask, part_ids=part_ids, step=step)
+    for completion in completions:
+        ids = torch.tensor([completion.completion_ids], dtype=torch.long)
+        mask = torch.tensor([completion.policy], dtype=torch.long)
+        if completion.part_ids is None:
+            part_ids = partitioner(ids, mask)
         else:
-            values = uniform_coefficients(mask)
-        inspected.append(Inspected(title, completion_ids, region_ids[0].tolist(), values[0].tolist()))
+            part_ids = torch.tensor([completion.part_ids], dtype=torch.int8)
+        coefficients = completion.coefficients
+        if rule is not None:
+            coefficients = rule(completion_ids=ids, mask=mask, part_ids=part_ids)[0].tolist()
+        inspected.append(Inspected(completion, to_regions(part_ids)[0].tolist(), coefficients))
     return inspected
+
+
+def make_notes(items: Sequence[Inspected], tool_call_syntax: str, rule_name: str) -> list[str]:
+    """
+    What a reader must know of where ids, regions and coefficients come from.
+
+    Args:
+        items (`Sequence[Inspected]`):
+            What is shown.
+        tool_call_syntax (`str`):
+            Name of the wire syntax.
+        rule_name (`str`):
+            Where the coefficients come from.
+
+    Returns:
+        `list[str]`
+    """
+    notes = []
+    if all(item.completion.part_ids is not None for item in items):
+        notes.append("Tokens and regions are those that training stored.")
+    elif any(item.completion.from_text for item in items):
+        notes.append(
+            f"Token ids were made from text, and may differ from the sampled ones; regions are those of the syntax "
+            f"{tool_call_syntax}."
+        )
+    else:
+        notes.append(f"Tokens are those of the file; regions are those of the syntax {tool_call_syntax}.")
+    if any(item.coefficients is not None for item in items):
+        notes.append(f"Coefficients: {rule_name}.")
+    else:
+        notes.append(
+            "Coefficients are not known: the rule entropy needs the region entropies of a run, so give "
+            "--checkpoint DIR, or --weights, or another rule with --coefficients."
+        )
+    return notes
+
+
+def _load_tokenizer(arguments: argparse.Namespace) -> PreTrainedTokenizerBase:
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        TINY_MODEL_DIR if arguments.model == "tiny" else arguments.model,
+        revision=arguments.revision,
+        trust_remote_code=arguments.trust_remote_code,
+    )
+    return tokenizer
+
+
+def _inspect(arguments: argparse.Namespace) -> tuple[list[Inspected], list[str], PreTrainedTokenizerBase]:
+    tokenizer = _load_tokenizer(arguments)
+    completions = read_completions(arguments.path, tokenizer, arguments.limit)
+    syntax = get_syntax(arguments.tool_call_syntax or detect_syntax(tokenizer))
+    chosen = arguments.coefficients or arguments.weights or arguments.checkpoint or arguments.config
+    if chosen is None and all(completion.coefficients is not None for completion in completions):
+        rule, name = None, "those that training stored, of the first update on these completions"
+    else:
+        rule, name = make_rule(
+            arguments.coefficients or "entropy",
+            weights=arguments.weights,
+            checkpoint=arguments.checkpoint,
+            recipe=arguments.config,
+            step=arguments.step,
+        )
+        if rule is None:
+            completions = [completion._replace(coefficients=None) for completion in completions]
+    items = inspect(completions, Partitioner(tokenizer, syntax), rule)
+    return items, make_notes(items, syntax.name, name), tokenizer
 
 
 def main(args: list[str] | None = None) -> None:
@@ -157,25 +172,20 @@ def main(args: list[str] | None = None) -> None:
     """
     arguments = make_parser().parse_args(args)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(arguments.model)
-        tool_call_syntax = arguments.tool_call_syntax or detect_syntax(tokenizer)
-        items = inspect(
-            read_completions(arguments.path, tokenizer, arguments.limit),
-            tokenizer,
-            tool_call_syntax,
-            arguments.coefficients,
-            arguments.step,
-            arguments.weights,
-        )
+        items, notes, tokenizer = _inspect(arguments)
     except (ValueError, OSError) as error:
         raise SystemExit(f"rest-trl inspect: error: {' '.join(str(error).split())}") from error
     console = Console()
     console.print(legend())
+    for note in notes:
+        console.print(note, markup=False, highlight=False)
     for item in items:
-        console.rule(item.title)
-        console.print(colored_completion(item.completion_ids, item.region_ids, tokenizer))
+        console.rule(item.completion.title)
+        console.print(described_completion(item, tokenizer))
     if arguments.html:
         temporary = arguments.html.with_suffix(".tmp")
-        temporary.write_text(html_page(f"{arguments.path.name} ({tool_call_syntax})", items, tokenizer))
+        temporary.write_text(
+            html_page(f"Completions of {arguments.path.resolve().name}", items, tokenizer, notes), encoding="utf-8"
+        )
         os.replace(temporary, arguments.html)
         console.print(f"Page: {arguments.html}")

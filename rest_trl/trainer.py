@@ -13,6 +13,7 @@ from .credit.assignment import CreditAssignment
 from .display.arguments import is_hub_id
 from .display.card import write_model_card
 from .display.marks import mark_regions
+from .display.token_log import TokenLog
 from .regions import PRESETS, CoefficientsFunc, Partitioner, RegionStatistics, to_regions
 from .regions.metrics import RegionMetrics
 from .regions.rollout import RolloutReader
@@ -123,6 +124,9 @@ class ResTGRPOTrainer(GRPOTrainer):
         self._credit = None if args.credit == "completion" else CreditAssignment(args, self.reward_funcs)
         self._region_metrics = RegionMetrics(self.accelerator, self.tool_call_syntax)
         self.add_callback(RegionStatistics(args.entropy_decay))
+        if self.log_completions:
+            self._token_log = TokenLog(args)
+            self.add_callback(self._token_log)
 
     def _bind_rewards(self) -> None:
         """Give the rule rewards what the trainer knows, and refuse data that they cannot score."""
@@ -183,6 +187,8 @@ class ResTGRPOTrainer(GRPOTrainer):
             sampled = output["completion_ids"], output["completion_mask"], to_regions(output["part_ids"])
             marked = mark_regions(*sampled, self._partitioner.token_bytes)
             self._logs["extra"]["regions"].extend(gather_object(marked))  # as TRL gathers the other columns
+            coefficients = None if self._needs_entropies else self._coefficients(self.model, output)
+            self._token_log.add(*sampled[:2], output["part_ids"], coefficients)
         return output
 
     @staticmethod

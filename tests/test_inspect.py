@@ -1,17 +1,17 @@
 import json
-import re
-import shutil
-import subprocess
 import sys
-from html.parser import HTMLParser
+from functools import partial
 
 import pandas
 import pytest
+from datasets import Dataset
+from test_native_tools import GOLD, make_trainer
+from trl import GRPOTrainer
 
-from rest_trl import cli, inspect
-from rest_trl.display.page import STYLES, html_page
-from rest_trl.tiny import TINY_MODEL_DIR
-from rest_trl.tool_calls import Region
+from rest_trl import ResTGRPOConfig, ResTGRPOTrainer, cli
+from rest_trl.display.completions import read_completions
+from rest_trl.tool_calls import Part, Region
+from rest_trl.train import main
 
 
 COMPLETION = (
@@ -20,115 +20,208 @@ COMPLETION = (
 )
 
 
-class Tokens(HTMLParser):
-    """Text, class and tip of every token of a page."""
-
-    def __init__(self):
-        super().__init__()
-        self.tokens, self.external, self._open = [], [], False
-
-    def handle_starttag(self, tag, attrs):
-        attributes = dict(attrs)
-        self._open = "data-tip" in attributes
-        if self._open:
-            self.tokens.append([attributes["class"], attributes["data-tip"], ""])
-        self.external += [value for name, value in attrs if name in ("src", "href")]
-
-    def handle_data(self, data):
-        if self._open:
-            self.tokens[-1][2] += data
-
-    def handle_endtag(self, tag):
-        self._open = False
-
-
 def run(monkeypatch, *arguments):
+    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(sys, "argv", ["rest-trl", "inspect", *map(str, arguments)])
     cli.main()
 
 
 @pytest.fixture
-def page(tmp_path, monkeypatch):
+def text_file(tmp_path):
     (tmp_path / "completion.txt").write_text(COMPLETION)
-    run(monkeypatch, tmp_path / "completion.txt", "--model", TINY_MODEL_DIR, "--html", tmp_path / "page.html")
-    return tmp_path / "page.html"
+    return tmp_path / "completion.txt"
 
 
-class TestTerminal:
-    def test_shows_the_completion_and_the_legend(self, tmp_path, monkeypatch, capsys):
-        (tmp_path / "completion.txt").write_text(COMPLETION)
-        run(monkeypatch, tmp_path / "completion.txt", "--model", TINY_MODEL_DIR)
+class TestMain:
+    def test_shows_text_and_says_what_is_not_known(self, text_file, monkeypatch, capsys):
+        run(monkeypatch, text_file, "--model", "tiny")
         out = capsys.readouterr().out
-        assert "get_weather" in out and "reasoning" in out
-        assert STYLES.keys() == set(Region)
+        assert "Token ids were made from text" in out and "syntax hermes" in out
+        assert "get_weather" in out and "tool_name: 2 tokens\n" in out
+        assert "Coefficients are not known: the rule entropy needs the region entropies" in out
 
-    def test_reads_ids_texts_and_completions_parquets(self, tmp_path, monkeypatch, capsys):
+    @pytest.mark.parametrize(
+        ("arguments", "shown"),
+        [
+            (["--coefficients", "uniform"], "tool_name: 2 tokens, coefficient 1.000"),
+            (["--weights", "0", "1", "0", "0", "0"], " tokens, coefficient 0.000"),
+            (["--coefficients", "released", "--step", "100"], "Coefficients: released at rollout 100."),
+        ],
+    )
+    def test_shows_the_coefficients_of_a_rule(self, arguments, shown, text_file, monkeypatch, capsys):
+        run(monkeypatch, text_file, "--model", "tiny", *arguments)
+        assert shown in capsys.readouterr().out
+
+    def test_reads_ids_texts_and_parquets(self, tmp_path, monkeypatch, capsys):
         (tmp_path / "ids.jsonl").write_text(json.dumps({"completion_ids": [5, 6, 7]}) + "\n")
         pandas.DataFrame({"step": [3], "completion": [COMPLETION]}).to_parquet(tmp_path / "completions.parquet")
         messages = pandas.DataFrame({"completion": [[{"role": "assistant", "content": COMPLETION}]]})
         messages.to_parquet(tmp_path / "messages.parquet")
         for name in ("ids.jsonl", "completions.parquet", "messages.parquet"):
-            run(monkeypatch, tmp_path / name, "--model", TINY_MODEL_DIR)
+            run(monkeypatch, tmp_path / name, "--model", "tiny")
         out = capsys.readouterr().out
-        assert "Completion 0, step 3" in out
-        assert out.count("get_weather") == 2
+        assert "Completion 0, step 3" in out and "Tokens are those of the file" in out
+        assert out.count('{"name": "get_weather"') == 2
+
+    def test_writes_a_page(self, text_file, tmp_path, monkeypatch, capsys):
+        run(monkeypatch, text_file, "--model", "tiny", "--html", tmp_path / "page.html")
+        page = (tmp_path / "page.html").read_text(encoding="utf-8")
+        assert "<h1>Completions of completion.txt</h1>" in page and "Token ids were made from text" in page
+        assert "Page: " in capsys.readouterr().out and not (tmp_path / "page.tmp").exists()
+
+    def test_passes_on_how_to_load_the_tokenizer(self, text_file, monkeypatch):
+        given = {}
+
+        def from_pretrained(name, **kwargs):
+            given.update(kwargs, name=name)
+            raise OSError("not here")
+
+        monkeypatch.setattr("rest_trl.inspect.AutoTokenizer.from_pretrained", from_pretrained)
+        with pytest.raises(SystemExit, match="not here"):
+            run(monkeypatch, text_file, "--model", "org/model", "--revision", "v2", "--trust_remote_code")
+        assert given == {"name": "org/model", "revision": "v2", "trust_remote_code": True}
 
     @pytest.mark.parametrize(
-        ("name", "content", "message"),
-        [("missing.txt", None, "No such file"), ("rows.jsonl", '{"text": "x"}\n', "needs a column completion")],
+        ("name", "content", "arguments", "message"),
+        [
+            ("missing.txt", None, [], "No such file"),
+            ("rows.jsonl", '{"text": "x"}\n', [], "needs a column completion_ids, regions or completion"),
+            ("a.txt", "a", ["--coefficients", "no.such_rule"], "cannot be imported"),
+            ("a.txt", "a", ["--checkpoint", "nowhere"], "nowhere holds no trainer_state.json"),
+            ("a.txt", "a", ["--config", "nowhere.yaml"], "No such file"),
+        ],
     )
-    def test_bad_files_give_one_line(self, name, content, message, tmp_path, monkeypatch):
+    def test_what_is_wrong_is_one_line(self, name, content, arguments, message, tmp_path, monkeypatch):
         if content is not None:
             (tmp_path / name).write_text(content)
         with pytest.raises(SystemExit, match=message) as error:
-            run(monkeypatch, tmp_path / name, "--model", TINY_MODEL_DIR)
-        assert "\n" not in str(error.value)
+            run(monkeypatch, tmp_path / name, "--model", "tiny", *arguments)
+        assert str(error.value).startswith("rest-trl inspect: error: ") and "\n" not in str(error.value)
 
 
-class TestPage:
-    def test_shows_every_token_with_its_region_and_coefficient(self, page):
-        parser = Tokens()
-        parser.feed(page.read_text())
-        assert "".join(text for _, _, text in parser.tokens) == COMPLETION
-        names = [tip for css, tip, _ in parser.tokens if css == f"t r{Region.TOOL_NAME.value}"]
-        assert names and all("region: tool_name" in tip and "coefficient: 1." in tip for tip in names)
+def double_rule(mask, **kwargs):
+    return 2.0 * mask
 
-    def test_needs_nothing_else(self, page):
-        parser = Tokens()
-        parser.feed(page.read_text())
-        assert parser.external == []
-        assert not re.search(r"https?:|@import|url\(", page.read_text())
 
-    def test_shows_entropies_that_are_known(self, tokenizer):
-        item = inspect.Inspected("one", [5, 6], [1, 4], [1.0, 2.0], [0.25, 1.5])
-        assert "entropy: 1.5000 nats" in html_page("title", [item], tokenizer)
+def masking_rule(mask, entropies, **kwargs):
+    return mask * (entropies > 0.1).float()
 
-    def test_weights_take_the_place_of_a_preset(self, tmp_path, monkeypatch):
-        (tmp_path / "completion.txt").write_text(COMPLETION)
-        page = tmp_path / "page.html"
-        weights = ["--weights", "0", "1", "0", "0", "0"]
-        run(monkeypatch, tmp_path / "completion.txt", "--model", TINY_MODEL_DIR, "--html", page, *weights)
-        parser = Tokens()
-        parser.feed(page.read_text())
-        weighed = {css for css, tip, _ in parser.tokens if "coefficient: 0.0000" not in tip}
-        assert weighed == {f"t r{Region.TOOL_NAME.value}"}
 
-    def test_renders_in_a_browser(self, page, tmp_path):
-        chromium = shutil.which("chromium") or shutil.which("google-chrome")
-        if chromium is None:
-            pytest.skip("no Chromium on this machine: the page is not rendered")
-        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
-        profile = f"--user-data-dir={tmp_path / 'profile'}"
-        picture = tmp_path / "page.png"
-        common = [chromium, *flags, "--no-first-run", profile]
-        subprocess.run(
-            [*common, f"--screenshot={picture}", "--window-size=900,600", page.as_uri()],
-            check=True,
-            capture_output=True,
-            timeout=120,
+RUN = {
+    "model_name_or_path": "tiny",
+    "dataset_name": "tiny",
+    "max_steps": 3,
+    "learning_rate": 1e-3,
+    "per_device_train_batch_size": 8,
+    "num_generations": 4,
+    "max_completion_length": 64,
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "report_to": "none",
+    "use_cpu": True,
+    "bf16": False,
+    "disable_tqdm": True,
+    "log_completions": True,
+    "num_completions_to_print": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The directory of a run, and the ids and coefficients that its last loss used."""
+    path = tmp_path_factory.mktemp("run")
+    used = []
+    compute_loss = GRPOTrainer.compute_loss
+
+    def keep(self, model, inputs, *args, **kwargs):
+        used[:] = inputs["completion_ids"], inputs["advantages"]
+        return compute_loss(self, model, inputs, *args, **kwargs)
+
+    arguments = RUN | {"output_dir": path}
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(GRPOTrainer, "compute_loss", keep)
+        main([text for name, value in arguments.items() for text in (f"--{name}", str(value))])
+    return path, used
+
+
+class TestRun:
+    """What a run has stored is what its loss has used."""
+
+    def test_shows_the_coefficients_of_the_loss(self, trained, tokenizer):
+        path, (ids, reshaped) = trained
+        items = read_completions(path, tokenizer, 99)
+        stored = sorted((item.completion_ids, item.scores["advantage"], item.coefficients) for item in items)
+        used = sorted(zip(ids.tolist(), reshaped.tolist(), strict=True))
+        assert len(stored) == len(used) == 8 and len({value for *_, row in stored for value in row}) > 2
+        for (stored_ids, advantage, coefficients), (used_ids, values) in zip(stored, used, strict=True):
+            length = len(stored_ids)
+            assert used_ids[:length] == stored_ids
+            assert values[:length] == pytest.approx([advantage * value for value in coefficients], rel=1e-5)
+            assert not any(values[length:])
+
+    def test_shows_prompt_reward_region_and_coefficient(self, trained, monkeypatch, capsys):
+        run(monkeypatch, trained[0], "--model", "tiny", "--limit", "1")
+        out = capsys.readouterr().out
+        assert "Tokens and regions are those that training stored." in out
+        assert "Coefficients: those that training stored" in out and "Completion 0, step 3" in out
+        assert "<|im_start|>user" in out and "layout_reward " in out and "advantage " in out
+        assert " tokens, coefficient " in out
+
+    @pytest.mark.parametrize("rule", ["released", "uniform", f"{__name__}.double_rule"])
+    def test_shows_another_rule_on_the_stored_regions(self, rule, trained, monkeypatch, capsys):
+        run(monkeypatch, trained[0], "--model", "tiny", "--coefficients", rule, "--limit", "1")
+        out = capsys.readouterr().out
+        assert f"Coefficients: {rule} at rollout 0." in out and "those that training stored." in out
+
+    def test_takes_the_region_entropies_of_a_checkpoint(self, trained, text_file, monkeypatch, capsys):
+        run(monkeypatch, text_file, "--model", "tiny", "--checkpoint", trained[0])
+        out = capsys.readouterr().out
+        assert "entropy with the region entropies of step 3, 100% of the curriculum" in out
+        assert "coefficient " in out.split("get_weather")[0]
+
+    def test_prints_no_ids_in_the_table_of_trl(self, trained):
+        table = pandas.read_parquet(trained[0] / "completions" / "completions_00003.parquet")
+        assert not {"completion_ids", "part_ids", "coefficients"} & set(table)
+
+
+class TestRunWithTools:
+    def test_shows_calls_and_tells_tool_results_from_the_policy(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.setattr("test_native_tools.ResTGRPOConfig", partial(ResTGRPOConfig, log_completions=True))
+        trainer = make_trainer(tmp_path, [[GOLD, "Sunny."], ["No."]])
+        trainer.train()
+        (item, other) = read_completions(tmp_path, trainer.processing_class, 2)
+        text = trainer.processing_class.decode
+        policy = text([i for i, own in zip(item.completion_ids, item.policy, strict=True) if own])
+        results = text([i for i, own in zip(item.completion_ids, item.policy, strict=True) if not own])
+        assert policy.count("get_weather") == 1 and "Sunny in Oslo" not in policy and "Sunny in Oslo" in results
+        assert {Part.TOOL_NAME, Part.PARAMETER_VALUE, Part.NONE} <= set(item.part_ids) and all(other.policy)
+        run(monkeypatch, tmp_path, "--model", "tiny")
+        out = capsys.readouterr().out
+        assert "not the policy's: " in out and "tool_name: 2 tokens, coefficient 1.000" in out
+
+
+class TestRunWithARuleOnEntropies:
+    def test_stores_regions_without_coefficients(self, model, tokenizer, tmp_path):
+        trainer = ResTGRPOTrainer(
+            model,
+            lambda completions, **kwargs: [float(len(completion)) for completion in completions],
+            ResTGRPOConfig(
+                str(tmp_path),
+                max_steps=1,
+                per_device_train_batch_size=2,
+                num_generations=2,
+                max_completion_length=4,
+                logging_steps=1,
+                save_strategy="no",
+                report_to="none",
+                use_cpu=True,
+                bf16=False,
+                log_completions=True,
+            ),
+            train_dataset=Dataset.from_dict({"prompt": ["a", "b"]}),
+            processing_class=tokenizer,
+            coefficients=masking_rule,
         )
-        assert picture.read_bytes().startswith(b"\x89PNG")
-        dom = subprocess.run([*common, "--dump-dom", page.as_uri()], check=True, capture_output=True, timeout=120)
-        parser = Tokens()
-        parser.feed(dom.stdout.decode())
-        assert "".join(text for _, _, text in parser.tokens) == COMPLETION
+        trainer.train()
+        (item, _) = read_completions(tmp_path, tokenizer, 2)
+        assert item.coefficients is None and item.part_ids is not None and Region.NONE not in item.part_ids

@@ -1,4 +1,8 @@
-"""The arguments of a run, as they may be published."""
+"""
+The arguments of a run, as they may be published: those that the user changed, without what tells of the machine.
+
+The model card shows them as a recipe.
+"""
 
 import dataclasses
 import os
@@ -8,7 +12,7 @@ from pathlib import PurePath
 from typing import Any
 
 
-# Where a run happened, not what it was.
+# These say where a run happened, and nothing of what it was.
 _PRIVATE = {
     "deepspeed",
     "hub_model_id",
@@ -60,7 +64,7 @@ def changed_arguments(*groups: Any) -> dict[str, Any]:
             value = getattr(group, field.name)
             if value != default:
                 arguments[field.name] = without_directories(value)
-    # What follows from other arguments: a recipe that gives it, too, would be right but not the user's.
+    # `TrainingArguments` sets these two from others, in most runs to these values. A recipe does not need them.
     accumulation = arguments.get("gradient_accumulation_steps", 1)
     if arguments.get("steps_per_generation") == accumulation:
         del arguments["steps_per_generation"]
@@ -102,7 +106,7 @@ def without_directories(value: Any) -> Any:
 
 
 def is_local_path(name: str) -> bool:
-    """Whether a name of a model or data set is a path on this machine. A directory there goes before a Hub id."""
+    """Whether a name of a model or data set is a path on this machine; where both fit, a path goes before a Hub id."""
     return (
         os.path.isabs(name)
         or bool(re.match(r"(~|\.{1,2})?[/\\]|[A-Za-z]:[/\\]", name))

@@ -1,4 +1,4 @@
-"""Curves of a run."""
+"""The curves of a run as one picture."""
 
 import os
 from collections.abc import Sequence
@@ -6,11 +6,48 @@ from pathlib import Path
 from typing import Any
 
 from ..tool_calls import Region
+from .colors import COLORS
+
+
+_SMOOTHED_FROM = 10  # points: of fewer, a mean over neighbours says less than the points themselves
+_WINDOW = 0.1  # share of the points that a smoothed value is the mean of
+
+
+def smoothed(values: Sequence[float]) -> list[float]:
+    """
+    Centred running means of a curve.
+
+    Args:
+        values (`Sequence[float]` of length `N`):
+            The curve.
+
+    Returns:
+        `list[float]` of length `N`: at the ends the mean of the neighbours that there are, and the same number of
+        them on both sides, so that a trend is not bent.
+
+    Example:
+
+    ```python
+    >>> smoothed([0.0, 6.0, 0.0, 6.0])
+    [0.0, 2.0, 4.0, 6.0]
+
+    ```
+    """
+    reach = max(1, round(len(values) * _WINDOW / 2))
+    means = []
+    for index in range(len(values)):
+        width = min(reach, index, len(values) - 1 - index)
+        window = values[index - width : index + width + 1]
+        means.append(sum(window) / len(window))
+    return means
 
 
 def plot_curves(log_history: Sequence[dict[str, float]], path: Path) -> None:
     """
-    Rewards, exact accuracy, region entropies and coefficients over the steps, as a PNG.
+    Rewards, unscaled scores, region entropies and coefficients over the steps, as a PNG.
+
+    The rewards are what the policy was trained on, with the bounds of the reward schedule; the scores are what the
+    rewards are made from before any schedule, so that they can be compared over a run.
 
     Args:
         log_history (`Sequence[dict[str, float]]`):
@@ -25,28 +62,55 @@ def plot_curves(log_history: Sequence[dict[str, float]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     logs = [log for log in log_history if "rest/progress" in log]
+    keys = sorted({key for log in logs for key in log})
     figure = Figure(figsize=(10, 7), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True)
-
-    def curve(axis: Any, key: str, label: str) -> None:
-        points = [(log["step"], log[key]) for log in logs if log.get(key) is not None]
-        axis.plot(*zip(*points, strict=True), label=label) if points else None
-
-    curve(axes[0, 0], "reward", "sum")
-    curve(axes[0, 0], "rewards/tool_call_reward/mean", "tool calls")
-    curve(axes[0, 0], "rewards/layout_reward/mean", "format")
-    curve(axes[0, 1], "rest/reward/exact", "exact calls, training rollouts")
+    rewards = [key for key in keys if key.startswith("rewards/") and key.endswith("/mean")]
+    _curve(axes[0, 0], logs, "reward", "sum", "black")
+    labels = [key.split("/")[1].removesuffix("_reward") for key in rewards]
+    scores = [key for key in keys if key.startswith("rest/reward/")]
+    # A score has the colour of its reward.
+    names = list(dict.fromkeys([*labels, *(key.removeprefix("rest/reward/") for key in scores)]))
+    colors = {name: f"C{number}" for number, name in enumerate(names)}
+    for key, label in zip(rewards, labels, strict=True):
+        _curve(axes[0, 0], logs, key, label, colors[label])
+    for key in scores:
+        label = key.removeprefix("rest/reward/")
+        _curve(axes[0, 1], logs, key, label, colors[label])
     for region in list(Region)[1:]:
-        curve(axes[1, 0], f"rest/entropy/{region.name.lower()}", region.name.lower())
-        curve(axes[1, 1], f"rest/coefficient/{region.name.lower()}", region.name.lower())
-    titles = ("Reward", "Accuracy", "Entropy per region (nats)", "Mean coefficient per region")
+        name, color = region.name.lower(), COLORS[region].line
+        _curve(axes[1, 0], logs, f"rest/entropy/{name}", name, color)
+        _curve(axes[1, 1], logs, f"rest/coefficient/{name}", name, color)
+    titles = (
+        "Reward, as scheduled",
+        "Scores of the training rollouts, unscaled",
+        "Entropy per region (nats)",
+        "Mean coefficient per region",
+    )
     for axis, title in zip(axes.flat, titles, strict=True):
         axis.set_title(title)
         axis.grid(alpha=0.3)
         if axis.lines:
             axis.legend(fontsize=8)
+        else:
+            axis.text(0.5, 0.5, "none logged", ha="center", va="center", transform=axis.transAxes)
     for axis in axes[1]:
         axis.set_xlabel("step")
     temporary = path.with_suffix(".tmp.png")
-    figure.savefig(temporary, dpi=120)
-    os.replace(temporary, path)
+    try:
+        figure.savefig(temporary, dpi=120)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _curve(axis: Any, logs: Sequence[dict[str, float]], key: str, label: str, color: str) -> None:
+    points = [(log["step"], log[key]) for log in logs if log.get(key) is not None]
+    if not points:
+        return
+    steps, values = zip(*points, strict=True)
+    if len(points) < _SMOOTHED_FROM:
+        axis.plot(steps, values, color=color, label=label, marker=".")
+        return
+    axis.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
+    axis.plot(steps, smoothed(values), color=color, label=label)

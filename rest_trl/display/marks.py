@@ -6,18 +6,7 @@ import torch
 
 from ..regions.token_bytes import TokenBytes
 from ..tool_calls import Region
-
-
-# Squares keep their colour wherever a table is shown: TRL prints, stores and uploads one and the same string, and
-# escapes markup in the terminal. There is no cyan one, so structure is white.
-MARKS: dict[Region, str] = {
-    Region.NONE: "⬛",
-    Region.FORMAT: "⬜",
-    Region.TOOL_NAME: "🟪",
-    Region.PARAMETERS: "🟩",
-    Region.REASONING: "🟨",
-    Region.RESPONSE: "🟦",
-}
+from .colors import COLORS
 
 
 def mark_regions(
@@ -26,8 +15,9 @@ def mark_regions(
     """
     The text of completions, with a coloured square before every run of tokens of one region.
 
-    Without the squares this is the text of the sampled ids; special tokens that are no markers of the syntax are left
-    out. A character that is split over regions goes with its last token.
+    Squares keep their colour wherever a table is shown: TRL prints, stores and uploads one and the same string, and it
+    escapes markup in the terminal. Without the squares this is the text of the sampled ids; special tokens that are no
+    markers of the syntax are left out. A character that is split over regions goes with its last token.
 
     Args:
         completion_ids (`torch.Tensor` of shape `(B, T)`):
@@ -53,7 +43,7 @@ def mark_regions(
             run = decode(token_bytes.bytes(kept[start : start + length]))
             start += length
             if run:
-                text += run if region == last else MARKS[Region(region)] + run
+                text += run if region == last else COLORS[Region(region)].square + run
                 last = region
         marked.append(text + decode(b"", final=True))
     return marked

@@ -1,158 +1,112 @@
-"""Completions with their regions in colour, in the terminal and as a page."""
+"""Completions with their regions in colour, as one HTML page that needs nothing else."""
 
 from codecs import getincrementaldecoder
 from collections.abc import Sequence
 from html import escape
-from typing import Any, NamedTuple
+from string import Template
 
-from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
 from ..regions.token_bytes import byte_table
 from ..tool_calls import Region
+from .colors import COLORS, TEXT_ON_DARK, TEXT_ON_LIGHT
+from .completions import Inspected, region_summary
 
 
-STYLES: dict[Region, str] = {
-    Region.NONE: "dim",
-    Region.FORMAT: "cyan",
-    Region.TOOL_NAME: "bold magenta",
-    Region.PARAMETERS: "green",
-    Region.REASONING: "yellow",
-    Region.RESPONSE: "blue",
-}
-
-# Background colours of the page: dark text on each has a contrast of at least 7 (WCAG AAA).
-_BACKGROUNDS: dict[Region, str] = {
-    Region.NONE: "#eeeeee",
-    Region.FORMAT: "#b3ecf2",
-    Region.TOOL_NAME: "#f5b8e0",
-    Region.PARAMETERS: "#bdebb5",
-    Region.REASONING: "#fbeaa6",
-    Region.RESPONSE: "#c3d4fb",
-}
-
-_PAGE = """<!DOCTYPE html>
+_PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{title}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>$title</title>
 <style>
-body {{ font: 15px/1.6 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: #1a1a1a; }}
-pre {{ font: 13px/1.8 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; padding: 1rem;
-  border: 1px solid #ccc; }}
-.t {{ position: relative; cursor: default; }}
-.t:hover {{ outline: 2px solid #1a1a1a; }}
-.t:hover::after {{ content: attr(data-tip); position: absolute; left: 0; top: 1.7em; z-index: 1; padding: .2rem .5rem;
-  background: #1a1a1a; color: #fff; border-radius: 3px; white-space: pre; font-size: 12px; }}
-.legend span {{ padding: .1rem .5rem; margin-right: .5rem; border-radius: 3px; }}
-{colors}
+:root { --text: $text_on_light; --page: #ffffff; --line: #c4c4c4; }
+body { font: 15px/1.6 system-ui, sans-serif; margin: 2rem auto 7rem; max-width: 60rem; padding: 0 1rem;
+  color: var(--text); background: var(--page); overflow-wrap: anywhere; }
+h1 { font-size: 1.5rem; line-height: 1.3; }
+h2 { font-size: 1.15rem; margin: 2.5rem 0 .5rem; }
+pre { font: 13px/1.8 ui-monospace, monospace; white-space: pre-wrap; padding: .75rem; margin: .75rem 0;
+  border: 1px solid var(--line); border-radius: 4px; }
+summary { cursor: pointer; }
+ul { list-style: none; display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; padding: 0; margin: .5rem 0; }
+ul.regions li { padding: 0 .5rem; border-radius: 3px; }
+.t:hover { outline: 2px solid var(--text); }
+.t:hover::after { content: attr(data-tip); position: fixed; left: 0; right: 0; bottom: 0; z-index: 1;
+  padding: .5rem 1rem; background: var(--text); color: var(--page); font-size: 13px; white-space: pre-wrap; }
+$light
+@media (prefers-color-scheme: dark) {
+:root { --text: $text_on_dark; --page: #161616; --line: #555555; }
+$dark
+}
 </style>
 </head>
 <body>
-<h1>{title}</h1>
-<p class="legend">{legend}</p>
-{completions}
+<h1>$title</h1>
+<ul class="regions">$legend</ul>
+$notes
+$completions
 </body>
 </html>
-"""
+""")
 
 
-class Inspected(NamedTuple):
+def html_page(
+    title: str, items: Sequence[Inspected], tokenizer: PreTrainedTokenizerBase, notes: Sequence[str] = ()
+) -> str:
     """
-    A completion to show.
+    The page: every token in the colour of its region and, on hover, with its id, region and coefficient.
 
-    Args:
-        title (`str`):
-            Its heading.
-        completion_ids (`list[int]` of length `T`):
-            Token ids.
-        region_ids (`list[int]` of length `T`):
-            [`Region`] per token.
-        coefficients (`list[float]` of length `T`):
-            Coefficient per token.
-        entropies (`list[float]` of length `T`, *optional*):
-            Entropy per token in nats, if known.
-    """
-
-    title: str
-    completion_ids: list[int]
-    region_ids: list[int]
-    coefficients: list[float]
-    entropies: list[float] | None = None
-
-
-def colored_completion(
-    completion_ids: Sequence[int], region_ids: Sequence[int], tokenizer: PreTrainedTokenizerBase
-) -> Text:
-    """
-    A completion with the colour of its region on every token.
-
-    Args:
-        completion_ids (`Sequence[int]` of length `T`):
-            Sampled token ids.
-        region_ids (`Sequence[int]` of length `T`):
-            [`Region`] per token.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The policy's tokenizer.
-
-    Returns:
-        [`rich.text.Text`]
-    """
-    text = Text()
-    start = 0
-    for index in range(1, len(completion_ids) + 1):
-        # Runs of a region are decoded together: a character can be split over tokens.
-        if index == len(completion_ids) or region_ids[index] != region_ids[start]:
-            run: Any = tokenizer.decode(list(completion_ids[start:index]))
-            text.append(run, style=STYLES[Region(region_ids[start])])
-            start = index
-    return text
-
-
-def legend() -> Text:
-    """The regions in their colours."""
-    return Text(" ").join(Text(region.name.lower(), style=STYLES[region]) for region in list(Region)[1:])
-
-
-def html_page(title: str, completions: Sequence[Inspected], tokenizer: PreTrainedTokenizerBase) -> str:
-    """
-    One page that needs nothing else: every token in the colour of its region, and on hover token, id, region, entropy
-    (if known) and coefficient.
+    It fits screens from 420 pixels of width and follows the dark mode of the reader.
 
     Args:
         title (`str`):
             Heading of the page.
-        completions (`Sequence[Inspected]`):
+        items (`Sequence[Inspected]`):
             What to show.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             The policy's tokenizer.
+        notes (`Sequence[str]`, *optional*):
+            What a reader must know of the regions and coefficients.
 
     Returns:
         `str`
     """
     regions, table = list(Region), byte_table(tokenizer)
-    return _PAGE.format(
+    return _PAGE.substitute(
         title=escape(title),
-        colors="\n".join(f".r{region.value} {{ background: {_BACKGROUNDS[region]}; }}" for region in regions),
-        legend="".join(f'<span class="r{region.value}">{region.name.lower()}</span>' for region in regions[1:]),
-        completions="\n".join(
-            f"<h2>{escape(item.title)}</h2>\n<pre>{_html_tokens(item, table)}</pre>" for item in completions
-        ),
+        text_on_light=TEXT_ON_LIGHT,
+        text_on_dark=TEXT_ON_DARK,
+        light="\n".join(f".r{region.value} {{ background: {COLORS[region].light}; }}" for region in regions),
+        dark="\n".join(f".r{region.value} {{ background: {COLORS[region].dark}; }}" for region in regions),
+        legend="".join(f'<li class="r{region.value}">{region.name.lower()}</li>' for region in regions[1:]),
+        notes="\n".join(f"<p>{escape(note)}</p>" for note in notes),
+        completions="\n".join(_html_completion(item, table) for item in items),
     )
+
+
+def _html_completion(item: Inspected, table: list[bytes]) -> str:
+    completion = item.completion
+    parts = [f"<h2>{escape(completion.title)}</h2>"]
+    if completion.prompt is not None:
+        parts.append(f"<details><summary>Prompt</summary><pre>{escape(completion.prompt)}</pre></details>")
+    if completion.scores:
+        scores = "".join(f"<li>{escape(name)} {value:.3f}</li>" for name, value in completion.scores.items())
+        parts.append(f"<ul>{scores}</ul>")
+    summary = "".join(f'<li class="r{region.value}">{text}</li>' for region, text in region_summary(item))
+    parts.append(f'<ul class="regions">{summary}</ul>')
+    parts.append(f"<pre>{_html_tokens(item, table)}</pre>")
+    return "\n".join(parts)
 
 
 def _html_tokens(item: Inspected, table: list[bytes]) -> str:
     # A character that is split over tokens is shown with the token that completes it.
     decode = getincrementaldecoder("utf-8")("replace").decode
     spans = []
-    for index, (token_id, region_id) in enumerate(zip(item.completion_ids, item.region_ids, strict=True)):
+    for place, (token_id, region_id) in enumerate(zip(item.completion.completion_ids, item.region_ids, strict=True)):
         token = table[token_id] if token_id < len(table) else b""
-        tip = (
-            f"{token.decode('utf-8', 'backslashreplace')!r} (id {token_id})\nregion: {Region(region_id).name.lower()}"
-        )
-        if item.entropies is not None:
-            tip += f"\nentropy: {item.entropies[index]:.4f} nats"
-        tip += f"\ncoefficient: {item.coefficients[index]:.4f}"
+        tip = f"{token.decode('utf-8', 'backslashreplace')!r} (id {token_id})\n{Region(region_id).name.lower()}"
+        if item.coefficients is not None:
+            tip += f", coefficient: {item.coefficients[place]:.4f}"
         spans.append(f'<span class="t r{region_id}" data-tip="{escape(tip)}">{escape(decode(token))}</span>')
     return "".join(spans)

@@ -1,12 +1,18 @@
+import importlib.metadata
+import logging
 import re
+from functools import partial
 
 import pytest
+import torch
 import yaml
 from datasets import Dataset
 
+import rest_trl
 from rest_trl import ResTGRPOConfig, ResTGRPOTrainer
 from rest_trl.display import card as model_card
 from rest_trl.display.arguments import changed_arguments
+from rest_trl.display.card_facts import function_name
 from rest_trl.tool_calls import SYNTAXES
 from rest_trl.train import make_parser, make_trainer
 
@@ -30,7 +36,16 @@ def length_reward(completions, **kwargs):
     return [float(len(completion) % 11) for completion in completions]
 
 
-def trainer_of(model, tokenizer, path, peft_config=None, **changes):
+def flat_rule(mask, scale=1.0, **kwargs):
+    return scale * torch.ones_like(mask, dtype=torch.float32)
+
+
+class Rule:
+    def __call__(self, mask, **kwargs):
+        return flat_rule(mask)
+
+
+def trainer_of(model, tokenizer, path, peft_config=None, rule=None, **changes):
     return ResTGRPOTrainer(
         model,
         length_reward,
@@ -38,6 +53,7 @@ def trainer_of(model, tokenizer, path, peft_config=None, **changes):
         train_dataset=DATASET,
         processing_class=tokenizer,
         peft_config=peft_config,
+        coefficients=rule,
     )
 
 
@@ -144,14 +160,166 @@ class TestCurves:
         assert table[-1] == ["50", "5.000", "1.000"]
 
 
+class TestAdapters:
+    """Training with any adapter reaches its checkpoint, and the card says how that is served."""
+
+    def trained(self, model, tokenizer, path, config):
+        model.config._name_or_path = "Qwen/Qwen3-1.7B"
+        trainer = trainer_of(model, tokenizer, path, config, max_steps=1, save_strategy="steps", save_steps=1)
+        trainer.train()
+        assert (path / "checkpoint-1" / "adapter_config.json").exists()
+        return (path / "README.md").read_text(encoding="utf-8")
+
+    def test_ia3_is_merged_before_it_is_served(self, model, tokenizer, tmp_path):
+        peft = pytest.importorskip("peft")
+        config = peft.IA3Config(
+            target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"], task_type="CAUSAL_LM"
+        )
+        card = self.trained(model, tokenizer, tmp_path, config)
+        serve = section(card, "Serve with vLLM")
+        assert "An adapter (IA3) of [Qwen/Qwen3-1.7B]" in card and metadata(card)["library_name"] == "peft"
+        assert "lora" not in metadata(card)["tags"] and "--enable-lora" not in serve
+        assert "this one is IA3" in serve and "merge_and_unload()" in serve and "vllm serve merged" in serve
+
+    def test_prompt_tuning_is_not_served(self, model, tokenizer, tmp_path):
+        peft = pytest.importorskip("peft")
+        config = peft.PromptTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM")
+        card = self.trained(model, tokenizer, tmp_path, config)
+        assert "An adapter (prompt tuning) of" in card and "vllm serve" not in card
+        assert "vLLM cannot serve an adapter of this kind (prompt tuning)" in card
+
+    @pytest.mark.parametrize(
+        ("changes", "reason"),
+        [({"use_dora": True}, "no DoRA"), ({"r": 513}, "no LoRA adapter of rank 513"), ({"bias": "all"}, "biases")],
+    )
+    def test_lora_that_vllm_refuses_is_merged(self, changes, reason, model, tokenizer, tmp_path):
+        peft = pytest.importorskip("peft")
+        config = peft.LoraConfig(**{"r": 8, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"} | changes)
+        serve = section(card_of(trainer_of(model, tokenizer, tmp_path, config)), "Serve with vLLM")
+        assert reason in serve and "vllm serve merged" in serve and "--enable-lora" not in serve
+
+    def test_the_largest_rank_of_a_pattern_counts(self, model, tokenizer, tmp_path):
+        peft = pytest.importorskip("peft")
+        config = peft.LoraConfig(r=8, rank_pattern={"q_proj": 40}, target_modules=["q_proj"], task_type="CAUSAL_LM")
+        assert "--max-lora-rank 64" in card_of(trainer_of(model, tokenizer, tmp_path, config))
+
+
+class TestCoefficients:
+    @pytest.mark.parametrize("name", ["entropy", "released", "uniform"])
+    def test_of_a_preset_have_its_name(self, name, model, tokenizer, tmp_path):
+        trainer = trainer_of(model, tokenizer, tmp_path, max_steps=1, coefficients=name)
+        trainer.train()
+        card = card_of(trainer)
+        assert f"Coefficients: `{name}`" in card and "was a function" not in card
+        assert ("% of the curriculum" in card) == (name == "entropy")
+
+    @pytest.mark.parametrize(
+        ("rule", "name"),
+        [
+            (flat_rule, "test_card.flat_rule"),
+            (lambda mask, **kwargs: torch.ones_like(mask, dtype=torch.float32), "test_card.TestCoefficients.<lambda>"),
+            (partial(flat_rule, scale=0.5), "test_card.flat_rule(scale=0.5)"),
+            (Rule(), "test_card.Rule"),
+        ],
+        ids=["function", "lambda", "partial", "object"],
+    )
+    def test_of_a_function_have_its_name(self, rule, name, model, tokenizer, tmp_path):
+        trainer = trainer_of(model, tokenizer, tmp_path, rule=rule, max_steps=1)
+        trainer.train()
+        card = card_of(trainer)
+        prefix = __name__.removesuffix("test_card")
+        assert f"Coefficients: `{prefix}{name}`" in card and f"coefficients `{prefix}{name}` (not those of" in card
+        assert "`entropy`" not in card and "% of the curriculum" not in card
+        assert "the argument `coefficients` of the trainer was a function" in card
+
+    def test_of_a_dotted_path_are_in_the_recipe(self, model, tokenizer, tmp_path):
+        path = f"{__name__}.flat_rule"
+        card = card_of(trainer_of(model, tokenizer, tmp_path, coefficients=path))
+        assert f"coefficients: {path}" in section(card, "Recipe") and f"coefficients `{path}`" in card
+        assert "was a function" not in card
+
+    def test_of_a_script_are_not_in_main(self):
+        script_rule = type(flat_rule)(flat_rule.__code__, {"__name__": "__main__"})
+        assert function_name(script_rule) == "flat_rule"
+
+
+class TestFailures:
+    """Whatever goes wrong in a card, there is one warning with the cause, and the checkpoint after it."""
+
+    @pytest.fixture
+    def warnings(self, caplog):
+        caplog.set_level(logging.WARNING, "rest_trl")
+        return lambda: [
+            record.getMessage().removeprefix("[RANK 0] ")  # accelerate's logger may say which process speaks
+            for record in caplog.records
+            if record.name.startswith("rest_trl.display")
+        ]
+
+    def train(self, model, tokenizer, path):
+        trainer = trainer_of(model, tokenizer, path, max_steps=1, save_strategy="steps", save_steps=1)
+        trainer.train()
+        assert (path / "checkpoint-1" / "model.safetensors").exists()
+        assert not (path / "README.tmp").exists()
+        return (path / "README.md").read_text(encoding="utf-8")
+
+    def test_without_metadata_of_distributions_nothing_is_missing(
+        self, model, tokenizer, tmp_path, monkeypatch, warnings
+    ):
+        def missing(name):
+            raise importlib.metadata.PackageNotFoundError(name)
+
+        trainer = trainer_of(model, tokenizer, tmp_path)
+        base = trainer.__class__.__mro__[1].create_model_card
+        base(trainer)
+        monkeypatch.setattr(importlib.metadata, "version", missing)
+        model_card.write_model_card(trainer, None, None)
+        card = (tmp_path / "README.md").read_text(encoding="utf-8")
+        assert f"rest-trl {rest_trl.__version__}." in card and f"- rest-trl: {rest_trl.__version__}" in card
+        assert not warnings()
+
+    def test_broken_matplotlib_costs_the_picture_only(self, model, tokenizer, tmp_path, monkeypatch, warnings):
+        def broken(logs, path):
+            raise ImportError("libfreetype.so.6:\ncannot open shared object file")
+
+        monkeypatch.setattr(model_card, "plot_curves", broken)
+        card = self.train(model, tokenizer, tmp_path)
+        assert "### Regions" in card and "curves.png" not in card
+        assert warnings() == [
+            "The picture of the curves was not written, and the run goes on without it: ImportError: "
+            "libfreetype.so.6: cannot open shared object file"
+        ]
+
+    def test_broken_template_costs_the_card_only(self, model, tokenizer, tmp_path, monkeypatch, warnings):
+        (tmp_path / "template.md").write_text("---\n{{ card_data }}\n---\n{{ 1 / 0 }}")
+        monkeypatch.setattr(model_card, "_TEMPLATE", tmp_path / "template.md")
+        card = self.train(model, tokenizer, tmp_path)
+        assert "vonwerra2020trl" in card  # TRL's
+        (warning,) = warnings()
+        assert warning.startswith("The model card was not written") and "ZeroDivisionError" in warning
+
+    def test_full_disk_costs_the_card_only(self, model, tokenizer, tmp_path, monkeypatch, warnings):
+        def save(card, path):
+            path.write_text("---")
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(model_card.ModelCard, "save", save)
+        trainer = trainer_of(model, tokenizer, tmp_path)
+        (tmp_path / "README.md").write_text("---\ntags: [trl]\n---\nbefore")
+        model_card.write_model_card(trainer, None, None)
+        assert (tmp_path / "README.md").read_text().endswith("before") and not (tmp_path / "README.tmp").exists()
+        (warning,) = warnings()
+        assert "No space left on device" in warning
+
+
 class TestServe:
     @pytest.mark.parametrize("name", sorted(SYNTAXES))
     def test_names_the_parser_of_vllm(self, name, model, tokenizer, tmp_path):
         serve = section(card_of(trainer_of(model, tokenizer, tmp_path, tool_call_syntax=name)), "Serve with vLLM")
-        if name == "rlla":
-            assert "--tool-call-parser" not in serve and "vLLM has no tool parser for `rlla`" in serve
+        parser = SYNTAXES[name].vllm_parser
+        if parser is None:
+            assert "--tool-call-parser" not in serve and f"vLLM has no tool parser for `{name}`" in serve
         else:
-            assert f"--enable-auto-tool-choice --tool-call-parser {name}" in serve
+            assert f"--enable-auto-tool-choice --tool-call-parser {parser}\n" in serve.replace(" \\", "")
 
     def test_reads_reasoning_where_the_template_thinks(self, model, tokenizer, tmp_path):
         serve = section(card_of(trainer_of(model, tokenizer, tmp_path)), "Serve with vLLM")

@@ -8,8 +8,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from rest_trl import inspect
-from rest_trl.display.marks import MARKS, mark_regions
+from rest_trl.display.colors import COLORS
+from rest_trl.display.completions import read_completions
+from rest_trl.display.marks import mark_regions
 from rest_trl.regions.partition import partition
 from rest_trl.regions.token_bytes import TokenBytes
 from rest_trl.tiny import TINY_MODEL_DIR
@@ -45,7 +46,7 @@ def mark(completion_ids, region_ids, tokenizer, mask=None):
 
 def spans(marked):
     """Region and text of every run."""
-    regions = {mark: region for region, mark in MARKS.items()}
+    regions = {colors.square: region for region, colors in COLORS.items()}
     found = []
     for character in marked:
         if character in regions:
@@ -73,7 +74,7 @@ class TestMarkRegions:
         ids = tokenizer("ab")["input_ids"] + [tokenizer.eos_token_id, tokenizer.pad_token_id]
         n = len(ids)
         marked = mark(ids, [Region.RESPONSE] * (n - 2) + [Region.FORMAT, 0], tokenizer, [1] * (n - 1) + [0])
-        assert marked == MARKS[Region.RESPONSE] + "ab"
+        assert marked == COLORS[Region.RESPONSE].square + "ab"
 
     def test_shows_what_came_from_tools(self, tokenizer):
         first, second = tokenizer("ab")["input_ids"], tokenizer("cd")["input_ids"]
@@ -83,14 +84,11 @@ class TestMarkRegions:
     def test_keeps_characters_whole(self, tokenizer):
         ids = tokenizer("🌍")["input_ids"]
         assert len(ids) == 4  # bytes
-        assert mark(ids, [4, 4, 5, 5], tokenizer) == MARKS[Region.RESPONSE] + "🌍"
+        assert mark(ids, [4, 4, 5, 5], tokenizer) == COLORS[Region.RESPONSE].square + "🌍"
         assert mark(ids[:2], [4, 4], tokenizer).endswith("\N{REPLACEMENT CHARACTER}")
 
     def test_takes_empty_completions(self, tokenizer):
         assert mark([tokenizer.pad_token_id], [0], tokenizer, [0]) == ""
-
-    def test_has_a_square_of_its_own_for_every_region(self):
-        assert MARKS.keys() == set(Region) and len(set(MARKS.values())) == len(Region)
 
 
 class TestLoggedTable:
@@ -112,7 +110,8 @@ class TestLoggedTable:
         assert "regions" in capsys.readouterr().out
         tokenizer = AutoTokenizer.from_pretrained(TINY_MODEL_DIR)
         path = tmp_path / "completions" / "completions_00002.parquet"
-        assert [tokenizer.decode(ids) for _, ids in inspect.read_completions(path, tokenizer, 4)] == list(
+        read = read_completions(path, tokenizer, 4)
+        assert [tokenizer.decode(item.completion_ids, skip_special_tokens=True) for item in read] == list(
             table["completion"]
         )
 
@@ -132,6 +131,10 @@ class TestLoggedTable:
         assert done.returncode == 0, done.stderr[-3000:]
         table = pandas.read_parquet(tmp_path / "completions" / "completions_00002.parquet")
         assert len(table) == 8  # 4 of each rank
+        tokenizer = AutoTokenizer.from_pretrained(TINY_MODEL_DIR)
+        stored = read_completions(tmp_path / "completions" / "completions_00002.parquet", tokenizer, 8)
+        texts = [tokenizer.decode(item.completion_ids, skip_special_tokens=True) for item in stored]
+        assert texts == list(table["completion"]) and all(item.coefficients for item in stored)
         assert table["completion"].nunique() > 2
         self.check(table)
 
