@@ -16,6 +16,7 @@ FUNCTION, END_FUNCTION = "<function=", "</function>"
 PARAMETER, END_PARAMETER = "<parameter=", "</parameter>"
 KEY, END_KEY, VALUE, END_VALUE = "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"
 
+_OPENS_VALUE = re.compile(rf"^\s*{VALUE}")
 _NAME = re.compile(r"[^\s<>{}()\[\]\"',:]+")
 
 
@@ -107,7 +108,8 @@ class XMLSyntax(MarkerSyntax):
         return position
 
     def read_value(self, text: str) -> Any:
-        return read_untyped(text.strip().removeprefix(VALUE) if self.argument_tags[0] == KEY else text.strip("\n"))
+        value = _OPENS_VALUE.sub("", text, count=1)
+        return read_untyped(value.removeprefix(self._margin).removesuffix(self._margin))
 
     def _name(self, draft: Draft, end: int) -> str:
         draft.write(min(skip_blank(draft.text, draft.position), end), STRUCTURE)

@@ -3,7 +3,7 @@ import random
 
 import pytest
 from cases import load_syntaxes
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from rest_trl.credit import call_segments
@@ -28,8 +28,9 @@ def segments_of(partitioner, ids, gold, value=1.0):
     return call_segments(turns, gold, partitioner.tool_call_syntax, value, json_equal)
 
 
-# Parameters that are not written as they are meant: escaped, or twice.
-UNUSUAL = {"unicode and escapes", "escaped names", "duplicate keys"}
+# Names are not written as they are meant, arguments stand before the name, or reasoning is not closed, which gives no
+# segments: less is decided than could be, and nothing wrong.
+UNDECIDED = ("unicode", "unclosed reasoning", "arguments first", "quoted keys, white space")
 
 
 def state_at(segments, column):
@@ -56,12 +57,14 @@ class TestCallSegments:
     @pytest.mark.parametrize(("name", "case"), CASES, ids=[f"{name}-{case.title}" for name, case in CASES])
     def test_of_a_right_completion_decide_all_its_values(self, name, case, tokenizer, partitioners):
         gold = [ToolCall(*call) for call in case.calls]
-        if not gold or len({call.name for call in gold}) < len(gold) or case.title in UNUSUAL:
-            return
-        ids = tokenizer(case.text)["input_ids"]
-        segments = segments_of(partitioners[name], ids, gold, value=0.5)
-        values = sum(len(call.arguments) for call in gold)
-        assert sum(segment.own for segment in segments) == pytest.approx(0.5 * values)
+        if len({call.name for call in gold}) < len(gold):
+            gold = gold[:1]
+        segments = segments_of(partitioners[name], tokenizer(case.text)["input_ids"], gold, value=0.5)
+        decided, values = sum(segment.own for segment in segments), sum(len(call.arguments) for call in gold)
+        if case.title.removeprefix("list: ") in UNDECIDED:
+            assert decided <= 0.5 * values
+        else:
+            assert decided == pytest.approx(0.5 * values)
 
     def test_name_the_tokens_of_names_and_values(self, tokenizer, partitioners):
         text = '<tool_call>\n{"name": "f", "arguments": {"city": "Oslo", "days": 3}}\n</tool_call>'
@@ -114,10 +117,9 @@ class TestPartsOfTheReward:
 
     @settings(deadline=None)
     @given(st.lists(st.sampled_from([*GOLD, ToolCall("f", {"a": 2}), ToolCall("h", {"c": [1]})]), max_size=3))
-    def test_add_up_to_the_score_where_calls_come_in_the_golds_order(self, calls):
+    def test_add_up_to_the_score_where_no_tool_is_called_twice(self, calls):
         tokenizer, partitioner = self.tokenizer, self.partitioner
-        if [call for call in self.GOLD if call in calls] != [call for call in calls if call in self.GOLD]:
-            return
+        assume(len({call.name for call in calls}) == len(calls))  # else the best match may not be the first
         blocks = [json.dumps({"name": name, "arguments": arguments}) for name, arguments in calls]
         text = "\n".join(f"<tool_call>{block}</tool_call>" for block in blocks)
         segments = segments_of(partitioner, tokenizer(text)["input_ids"], self.GOLD, value=1 / num_points(self.GOLD))
