@@ -131,10 +131,17 @@ class TestServerMode:
         assert all(mean < 1e-3 for mean, _ in later)
 
     @pytest.mark.parametrize("policy", ["full", "lora", "nf4"])
-    def test_stale_weights_show(self, server, tmp_path, policy):
+    def test_stale_weights_show(self, server, tmp_path, monkeypatch, policy):
         trainer = make_trainer(server, tmp_path, policy)
-        stale = [(name, tensor.clone()) for name, tensor in trainer.vllm_generation._iter_named_params()]
-        trainer.vllm_generation._iter_named_params = lambda: iter(stale)
+        client, sent = trainer.vllm_generation.vllm_client.client, []
+        send = client.update_named_params
+
+        def send_the_first(metadata, named_params):
+            current = [(name, tensor.clone()) for name, tensor in named_params]
+            sent.append(current)
+            send(metadata, iter(sent[0]))
+
+        monkeypatch.setattr(client, "update_named_params", send_the_first)
         first, *later = differences(trainer)
         assert first[0] < IN_SYNC
         assert max(mean for mean, _ in later) > 0.05
