@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, BitsAndBytesConfig
 from trl.generation.vllm_client import VLLMClient
 
 from rest_trl import ResTGRPOConfig, ResTGRPOTrainer
-from rest_trl.regions.partition import Partitioner, to_regions
+from rest_trl.regions import Partitioner, to_regions
 from rest_trl.tiny import TINY_MODEL_DIR, load_tiny_dataset
 from rest_trl.tool_calls import Region, get_syntax
 
@@ -159,16 +159,16 @@ class TestServerMode:
         trainer.train()
         partitioner = Partitioner(trainer.processing_class, get_syntax("hermes"))
         trained = [
-            (ids[mask.bool()], regions[mask.bool()])
+            (ids[mask.bool()], parts[mask.bool()])
             for scored in trainer.scored
-            for ids, mask, regions in zip(
-                scored["completion_ids"], scored["completion_mask"], scored["region_ids"], strict=True
+            for ids, mask, parts in zip(
+                scored["completion_ids"], scored["completion_mask"], scored["part_ids"], strict=True
             )
         ]
         assert [ids.tolist() for ids, _ in trained] == sampled
         assert len(sampled) == STEPS * 8
-        for ids, (_, regions) in zip(sampled, trained, strict=True):
+        for ids, (_, parts) in zip(sampled, trained, strict=True):
             ids = torch.tensor([ids])
-            assert torch.equal(to_regions(partitioner(ids, torch.ones_like(ids)))[0], regions)
-        found = {Region(region) for _, regions in trained for region in regions.tolist()}
+            assert torch.equal(partitioner(ids, torch.ones_like(ids))[0], parts)
+        found = {Region(region) for _, parts in trained for region in to_regions(parts).tolist()}
         assert {Region.FORMAT, Region.REASONING} <= found
