@@ -7,13 +7,8 @@ from typing import Any
 import requests
 
 from ..serving.client import ServerClient, server_url
+from ..serving.command import serve_command
 from .finding import Finding, brief
-
-
-_COMMAND = (
-    'VLLM_SERVER_DEV_MODE=1 vllm serve {model} --weight-transfer-config \'{{"backend": "nccl"}}\' '
-    "--logprobs-mode processed_logprobs --max-logprobs -1"
-)
 
 
 def recipe_server_url(recipe: dict[str, Any]) -> str | None:
@@ -43,7 +38,7 @@ def server_findings(url: str, recipe: dict[str, Any]) -> Iterator[Finding]:
             Arguments of the run, empty if there is none.
     """
     client, model = ServerClient(url), recipe.get("model_name_or_path")
-    command = _COMMAND.format(model=model or "MODEL")
+    command = serve_command(model or "MODEL", training=True)
     restart = f"restart it: {command}"
     try:
         status = client.health()

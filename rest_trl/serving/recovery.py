@@ -22,7 +22,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl.generation.vllm_generation import VLLMGeneration
 
 from .guarded_client import GuardedClient, StaleWeightsError
-from .server import check_config, serve_command
+from .server import check_config, start_command
 from .weights import (
     check_dequantization,
     check_sendable,
@@ -177,5 +177,5 @@ class GuardedGeneration:
             if checkpoint
             else f"train again: there is no checkpoint in {args.output_dir} yet (save_steps={args.save_steps})"
         )
-        start = serve_command(args, self.trainer.model.config._name_or_path)
+        start = start_command(args, self.trainer.model.config._name_or_path)
         return f"training stopped after step {step}: {cause}. Start the server ({start}), then {way_on}"

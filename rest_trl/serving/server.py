@@ -1,6 +1,5 @@
 """Checks of the vLLM server that TRL's server mode needs, made before the model is loaded and after a restart."""
 
-import shlex
 from typing import Any
 
 from accelerate import PartialState
@@ -10,6 +9,7 @@ from transformers import AutoConfig, PretrainedConfig
 from trl import GRPOConfig
 
 from .client import ServerClient, server_url
+from .command import serve_command
 
 
 logger = get_logger(__name__)
@@ -26,13 +26,20 @@ _SIZES = (
 )
 
 
-def serve_command(args: GRPOConfig, name: str) -> str:
-    """The shell command that serves the policy `name` as the training needs it."""
-    port = "" if args.vllm_server_base_url else f" --port {args.vllm_server_port}"
-    return (
-        f"VLLM_SERVER_DEV_MODE=1 vllm serve {shlex.quote(name)}{port} --weight-transfer-config "
-        """'{"backend": "nccl"}' --logprobs-mode processed_logprobs --max-logprobs -1"""
-    )
+def start_command(args: GRPOConfig, name: str) -> str:
+    """
+    The shell command that starts the server of a training.
+
+    Args:
+        args ([`~trl.GRPOConfig`]):
+            Arguments of the training.
+        name (`str`):
+            Name or path of the policy.
+
+    Returns:
+        `str`
+    """
+    return serve_command(name, training=True, port=None if args.vllm_server_base_url else args.vllm_server_port)
 
 
 def check_config(client: ServerClient, args: GRPOConfig, name: str, config: PretrainedConfig) -> None:
@@ -53,7 +60,7 @@ def check_config(client: ServerClient, args: GRPOConfig, name: str, config: Pret
         ValueError: see [`check_server`].
         requests.RequestException: if the server does not answer.
     """
-    command, url, server = serve_command(args, name), client.url, client.config()
+    command, url, server = start_command(args, name), client.url, client.config()
     if server is None:
         raise ValueError(
             f"the vLLM server at {url} has no development endpoints, through which the weights are sent: restart it "
@@ -113,7 +120,7 @@ def check_server(model: Any, args: GRPOConfig) -> None:
             try:
                 client.wait_until_healthy(args.vllm_server_timeout)
             except ConnectionError as error:
-                raise ConnectionError(f"{error}: start it: {serve_command(args, name)}") from None
+                raise ConnectionError(f"{error}: start it: {start_command(args, name)}") from None
             init_kwargs: Any = args.model_init_kwargs or {}
             revision = init_kwargs.get("revision")
             config = (
