@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -36,7 +35,7 @@ class FakeVLLM:
     """
 
     def __init__(self, answers=None):
-        self.requests, self.version, self.seconds = [], "default", 0.0
+        self.requests, self.version = [], "default"
         self.answers = {
             "/health": b"",
             "/v1/models": MODELS,
@@ -78,8 +77,6 @@ class _Handler(BaseHTTPRequestHandler):
             answer = answer.pop(0) if len(answer) > 1 else answer[0]
         if callable(answer):
             answer = answer(content)
-        if path.startswith("/v1/completions"):
-            time.sleep(self.fake.seconds)
         status = 404 if answer is None else answer if isinstance(answer, int) else 200
         data = b"" if status != 200 else answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         self.send_response(status)

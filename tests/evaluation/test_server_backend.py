@@ -99,18 +99,24 @@ class TestGenerate:
             list(make().generate({"0": "prompt"}))
 
     def test_breaking_off_waits_for_no_completion_and_starts_no_other(self, server, make):
-        server.seconds = 2.0
-        server.answers["/v1/completions"] = lambda content: answer(content)
-        generator = make(concurrency=4).generate(PROMPTS)
-        thread = threading.Thread(target=lambda: next(generator), daemon=True)
-        thread.start()
-        thread.join(20)
-        begin = time.monotonic()
-        generator.close()
-        assert time.monotonic() - begin < 1
-        sent = len(server.paths("POST"))
-        time.sleep(2.5)
-        assert len(server.paths("POST")) <= sent + 1  # one may have been on its way
+        release = threading.Event()
+
+        def all_but_the_first_wait(content):
+            if len(server.paths("POST")) > 1:
+                release.wait(60)
+            return answer(content)
+
+        server.answers["/v1/completions"] = all_but_the_first_wait
+        completions = make(concurrency=1).generate(PROMPTS)
+        next(completions)
+        deadline = time.monotonic() + 60
+        while len(server.paths("POST")) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        completions.close()  # would not return while the second completion is waited for
+        assert not release.is_set()
+        release.set()
+        time.sleep(0.5)
+        assert len(server.paths("POST")) == 2
 
 
 class TestServer:
