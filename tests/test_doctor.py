@@ -4,27 +4,22 @@ import os
 import subprocess
 import sys
 import textwrap
-import threading
 from collections import namedtuple
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import yaml
+from engines.fake_vllm import CONFIG, FakeVLLM
 
 from rest_trl import doctor
 from rest_trl.doctor import machine, packages, probe, recipe
-from rest_trl.doctor.server import server_findings, server_url
+from rest_trl.doctor.server import recipe_server_url, server_findings
 
 
 ROOT = Path(__file__).parents[1]
 DEMO = yaml.safe_load((ROOT / "recipes" / "demo.yaml").read_text())
-SERVER_INFO = {
-    "vllm_config": {
-        "model_config": {"model": "served", "logprobs_mode": "processed_logprobs", "max_model_len": 256},
-        "weight_transfer_config": {"backend": "nccl"},
-    }
-}
+SERVER_INFO = {"vllm_config": CONFIG}
 
 
 def run_doctor(*arguments, path=None):
@@ -107,10 +102,11 @@ class TestProbe:
 
 
 class TestPackages:
-    def test_ranges_are_those_of_the_metadata(self):
+    def test_ranges_are_those_of_the_metadata(self, monkeypatch):
         assert packages.supported("trl") == ">=1.16,<1.17"
-        assert {"torch", "trl", "transformers"} <= set(packages.required())
-        assert not {"peft", "pytest"} & set(packages.required())
+        monkeypatch.setattr(packages, "installed_version", lambda name: None)
+        needed = {finding.name for finding in packages.package_findings({}) if finding.status == "problem"}
+        assert {"torch", "trl", "transformers", "requests"} <= needed and not {"peft", "pytest"} & needed
         vllm = packages.supported("vllm")
         assert "0.22.0" in vllm and "0.31.0" in vllm and "0.21.0" not in vllm and "0.32.0" not in vllm
 
@@ -240,43 +236,18 @@ class TestRecipe:
         values = recipe.read_recipe(path)
         stated = values.get("vllm_server_base_url", "http://0.0.0.0:8000")
         url = stated if values.get("vllm_mode") == "server" else None
-        assert server_url(recipe.with_defaults(values)) == url
-
-
-class Server(ThreadingHTTPServer):
-    """Answers like vLLM: what `answers` lacks is 404."""
-
-    def __init__(self, answers):
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                path = self.path.split("?")[0]
-                self.send_response(200 if path in answers else 404)
-                self.end_headers()
-                self.wfile.write(answers.get(path, b""))
-
-            def log_message(self, *args):
-                pass
-
-        super().__init__(("127.0.0.1", 0), Handler)
+        assert recipe_server_url(recipe.with_defaults(values)) == url
 
 
 @pytest.fixture
 def serve():
-    servers = []
+    with ExitStack() as servers:
 
-    def start(info=SERVER_INFO, models=b'{"data": [{"id": "alias"}]}'):
-        answers = {"/health": b"", "/v1/models": models}
-        if info is not None:
-            answers["/server_info"] = json.dumps(info).encode()
-        server = Server(answers)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{server.server_port}"
+        def start(info=SERVER_INFO, models={"data": [{"id": "alias"}]}):  # noqa: B006
+            answers = {"/v1/models": models, "/server_info": info}
+            return servers.enter_context(FakeVLLM(answers)).url
 
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+        yield start
 
 
 def changed(**settings):
@@ -291,9 +262,9 @@ class TestServer:
         findings = list(server_findings(serve() + "/", values))
         assert set(statuses(findings).values()) == {"ok"} and len(findings) == 5
 
-    def test_no_server(self, serve):
-        with Server({}) as server:
-            url = f"http://127.0.0.1:{server.server_port}"
+    def test_no_server(self):
+        with FakeVLLM() as server:
+            url = server.url
         (finding,) = server_findings(url, {"model_name_or_path": "org/model"})
         assert finding.status == "problem" and "vllm serve org/model" in finding.cure
 

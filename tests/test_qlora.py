@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from trl import get_quantization_config
 
+from rest_trl.serving.packing import keep_unpacked
 from rest_trl.tiny import TINY_MODEL_DIR
 from rest_trl.train import make_parser, make_trainer
 
@@ -182,6 +183,8 @@ class TestBase:
         base = AutoModelForCausalLM.from_pretrained(
             TINY_MODEL_DIR, dtype=torch.float32, quantization_config=get_quantization_config(model_args)
         )
+        for model in (base, trainer.model):  # some CPUs would repack the one and not the other
+            keep_unpacked(model)
         loaded = peft.PeftModel.from_pretrained(base, trainer.args.output_dir).eval()
         for name, parameter in loaded.named_parameters():
             if ".lora_" in name:

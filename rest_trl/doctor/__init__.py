@@ -1,12 +1,12 @@
 """
-`rest-trl doctor`: what of the stack is there, what a recipe and a server lack, and what to do about it.
+`rest-trl doctor` reports what of the stack is installed, what a recipe and a server lack, and what to do about it.
 
 ```shell
 rest-trl doctor
 rest-trl doctor --config recipes/qwen3_8b_lora.yaml --server http://localhost:8000
 ```
 
-Nothing here needs TRL, torch or vLLM to be importable: a package that is absent or broken is a finding.
+The report works where TRL, torch or vLLM cannot be imported: a package that is absent or broken is a finding.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def examine(
     config: Path | None = None, server: str | None = None, accelerate_config: Path | None = None
 ) -> Iterator[Finding]:
     """
-    All findings, in the order of the report.
+    Yield all findings in the order of the report.
 
     Args:
         config (`Path`, *optional*):
@@ -56,7 +56,7 @@ def examine(
         `Iterator[Finding]`
     """
     from . import machine, packages, probe, recipe
-    from .server import server_findings, server_url
+    from .server import recipe_server_url, server_findings
 
     yield packages.python_finding()
     installed = [name for name in (*packages.IMPORTED, *packages.OPTIONAL) if packages.installed_version(name)]
@@ -85,7 +85,7 @@ def examine(
     elif config is not None:
         yield from recipe.recipe_findings(config, values, learned, gpus)
         values = recipe.with_defaults(values)
-    server = server or server_url(values)
+    server = server or recipe_server_url(values)
     if server is not None:
         yield from server_findings(server, values)
 
@@ -114,7 +114,7 @@ def main(args: list[str] | None = None) -> None:
         table = Table("", "status", "found", "what to do", title="rest-trl doctor")
         for finding in findings:
             status = Text(finding.status, style=_COLORS[finding.status])
-            # as text: brackets in messages are no markup
+            # `Text`, because rich would read brackets in a message as markup.
             table.add_row(Text(finding.name), status, Text(finding.found), Text(finding.cure))
         console = Console()
         console.print(table)

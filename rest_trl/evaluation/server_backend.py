@@ -1,16 +1,16 @@
 """Completions from a running vLLM server, many at a time, over its OpenAI API."""
 
-import asyncio
 import os
 from collections.abc import Iterator, Mapping
-from concurrent.futures import as_completed
+from queue import Empty, SimpleQueue
+from threading import Event, Lock, Thread
 from typing import Any
 
-import httpx
+import requests
 from accelerate.logging import get_logger
-from anyio.from_thread import start_blocking_portal
 from transformers import PreTrainedTokenizerBase
 
+from ..serving.client import ServerClient
 from .generation import GenerationSettings, prompt_token_ids, to_completion
 from .samples import Completion
 
@@ -18,8 +18,8 @@ from .samples import Completion
 logger = get_logger(__name__)
 
 _PAUSES = (1.0, 2.0, 4.0, 8.0)  # seconds between attempts
-_TIMEOUT = httpx.Timeout(600.0, connect=10.0)  # seconds; a long completion in a full queue takes minutes
-_BUSY = (httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS)
+_TIMEOUT = 600.0  # seconds; a long completion in a full queue takes minutes
+_BUSY = (requests.codes.request_timeout, requests.codes.too_many_requests)
 
 
 class ServerGenerator:
@@ -59,14 +59,15 @@ class ServerGenerator:
         served_model: str | None = None,
         concurrency: int = 128,
     ) -> None:
-        self.base_url = base_url.rstrip("/").removesuffix("/v1")
+        self.client = ServerClient(base_url, connections=concurrency)
+        self.base_url = self.client.url
         self.tokenizer = tokenizer
         self.settings = settings
         self.concurrency = concurrency
+        self._warned = Lock()  # held from the first failure on
         try:
-            reply = httpx.get(f"{self.base_url}/v1/models", timeout=_TIMEOUT)
-            models: list[dict[str, Any]] = reply.raise_for_status().json()["data"]
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
+            models = self.client.models()
+        except requests.RequestException as error:
             raise ConnectionError(
                 f"no vLLM server answers at {self.base_url} ({error}): start one with `vllm serve MODEL`, or give its "
                 "address"
@@ -94,24 +95,37 @@ class ServerGenerator:
 
     def generate(self, prompts: Mapping[str, str]) -> Iterator[Completion]:
         """See [`~rest_trl.evaluation.generation.Generator`]."""
+        waiting: SimpleQueue[tuple[str, list[int]]] = SimpleQueue()
+        finished: SimpleQueue[Completion | Exception] = SimpleQueue()
         prompt_ids = prompt_token_ids(prompts, self.tokenizer, self.max_model_len)
-        slots = asyncio.Semaphore(self.concurrency)
-        client = httpx.AsyncClient(timeout=_TIMEOUT, limits=httpx.Limits(max_connections=self.concurrency))
-        # An event loop in a thread: whoever breaks off waits for no completion, and notebooks have a loop already.
-        with start_blocking_portal() as portal, portal.wrap_async_context_manager(client):
-            futures = [
-                portal.start_task_soon(self._complete, client, slots, id, ids) for id, ids in prompt_ids.items()
-            ]
-            try:
-                for future in as_completed(futures):
-                    yield future.result()
-            finally:
-                for future in futures:
-                    future.cancel()
+        for item in prompt_ids.items():
+            waiting.put(item)
+        stopped = Event()
 
-    async def _complete(
-        self, client: httpx.AsyncClient, slots: asyncio.Semaphore, id: str, prompt_ids: list[int]
-    ) -> Completion:
+        def work() -> None:
+            while not stopped.is_set():
+                try:
+                    id, ids = waiting.get_nowait()
+                except Empty:
+                    return
+                try:
+                    finished.put(self._complete(id, ids, stopped))
+                except Exception as error:  # raised again where the completions are asked for
+                    finished.put(error)
+
+        # Daemons: whoever breaks off, with Ctrl-C for example, waits for no completion that is under way.
+        for _ in range(min(self.concurrency, len(prompt_ids))):
+            Thread(target=work, daemon=True).start()
+        try:
+            for _ in prompt_ids:
+                result = finished.get()
+                if isinstance(result, Exception):
+                    raise result
+                yield result
+        finally:
+            stopped.set()
+
+    def _complete(self, id: str, prompt_ids: list[int], stopped: Event) -> Completion:
         settings, max_tokens = self.settings, self.settings.max_new_tokens
         if self.max_model_len is not None:
             max_tokens = min(max_tokens, self.max_model_len - len(prompt_ids))
@@ -129,8 +143,7 @@ class ServerGenerator:
             "return_token_ids": True,
             "skip_special_tokens": False,
         }
-        async with slots:
-            choice = await self._post(client, id, request)
+        choice = self._post(id, request, stopped)
         if choice.get("token_ids") is None:
             raise ValueError(f"the server at {self.base_url} returns no token ids: it must be vLLM from 0.22 on")
         # The stop reason is a token that ends completions beside the tokenizer's own.
@@ -139,22 +152,24 @@ class ServerGenerator:
             id, choice["token_ids"], choice["finish_reason"] == "length", self.tokenizer, eos_token_ids
         )
 
-    async def _post(self, client: httpx.AsyncClient, id: str, request: dict[str, Any]) -> dict[str, Any]:
+    def _post(self, id: str, request: dict[str, Any], stopped: Event) -> dict[str, Any]:
         for pause in (*_PAUSES, None):
             try:
-                answer = await client.post(f"{self.base_url}/v1/completions", json=request)
-                if answer.is_client_error and answer.status_code not in _BUSY:
+                answer = self.client.post("/v1/completions", request, timeout=_TIMEOUT)
+                if 400 <= answer.status_code < 500 and answer.status_code not in _BUSY:
                     raise ValueError(f"the server at {self.base_url} refuses the prompt {id}: {answer.text[:500]}")
-                choice: dict[str, Any] = answer.raise_for_status().json()["choices"][0]
+                answer.raise_for_status()
+                choice: dict[str, Any] = answer.json()["choices"][0]
                 if choice["finish_reason"] in ("stop", "length"):
                     return choice
                 reason = f"it broke off a completion: {choice['finish_reason']}"  # as it does when it is stopped
-            except httpx.HTTPError as error:
-                reason = str(error) or type(error).__name__
-            if pause is not None:
-                # The same words from every prompt under way, logged once.
-                logger.warning_once(f"the server at {self.base_url} fails; trying again for {sum(_PAUSES):.0f} s")
-                await asyncio.sleep(pause)
+            except requests.RequestException as error:
+                reason = str(error)
+            if pause is None or stopped.is_set():
+                break
+            if self._warned.acquire(blocking=False):  # by the first of all prompts under way
+                logger.warning(f"the server at {self.base_url} fails; trying again for {sum(_PAUSES):.0f} s")
+            stopped.wait(pause)
         raise ConnectionError(
             f"the server at {self.base_url} has failed {len(_PAUSES) + 1} times ({reason}): start it again and give "
             "the same command; what was generated is kept"

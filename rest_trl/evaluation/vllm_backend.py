@@ -9,8 +9,8 @@ from .generation import GenerationSettings, prompt_token_ids, to_completion
 from .samples import Completion
 
 
-_CHUNK = 256  # prompts: what an interrupted run loses at most
-_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # bounds that vLLM knows for the rank of an adapter
+_CHUNK = 256  # prompts at once; an interrupted run loses at most so many completions
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the values that vLLM takes as the largest rank of an adapter
 
 
 class VLLMGenerator:
@@ -31,6 +31,7 @@ class VLLMGenerator:
 
     Raises:
         ImportError: if vLLM cannot be imported.
+        ValueError: if vLLM cannot run the adapter.
     """
 
     def __init__(
@@ -55,8 +56,16 @@ class VLLMGenerator:
             from peft import PeftConfig
 
             config: Any = PeftConfig.from_pretrained(adapter)
+            if config.peft_type != "LORA":
+                raise ValueError(f"vLLM runs no {config.peft_type} adapters ({adapter}): use the backend transformers")
             rank = max([config.r, *config.rank_pattern.values()])
-            engine_kwargs |= {"enable_lora": True, "max_lora_rank": next(bound for bound in _RANKS if rank <= bound)}
+            bound = next((bound for bound in _RANKS if rank <= bound), None)
+            if bound is None:
+                raise ValueError(
+                    f"vLLM runs LoRA adapters up to rank {_RANKS[-1]}, and {adapter} has rank {rank}: use the backend "
+                    "transformers"
+                )
+            engine_kwargs |= {"enable_lora": True, "max_lora_rank": bound}
             self.lora_request = LoRARequest("adapter", 1, adapter)
         self.engine = LLM(model_name, **engine_kwargs)
 

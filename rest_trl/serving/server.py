@@ -1,20 +1,19 @@
 """Checks of the vLLM server that TRL's server mode needs, made before the model is loaded and after a restart."""
 
-import shlex
-import time
 from typing import Any
 
-import requests
 from accelerate import PartialState
 from accelerate.logging import get_logger
 from accelerate.utils import broadcast_object_list
 from transformers import AutoConfig, PretrainedConfig
 from trl import GRPOConfig
 
+from .client import ServerClient, server_url
+from .command import serve_command
+
 
 logger = get_logger(__name__)
 
-_POLL = 2.0  # seconds between two looks at a server that does not answer
 # What must be equal for the weights of one model to fit another.
 _SIZES = (
     "model_type",
@@ -27,53 +26,29 @@ _SIZES = (
 )
 
 
-def _url(args: GRPOConfig) -> str:
-    return (args.vllm_server_base_url or f"http://{args.vllm_server_host}:{args.vllm_server_port}").rstrip("/")
-
-
-def serve_command(args: GRPOConfig, name: str) -> str:
-    """The shell command that serves the policy `name` as the training needs it."""
-    port = "" if args.vllm_server_base_url else f" --port {args.vllm_server_port}"
-    return (
-        f"VLLM_SERVER_DEV_MODE=1 vllm serve {shlex.quote(name)}{port} --weight-transfer-config "
-        """'{"backend": "nccl"}' --logprobs-mode processed_logprobs --max-logprobs -1"""
-    )
-
-
-def wait_until_healthy(url: str, timeout: float) -> None:
+def start_command(args: GRPOConfig, name: str) -> str:
     """
-    Wait for a server.
+    The shell command that starts the server of a training.
 
     Args:
-        url (`str`):
-            Base URL of the server.
-        timeout (`float`):
-            Seconds to wait.
+        args ([`~trl.GRPOConfig`]):
+            Arguments of the training.
+        name (`str`):
+            Name or path of the policy.
 
-    Raises:
-        ConnectionError: if it is not healthy by then.
+    Returns:
+        `str`
     """
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
-            status = requests.get(f"{url}/health", timeout=5).status_code
-            answer = f"GET /health gives {status}"
-        except requests.RequestException as error:
-            status, answer = None, type(error).__name__
-        if status == 200:
-            return
-        if time.monotonic() >= deadline:
-            raise ConnectionError(f"no vLLM server answers at {url} for {timeout:.0f} s ({answer})")
-        time.sleep(_POLL)
+    return serve_command(name, training=True, port=None if args.vllm_server_base_url else args.vllm_server_port)
 
 
-def check_config(url: str, args: GRPOConfig, name: str, config: PretrainedConfig) -> None:
+def check_config(client: ServerClient, args: GRPOConfig, name: str, config: PretrainedConfig) -> None:
     """
-    Check a running server's configuration against the policy.
+    Check that a running server can serve the policy.
 
     Args:
-        url (`str`):
-            Base URL of the server.
+        client ([`ServerClient`]):
+            The server.
         args ([`~trl.GRPOConfig`]):
             Arguments of the training.
         name (`str`):
@@ -85,15 +60,12 @@ def check_config(url: str, args: GRPOConfig, name: str, config: PretrainedConfig
         ValueError: see [`check_server`].
         requests.RequestException: if the server does not answer.
     """
-    command = serve_command(args, name)
-    response = requests.get(f"{url}/server_info", params={"config_format": "json"})
-    if response.status_code == 404:
+    command, url, server = start_command(args, name), client.url, client.config()
+    if server is None:
         raise ValueError(
             f"the vLLM server at {url} has no development endpoints, through which the weights are sent: restart it "
             f"with VLLM_SERVER_DEV_MODE=1: {command}"
         )
-    response.raise_for_status()
-    server = response.json()["vllm_config"]
     if server["weight_transfer_config"] is None:
         raise ValueError(
             f"the vLLM server at {url} cannot take weights: restart it with --weight-transfer-config: {command}"
@@ -144,10 +116,11 @@ def check_server(model: Any, args: GRPOConfig) -> None:
     if PartialState().is_main_process:
         try:
             name = model if isinstance(model, str) else model.config._name_or_path
+            client = ServerClient(server_url(args.vllm_server_base_url, args.vllm_server_host, args.vllm_server_port))
             try:
-                wait_until_healthy(_url(args), args.vllm_server_timeout)
+                client.wait_until_healthy(args.vllm_server_timeout)
             except ConnectionError as error:
-                raise ConnectionError(f"{error}: start it: {serve_command(args, name)}") from None
+                raise ConnectionError(f"{error}: start it: {start_command(args, name)}") from None
             init_kwargs: Any = args.model_init_kwargs or {}
             revision = init_kwargs.get("revision")
             config = (
@@ -155,7 +128,7 @@ def check_server(model: Any, args: GRPOConfig) -> None:
                 if isinstance(model, str)
                 else model.config
             )
-            check_config(_url(args), args, name, config)
+            check_config(client, args, name, config)
         except (OSError, ValueError) as error:
             problem[0] = error
     broadcast_object_list(problem)

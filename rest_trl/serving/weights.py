@@ -1,22 +1,25 @@
 """
 Weights of a quantised policy for a vLLM server.
 
-TRL 1.16 sends the tensors of a policy as they lie in memory. Those of bitsandbytes are packed, two weights of 4 bit in
-a byte, and the server cannot load them. Here each is dequantised on its way, with the adapters added to it.
+TRL 1.16 sends the tensors of a policy as they lie in memory. bitsandbytes stores codes of 4 or 8 bit instead of the
+weights, and a server cannot load codes. This module dequantises each tensor on its way and adds the adapters to it.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import nn
 from transformers.utils import is_bitsandbytes_available, is_peft_available
 
+from .packing import unpacked
+
 
 if is_bitsandbytes_available():
+    import bitsandbytes
     from bitsandbytes.functional import dequantize_4bit, int8_vectorwise_dequant
     from bitsandbytes.nn import Linear4bit, Linear8bitLt, Params4bit
 
@@ -25,6 +28,13 @@ if is_peft_available():
     from peft.tuners import lora
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
+
+
+# [ours] A product of a random input may be off by so many times the precision of the dtypes that it is made with.
+# Seen are 0.4 at most. Weights in a wrong layout are off by 1.4 times their norm, 180 times the precision of bfloat16.
+_SLACK = 4
+# The least precision that is asked of a product: GPUs may multiply float32 matrices as TF32, which has 10 bits.
+_PRECISION = 2.0**-10
 
 
 @dataclass
@@ -44,15 +54,29 @@ class _Parameter:
             return []
         return [name for name in layer.active_adapters if name in layer.lora_A or name in layer.lora_embedding_A]
 
+    @property
+    def is_4bit(self) -> bool:
+        return isinstance(self.value, Params4bit) and self.value.quant_state is not None
+
+    @property
+    def is_8bit(self) -> bool:
+        return isinstance(self.layer, Linear8bitLt) and self.value.dtype is torch.int8
+
+    @property
+    def shape(self) -> list[int]:
+        """Shape of the dense tensor."""
+        return list(self.value.quant_state.shape if self.is_4bit else self.value.shape)
+
     @torch.no_grad()
     def tensor(self, dtype: torch.dtype) -> torch.Tensor:
-        """The values that the forward pass multiplies with, dense."""
+        """The dense values that the forward pass multiplies by."""
         tensor = self.value.data
-        if isinstance(self.value, Params4bit) and self.value.quant_state:
-            tensor = dequantize_4bit(tensor, self.value.quant_state)
-        elif isinstance(self.layer, Linear8bitLt) and tensor.dtype is torch.int8:
+        if self.is_4bit:
+            tensor = dequantize_4bit(*unpacked(tensor, self.value.quant_state))
+        elif self.is_8bit:
             # The first forward pass moves the scales from the parameter to the state of the layer.
-            scales = self.layer.state.SCB if self.layer.state.SCB is not None else self.value.SCB
+            layer: Any = self.layer
+            scales = layer.state.SCB if layer.state.SCB is not None else self.value.SCB
             tensor = int8_vectorwise_dequant(tensor, scales)
         for adapter in self.adapters:
             tensor = tensor.float() + self.adapter_layer.get_delta_weight(adapter).float()
@@ -76,9 +100,37 @@ def _parameters(module: nn.Module, prefix: str = "") -> Iterator[_Parameter]:
             yield from _parameters(child, f"{prefix}{name}.")
 
 
+def _sent_parameters(model: Any) -> Iterator[_Parameter]:
+    seen: set[int] = set()
+    for parameter in _parameters(_base_model(model)):
+        if id(parameter.value) not in seen:
+            seen.add(id(parameter.value))
+            yield parameter
+
+
+def is_quantized(model: nn.Module) -> bool:
+    """Whether bitsandbytes has quantised layers of a policy."""
+    return is_bitsandbytes_available() and any(isinstance(m, Linear4bit | Linear8bitLt) for m in model.modules())
+
+
+def dequantized_metadata(model: Any, dtype: torch.dtype) -> list[tuple[str, str, list[int]]]:
+    """
+    List what [`iter_dequantized_params`] yields, without computing it.
+
+    Args:
+        model, dtype:
+            See [`iter_dequantized_params`].
+
+    Returns:
+        `list[tuple[str, str, list[int]]]`: name, dtype as vLLM writes it (`"bfloat16"`), and shape of each tensor.
+    """
+    name = str(dtype).removeprefix("torch.")
+    return [(parameter.name, name, parameter.shape) for parameter in _sent_parameters(model)]
+
+
 def iter_dequantized_params(model: Any, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
     """
-    Parameters of a policy quantised by bitsandbytes as the same model has them without quantisation and adapters.
+    Yield the parameters of a quantised policy as the same model has them without quantisation and adapters.
 
     One tensor is dense at a time, and the policy is not changed.
 
@@ -91,29 +143,72 @@ def iter_dequantized_params(model: Any, dtype: torch.dtype) -> Iterator[tuple[st
     Yields:
         `tuple[str, torch.Tensor]`: name in the checkpoint, and value. Tied parameters come once.
     """
-    seen: set[int] = set()
-    for parameter in _parameters(_base_model(model)):
-        if id(parameter.value) not in seen:
-            seen.add(id(parameter.value))
-            yield parameter.name, parameter.tensor(dtype)
+    for parameter in _sent_parameters(model):
+        yield parameter.name, parameter.tensor(dtype)
 
 
-def send_dequantized_weights(vllm_generation: Any) -> None:
+@torch.no_grad()
+def check_dequantization(model: Any) -> None:
     """
-    Let a trainer send the weights of a policy quantised by bitsandbytes to a vLLM server; leave others as they are.
+    Compare one dequantised layer with the policy's own product.
 
-    Written for TRL 1.16: it takes the place of the iterator that `VLLMGeneration` sends.
+    A wrong reading of the codes raises nothing by itself: the server would sample from another policy. One quantised
+    layer, with adapters where there are any, therefore multiplies a random input, and so does its dense matrix. The
+    values of the policy, its mode and torch's random state do not change.
 
     Args:
-        vllm_generation ([`~trl.generation.vllm_generation.VLLMGeneration`]):
-            The trainer's, in server mode.
+        model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
+            Policy with `Linear4bit` or `Linear8bitLt` layers.
 
     Raises:
-        ValueError: if the weights that the policy computes with cannot be given to the server.
+        ValueError: if the two products differ by more than the rounding of the dtypes that they are made with.
     """
-    model, accelerator = vllm_generation.model, vllm_generation.accelerator
-    if not is_bitsandbytes_available() or not any(isinstance(m, Linear4bit | Linear8bitLt) for m in model.modules()):
-        return
+    quantized = [parameter for parameter in _sent_parameters(model) if parameter.is_4bit or parameter.is_8bit]
+    parameter = next((parameter for parameter in quantized if parameter.adapters), quantized[0])
+    layer: Any = parameter.layer
+    module = layer if parameter.adapter_layer is None else parameter.adapter_layer
+    weight = parameter.tensor(torch.float32)
+    # Signs are exact in every dtype, in 8 bit too, so the products differ by the rounding of the weights and sums.
+    signs = torch.randint(2, (16, weight.shape[1]), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    x = signs.to(weight.device, _base_model(model).get_input_embeddings().weight.dtype)
+    dropouts = [
+        submodule for submodule in module.modules() if isinstance(submodule, nn.Dropout) and submodule.training
+    ]
+    for dropout in dropouts:
+        dropout.eval()
+    try:
+        found = module(x.requires_grad_())  # bitsandbytes repacks no weight for an input that wants a gradient
+    finally:
+        for dropout in dropouts:
+            dropout.train()
+    expected = nn.functional.linear(x.float(), weight, None if layer.bias is None else layer.bias.float())
+    dtypes = {x.dtype, found.dtype, *(p.dtype for p in module.parameters() if p.is_floating_point())}
+    dtypes |= {layer.compute_dtype, layer.weight.quant_state.dtype} if parameter.is_4bit else {torch.float16}
+    tolerance = _SLACK * max(_PRECISION, *(torch.finfo(dtype).eps for dtype in dtypes if dtype is not None))
+    difference = ((found.float() - expected).norm() / expected.norm()).item()
+    if not difference <= tolerance:  # NaN is no agreement
+        raise ValueError(
+            f"{parameter.name} as it would be sent to the vLLM server differs from what the policy multiplies by: by "
+            f"{difference:.2g} of its norm, where rounding explains {tolerance:.2g}. rest-trl reads the weights of "
+            f"bitsandbytes {bitsandbytes.__version__} wrongly: use another version of it (0.50.2 is tested), or load "
+            "the policy without quantisation"
+        )
+
+
+def check_sendable(model: Any, accelerator: Accelerator) -> None:
+    """
+    Check that the weights that a quantised policy computes with can be given to a vLLM server.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
+            Policy with `Linear4bit` or `Linear8bitLt` layers.
+        accelerator ([`~accelerate.Accelerator`]):
+            The trainer's.
+
+    Raises:
+        ValueError: if the policy is sharded, has adapters that no dense matrix equals, or trains one of two tied
+            matrices.
+    """
     sharded = accelerator.distributed_type is DistributedType.FSDP or (
         accelerator.distributed_type is DistributedType.DEEPSPEED and accelerator.deepspeed_plugin.zero_stage == 3
     )
@@ -123,11 +218,6 @@ def send_dequantized_weights(vllm_generation: Any) -> None:
             "ZeRO-2, or load the policy without quantisation"
         )
     _check_adapters(_base_model(model))
-    dtype = torch.float32  # on the other ranks, which send nothing
-    if accelerator.is_main_process:
-        name = vllm_generation.vllm_client.get_server_info()["model_config"]["dtype"]
-        dtype = getattr(torch, name.removeprefix("torch."))
-    vllm_generation._iter_named_params = partial(iter_dequantized_params, model, dtype)
 
 
 def _base_model(model: Any) -> Any:
@@ -161,3 +251,7 @@ def _check_adapters(model: Any) -> None:
                 "the policy has its embeddings tied to its head and trains one of the two: a vLLM server has one "
                 "matrix for both. Leave both out of target_modules and modules_to_save"
             )
+
+
+def send_dequantized_weights(vllm_generation: Any) -> None:
+    """Do nothing: [`~rest_trl.serving.recovery.guard`] sends dense weights. The trainer's call is to be removed."""

@@ -14,7 +14,6 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-import httpx
 from tqdm.auto import tqdm
 from transformers import AutoTokenizer
 
@@ -32,7 +31,7 @@ from engines.vllm_server import VLLMServer
 def seconds(server, tokenizer, prompts, settings, concurrency):
     generator = ServerGenerator(server.url, str(TINY_MODEL_DIR), tokenizer, settings, concurrency=concurrency)
     # Prefixes that are still cached would favour whoever comes second.
-    httpx.post(f"{server.url}/reset_prefix_cache", timeout=60).raise_for_status()
+    generator.client.post("/reset_prefix_cache", {}).raise_for_status()
     start = time.perf_counter()
     completions = list(tqdm(generator.generate(prompts), total=len(prompts), desc=f"{concurrency} at a time"))
     taken = time.perf_counter() - start

@@ -12,7 +12,7 @@ pytest.importorskip("vllm", reason="needs vLLM: run `make test-vllm`")
 import torch
 from accelerate import PartialState
 from engines.vllm_server import VLLMServer
-from peft import LoraConfig, get_peft_model
+from peft import IA3Config, LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rest_trl.evaluation import tiny_benchmark
@@ -97,6 +97,24 @@ class TestBackends:
         same = sum(ours[id] == theirs[id] for id in prompts)
         print(f"offline as server: {same} of {len(prompts)}")
         assert ours.keys() == theirs.keys() and same >= 63
+
+
+class TestAdapters:
+    @pytest.mark.parametrize(
+        ("config", "cause"),
+        [
+            (
+                LoraConfig(r=8, rank_pattern={"q_proj": 600}, target_modules=["q_proj"]),
+                "up to rank 512, .* has rank 600",
+            ),
+            (IA3Config(target_modules=["q_proj"], feedforward_modules=[]), "vLLM runs no .*IA3 adapters"),
+        ],
+        ids=["rank", "kind"],
+    )
+    def test_that_the_offline_engine_cannot_run_are_refused(self, tiny_tokenizer, tmp_path, config, cause):
+        config.save_pretrained(tmp_path)
+        with pytest.raises(ValueError, match=cause):
+            VLLMGenerator(MODEL, tiny_tokenizer, SETTINGS, str(tmp_path))
 
 
 class TestServer:

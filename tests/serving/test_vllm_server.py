@@ -195,7 +195,7 @@ class TestDeathAndRestart:
         assert re.search(r"step 3: the vLLM server at \S+ failed \(\w*Conn", restarted.log)
 
     def test_restart_between_requests_is_noticed(self, restarted):
-        assert re.search(r"step 5: the vLLM server at \S+ failed \(_StaleWeightsError: restarted\)", restarted.log)
+        assert re.search(r"step 5: the vLLM server at \S+ failed \(StaleWeightsError: restarted\)", restarted.log)
         assert restarted.log.count("again: all weights are sent anew") == 2
         assert len(restarted.killer.completion_ids) == 4
 

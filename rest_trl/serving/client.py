@@ -1,0 +1,183 @@
+"""
+The HTTP client for vLLM servers.
+
+Everything that rest-trl itself asks of a server goes through [`ServerClient`]: the checks before training, the
+recovery during it, `rest-trl doctor` and the evaluation. It imports neither TRL nor torch, whose absence the doctor
+reports.
+"""
+
+import socket
+import time
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.exceptions import InvalidJSONError
+from urllib3.util.retry import Retry
+
+
+_CONNECT, _READ = 5.0, 30.0  # seconds for all but completions
+_POLL = 2.0  # seconds between two looks at a server that does not answer
+# A question may be asked twice. Retries are of no use to a server that is not there, which whoever asks may wait for.
+_ASK_AGAIN = Retry(
+    total=2, connect=0, read=1, status=1, backoff_factor=0.5, status_forcelist=(502, 503, 504), raise_on_status=False
+)
+
+
+def server_url(base_url: str | None, host: str, port: int) -> str:
+    """
+    Address of a run's server.
+
+    Args:
+        base_url, host, port:
+            `vllm_server_base_url`, `vllm_server_host` and `vllm_server_port` of the run; the first wins.
+
+    Returns:
+        `str`
+    """
+    return base_url or f"http://{host}:{port}"
+
+
+class KeepAliveAdapter(HTTPAdapter):
+    """
+    Sends each `POST` once, and ends the wait for a machine that is gone after about two minutes.
+
+    The session of TRL's client repeats failed requests by itself, also to a restarted server, which has the weights of
+    step 0. With this adapter a failure comes to its caller.
+
+    Args:
+        connections (`int`, *optional*, defaults to `1`):
+            Requests at once.
+    """
+
+    def __init__(self, connections: int = 1) -> None:
+        super().__init__(pool_maxsize=connections, max_retries=_ASK_AGAIN)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+        if hasattr(socket, "TCP_KEEPIDLE"):  # not on macOS, where the system's own pace holds
+            options += [
+                (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+                (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+                (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 6),
+            ]
+        super().init_poolmanager(*args, socket_options=options, **kwargs)
+
+
+def mount(session: requests.Session, connections: int = 1) -> None:
+    """
+    Let a session use [`KeepAliveAdapter`] for all addresses.
+
+    Args:
+        session (`requests.Session`):
+            The session, of TRL's client for example.
+        connections (`int`, *optional*, defaults to `1`):
+            Requests at once.
+    """
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, KeepAliveAdapter(connections))
+
+
+class ServerClient:
+    """
+    Client of one vLLM server. Threads may share it.
+
+    A method raises `requests.RequestException` if the server does not answer, answers with an error, or with something
+    that no vLLM server says.
+
+    Args:
+        url (`str`):
+            Address of the server, such as `http://localhost:8000`. `/v1` at its end is dropped.
+        connections (`int`, *optional*, defaults to `1`):
+            Requests at once.
+    """
+
+    def __init__(self, url: str, connections: int = 1) -> None:
+        self.url = url.rstrip("/").removesuffix("/v1")
+        self._session = requests.Session()
+        mount(self._session, connections)
+
+    def _get(self, path: str, *keys: str, missing_ok: bool = False, **params: str) -> Any:
+        """What an endpoint says under the keys; `None` if there is no such endpoint and that is fine."""
+        response = self._session.get(f"{self.url}{path}", params=params, timeout=(_CONNECT, _READ))
+        if missing_ok and response.status_code == requests.codes.not_found:
+            return None
+        response.raise_for_status()
+        value = response.json()
+        for key in keys:
+            if not isinstance(value, dict) or key not in value:
+                raise InvalidJSONError(f"{path} says nothing of {key}: {self.url} is no vLLM server")
+            value = value[key]
+        return value
+
+    def health(self) -> int:
+        """Status of `GET /health`, 200 if the server is ready."""
+        return self._session.get(f"{self.url}/health", timeout=_CONNECT).status_code
+
+    def wait_until_healthy(self, timeout: float) -> None:
+        """
+        Wait for the server.
+
+        Args:
+            timeout (`float`):
+                Seconds to wait.
+
+        Raises:
+            ConnectionError: if it is not healthy by then.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                status = self.health()
+                if status == requests.codes.ok:
+                    return
+                answer = f"GET /health gives {status}"
+            except requests.RequestException as error:
+                answer = type(error).__name__
+            if time.monotonic() >= deadline:
+                raise ConnectionError(f"no vLLM server answers at {self.url} for {timeout:.0f} s ({answer})")
+            time.sleep(_POLL)
+
+    def models(self) -> list[dict[str, Any]]:
+        """Models and adapters that the server has, as `/v1/models` lists them."""
+        models: list[dict[str, Any]] = self._get("/v1/models", "data")
+        if not isinstance(models, list) or not all(isinstance(model, dict) and "id" in model for model in models):
+            raise InvalidJSONError(f"/v1/models lists no models: {self.url} is no vLLM server")
+        return models
+
+    def config(self) -> dict[str, Any] | None:
+        """The server's configuration; `None` if it has no development endpoints (`VLLM_SERVER_DEV_MODE=1`)."""
+        config: dict[str, Any] | None = self._get("/server_info", "vllm_config", missing_ok=True, config_format="json")
+        return config
+
+    def weight_version(self) -> str | None:
+        """The mark of the server's weights, `"default"` after its start; `None` if it has no marks (before 0.31)."""
+        version: str | None = self._get("/weight_info", "weight_version", missing_ok=True)
+        return version
+
+    def mark_weights(self, version: str) -> None:
+        """
+        Mark the weights that the server has.
+
+        Args:
+            version (`str`):
+                The mark.
+        """
+        self.post("/update_weight_version", {"new_version": version}).raise_for_status()
+
+    def post(self, path: str, content: dict[str, Any], timeout: float = _READ) -> requests.Response:
+        """
+        Send a request once.
+
+        Args:
+            path (`str`):
+                Endpoint, such as `/v1/completions`.
+            content (`dict[str, Any]`):
+                Sent as JSON.
+            timeout (`float`, *optional*, defaults to `30.0`):
+                Seconds to wait for the answer.
+
+        Returns:
+            `requests.Response`: of any status.
+        """
+        return self._session.post(f"{self.url}{path}", json=content, timeout=(_CONNECT, timeout))

@@ -1,0 +1,78 @@
+import copy
+
+import pytest
+from engines.fake_vllm import CONFIG, FakeVLLM
+from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from trl import GRPOConfig
+
+from rest_trl.serving.server import check_server
+from rest_trl.tiny import TINY_MODEL_DIR
+
+
+TINY = str(TINY_MODEL_DIR)
+
+
+def changed(**settings):
+    config = copy.deepcopy(CONFIG)
+    for name, value in settings.items():
+        (config if name in config else config["model_config"])[name] = value
+    return {"/server_info": {"vllm_config": config}}
+
+
+def check(url, model=TINY, length=32):
+    args = GRPOConfig(
+        "unused",
+        use_cpu=True,
+        bf16=False,
+        vllm_server_base_url=url,
+        vllm_server_timeout=0,
+        max_completion_length=length,
+    )
+    check_server(model, args)
+
+
+@pytest.fixture
+def one_layer(tmp_path):
+    """A model that the tiny one's weights do not fit."""
+    config = Qwen3Config.from_pretrained(TINY_MODEL_DIR).to_dict() | {"num_hidden_layers": 1, "layer_types": None}
+    Qwen3ForCausalLM(Qwen3Config(**config)).save_pretrained(tmp_path)
+    return str(tmp_path)
+
+
+class TestCheckServer:
+    @pytest.mark.parametrize("as_model", [False, True], ids=["name", "model"])
+    def test_passes_a_server_with_the_policy(self, as_model):
+        model = AutoModelForCausalLM.from_pretrained(TINY) if as_model else TINY
+        with FakeVLLM(changed(model=TINY)) as server:
+            check(server.url, model)
+
+    def test_names_the_command_that_starts_a_server_that_is_not_there(self):
+        with FakeVLLM() as server:
+            url = server.url
+        with pytest.raises(ConnectionError, match=f"no vLLM server answers at {url} for 0 s .*start it: .*{TINY}"):
+            check(url)
+
+    @pytest.mark.parametrize(
+        ("answers", "cause"),
+        [
+            ({"/server_info": None}, "no development endpoints.*VLLM_SERVER_DEV_MODE=1"),
+            (changed(model=TINY, weight_transfer_config=None), "cannot take weights.*--weight-transfer-config"),
+            (changed(model=TINY, max_model_len=32), "--max-model-len 32.*max_completion_length=32"),
+        ],
+        ids=["no_development_endpoints", "no_weight_transfer", "short_context"],
+    )
+    def test_refuses_what_it_cannot_train_with(self, answers, cause):
+        with FakeVLLM(answers) as server, pytest.raises(ValueError, match=cause):
+            check(server.url)
+
+    def test_refuses_another_model(self, one_layer):
+        with (
+            FakeVLLM(changed(model=one_layer)) as server,
+            pytest.raises(ValueError, match=r"serves another model.*\(num_hidden_layers 1, not 2\)"),
+        ):
+            check(server.url)
+
+    def test_a_model_that_cannot_be_read_here_is_a_warning(self, caplog):
+        with FakeVLLM(changed(model="no/such-model")) as server:
+            check(server.url)
+        assert "'no/such-model' cannot be read here" in caplog.text
