@@ -25,7 +25,7 @@ from .display.page import html_page
 from .display.terminal import described_completion, legend
 from .regions.partition import Partitioner, to_regions
 from .tiny import TINY_MODEL_DIR
-from .tool_calls import SYNTAXES, detect_syntax, get_syntax
+from .tool_calls import detect_syntax, get_syntax
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -42,7 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", required=True, help="the policy's tokenizer: a path, an id on the Hub, or tiny")
     parser.add_argument("--revision", default="main", help="branch, tag or commit of the model on the Hub")
     parser.add_argument("--trust_remote_code", action="store_true", help="run the code that the tokenizer brings")
-    parser.add_argument("--tool_call_syntax", choices=sorted(SYNTAXES), help="wire syntax (default: the model's)")
+    parser.add_argument("--tool_call_syntax", help="wire syntax (default: the model's)")
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
         "--coefficients",

@@ -20,9 +20,9 @@ from .regions.rollout import RolloutReader
 from .regions.rules import bind_rule, checked_coefficients, needs_entropies
 from .rewards import REWARDS, RuleReward
 from .rewards.checks import check_solutions
+from .serving.packing import keep_unpacked
 from .serving.recovery import guard
 from .serving.server import check_server
-from .serving.weights import send_dequantized_weights
 from .tool_calls import detect_syntax, get_syntax
 
 
@@ -105,8 +105,8 @@ class ResTGRPOTrainer(GRPOTrainer):
         if has_server:
             check_server(model, args)
         super().__init__(model, reward_funcs, args=args, **kwargs)
+        keep_unpacked(self.model)
         if has_server:
-            send_dequantized_weights(self.vllm_generation)
             guard(self)
         self._partitioner = Partitioner(
             self._tokenizer, get_syntax(args.tool_call_syntax or detect_syntax(self._tokenizer))

@@ -115,17 +115,21 @@ class Partitioner:
         self.token_bytes.cover(int(ids.max(initial=0)))
         token_ids = ids[policy]
         # Every turn is a run of the mask; turns lie behind each other both in `token_ids` and in their bytes.
-        rows, edges = np.nonzero(np.diff(np.pad(policy, ((0, 0), (1, 1))).astype(np.int8)))
+        framed = np.zeros((len(policy), policy.shape[1] + 2), dtype=bool)
+        framed[:, 1:-1] = policy
+        edges = np.flatnonzero(framed[:, 1:] != framed[:, :-1])
+        rows, columns = np.divmod(edges[::2], policy.shape[1] + 1)
         token_bounds = np.concatenate([[0], np.cumsum(edges[1::2] - edges[::2])])
-        byte_ends = np.cumsum(self.token_bytes.lengths[token_ids])
+        lengths = self.token_bytes.lengths[token_ids]
+        byte_ends = np.cumsum(lengths)
+        token_starts = byte_ends - lengths
         byte_bounds = np.concatenate([[0], byte_ends])[token_bounds]
-        data = self.token_bytes.bytes(token_ids)
-        token_starts = byte_ends - self.token_bytes.lengths[token_ids]
+        data = self.token_bytes.bytes(token_ids, lengths, token_starts)
         turns: list[list[Turn]] = [[] for _ in range(len(ids))]
         part_starts: list[int] = []
         part_values: list[int] = []
         part_counts: list[int] = []
-        places = zip(rows[::2].tolist(), edges[::2].tolist(), pairwise(token_bounds.tolist()), strict=True)
+        places = zip(rows.tolist(), columns.tolist(), pairwise(token_bounds.tolist()), strict=True)
         for (row, column, (first, last)), (start, end) in zip(places, pairwise(byte_bounds.tolist()), strict=True):
             # surrogateescape: a character cut off by the sampler keeps its bytes, one surrogate each
             text = data[start:end].decode("utf-8", "surrogateescape")
@@ -139,7 +143,9 @@ class Partitioner:
             part_counts.append(len(parsed.parts))
         global_starts = np.array(part_starts, np.int64) + np.repeat(byte_bounds[:-1], part_counts)
         result = np.zeros(ids.shape, dtype=np.int8)
-        result[policy] = self._assign(token_ids, byte_ends, global_starts, np.frombuffer(bytes(part_values), np.int8))
+        result[policy] = self._assign(
+            token_starts, byte_ends, global_starts, np.frombuffer(bytes(part_values), np.int8)
+        )
         return Reading(torch.from_numpy(result).to(completion_ids.device), turns)
 
     def read_lists(
@@ -164,20 +170,18 @@ class Partitioner:
             mask[row, : len(completion)] = 1 if tool_mask is None else tool_mask[row]
         return self.read(torch.from_numpy(ids), torch.from_numpy(mask))
 
-    def _assign(
-        self, token_ids: np.ndarray, ends: np.ndarray, part_starts: np.ndarray, part_values: np.ndarray
-    ) -> np.ndarray:
-        """Parts of the tokens, of which the concatenated bytes end at `ends` and are covered by the parts."""
-        lengths = self.token_bytes.lengths[token_ids]
+    @staticmethod
+    def _assign(starts: np.ndarray, ends: np.ndarray, part_starts: np.ndarray, part_values: np.ndarray) -> np.ndarray:
+        """Parts of the tokens, of which the concatenated bytes start and end there and are covered by the parts."""
         if not len(part_starts):  # nothing but special tokens
-            return np.full(len(token_ids), Part.STRUCTURE, np.int8)
+            return np.full(len(starts), Part.STRUCTURE, np.int8)
         # A part covers the tokens that start in it, and takes over a token that started before it if it outranks it.
-        first = np.searchsorted(ends - lengths, part_starts)
-        parts = np.repeat(part_values, np.diff(first, append=len(token_ids)))
+        first = np.searchsorted(starts, part_starts)
+        parts = np.repeat(part_values, np.diff(first, append=len(starts)))
         before = first - 1
         straddles = (before >= 0) & (ends[before] > part_starts)
         np.maximum.at(parts, before[straddles], part_values[straddles])
-        parts[lengths == 0] = Part.STRUCTURE
+        parts[starts == ends] = Part.STRUCTURE
         return parts
 
 

@@ -121,23 +121,28 @@ class TokenBytes:
             self.lengths = np.concatenate([self.lengths, missing])
             self._starts = np.concatenate([self._starts, missing])
 
-    def bytes(self, token_ids: np.ndarray) -> bytes:
+    def bytes(
+        self, token_ids: np.ndarray, lengths: np.ndarray | None = None, starts: np.ndarray | None = None
+    ) -> bytes:
         """
         The bytes of tokens, one behind the other.
 
         Args:
             token_ids (`np.ndarray` of shape `(N,)`):
                 Token ids that [`cover`](TokenBytes.cover) knows.
+            lengths, starts (`np.ndarray` of shape `(N,)`, *optional*):
+                Number of bytes of each token and where they start in the result, if they are known already.
 
         Returns:
             `bytes`
         """
-        # A gather from one buffer: half the time of joining a list of bytes.
-        lengths = self.lengths[token_ids]
-        ends = np.cumsum(lengths)
-        index = np.repeat(self._starts[token_ids] - ends + lengths, lengths)
+        # One gather from one buffer takes half the time of joining a list of bytes.
+        if lengths is None or starts is None:
+            lengths = self.lengths[token_ids]
+            starts = np.cumsum(lengths) - lengths
+        index = np.repeat(self._starts[token_ids] - starts, lengths)
         index += np.arange(len(index))
-        return self._buffer[index].tobytes()
+        return self._buffer.take(index).tobytes()
 
     def text(self, completion_ids: Sequence[int]) -> str:
         """

@@ -251,7 +251,3 @@ def _check_adapters(model: Any) -> None:
                 "the policy has its embeddings tied to its head and trains one of the two: a vLLM server has one "
                 "matrix for both. Leave both out of target_modules and modules_to_save"
             )
-
-
-def send_dequantized_weights(vllm_generation: Any) -> None:
-    """Do nothing: [`~rest_trl.serving.recovery.guard`] sends dense weights. The trainer's call is to be removed."""
