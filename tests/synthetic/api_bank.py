@@ -11,6 +11,8 @@ from .tools import TOOLS, Tool, value_of
 
 # By level, how many dialogues there are that give 1, 2, ... samples, as in the real files.
 DIALOGUES = {1: (91, 75, 32, 8, 6), 2: (23, 22), 3: (0, 34, 6, 5, 5)}
+# API-Bank's tools are named by one word.
+PORT_TOOLS = [tool for tool in TOOLS if " " not in tool.name]
 HIDDEN_TOOLS = 6  # samples of level 2 whose prompt does not list the tool of the gold call
 
 
@@ -46,7 +48,7 @@ def _history(tool: Tool, level: int, steps: int, rng: Random) -> str:
     padding = "" if level == 1 else " "
     lines = ["***Dialogue Records History**" if level == 2 else "**Dialogue Records History**"]
     for _ in range(steps):
-        call = _call(rng.choice([other for other in TOOLS if " " not in other.name]), rng)
+        call = _call(rng.choice(PORT_TOOLS), rng)
         lines.append(f"<user>{padding}Please see to {call['name']} now.{padding}</user>")
         if level < 3:
             lines.append(f"<response>{padding}I look for the right tool.{padding}</response>")
@@ -63,21 +65,17 @@ def _history(tool: Tool, level: int, steps: int, rng: Random) -> str:
 def samples(level: int, seed: int = 0) -> list[dict[str, Any]]:
     """The samples of a level; those of one dialogue have ever longer histories."""
     rng, rows = Random(f"api_bank-{level}-{seed}"), []
-    tools_without_spaces = [tool for tool in TOOLS if " " not in tool.name]
     sizes = chain.from_iterable(repeat(size, count) for size, count in enumerate(DIALOGUES[level], start=1))
     for dialogue, size in enumerate(sizes):
         for step in range(size):
-            tool = rng.choice(tools_without_spaces)
-            others = [other for other in tools_without_spaces if other is not tool]
-            hide = level == 2 and dialogue < HIDDEN_TOOLS
-            while hide and not tool.parameters:
-                tool = rng.choice(tools_without_spaces)
-            shown = rng.sample(others, rng.randint(1, 2))
-            shown = [other for other in shown if other is not tool] + ([] if hide else [tool])
-            answer = _call(tool, rng)
-            source = (
-                {"sample_id": dialogue, "api_id": step} if level == 3 else {"file": f"{dialogue}.jsonl", "id": step}
-            )
+            # The dialogues of one sample come first, so these are as many samples.
+            hides_tool = level == 2 and dialogue < HIDDEN_TOOLS
+            tool = rng.choice([tool for tool in PORT_TOOLS if tool.parameters or not hides_tool])
+            shown = rng.sample([other for other in PORT_TOOLS if other is not tool], rng.randint(1, 2))
+            shown += [] if hides_tool else [tool]
+            answer, source = _call(tool, rng), {"file": f"{dialogue}.jsonl", "id": step}
+            if level == 3:
+                source = {"sample_id": dialogue, "api_id": step}
             rows.append(
                 {
                     "system": _system(shown, level),
