@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
-from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.multitest import multipletests
 
 from .intervals import LEVEL, Interval, bootstrap_interval, cluster_sums, cluster_variance
 
@@ -91,7 +89,8 @@ def compare_paired(
         Interval(estimate, low, high, n, k),
         gained,
         lost,
-        float(mcnemar([[0, gained], [lost, 0]], exact=True).pvalue) if gained + lost else 1.0,
+        # McNemar's exact test: which model wins a sample that they differ on is a coin toss if they are equally good.
+        float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0,
         _exchange_p(differences),
         minimum_detectable_difference(n, discordant, design_effect) if discordant else None,
     )
@@ -167,7 +166,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     ```
     """
-    return [float(p) for p in multipletests(list(p_values), method="holm")[1]]
+    p = np.asarray(p_values, dtype=float)
+    order = np.argsort(p, kind="stable")
+    # The least p-value counts as many times as there are comparisons, the next once less, and none falls below the last.
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    return adjusted.tolist()
 
 
 def _exchange_p(differences: NDArray[Any]) -> float:
