@@ -10,8 +10,9 @@ from .run import read_scores
 from .statistics import PairedComparison, compare_paired, holm
 
 
-# Settings that two runs must share for their difference to be one of the models.
-_PROTOCOL = ("prompt_form", "chat_template_kwargs", "limit", "generation", "version")
+# Settings of every benchmark that two runs must share for their difference to be one of the models. A benchmark names
+# its own ones, and a run writes these down.
+_PROTOCOL = ("limit", "generation")
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def _compare(name: str, first: Path, second: Path, metric: str | None) -> Compar
     correct = [score.scores[metric] for score in ones.values()], [twos[id].scores[metric] for id in ones]
     warnings = [
         f"{key} differs: {summaries[0].get(key)} and {summaries[1].get(key)}"
-        for key in _PROTOCOL
+        for key in (*summaries[0].get("protocol", ()), *_PROTOCOL)
         if summaries[0].get(key) != summaries[1].get(key)
     ]
     warnings += [

@@ -53,6 +53,7 @@ def evaluate(
         summary = {
             **settings,
             **summarize(scores, benchmark),
+            "protocol": list(benchmark.protocol),
             "notes": benchmark.notes,
             "versions": {package: version(package) for package in _PACKAGES},
             "generated": len(store) - reused,

@@ -168,7 +168,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """
     p = np.asarray(p_values, dtype=float)
     order = np.argsort(p, kind="stable")
-    # The least p-value counts as many times as there are comparisons, the next once less, and none falls below the last.
+    # The least p-value is multiplied by the number of comparisons, the next by one less, and so on. None of the
+    # products may fall below the one before it.
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
     return adjusted.tolist()

@@ -1,6 +1,5 @@
 import json
 from collections import Counter
-from functools import partial
 
 import pytest
 from chat_templates import TEMPLATES
@@ -8,7 +7,7 @@ from replay import Replay
 
 from rest_trl.evaluation import api_bank_scoring
 from rest_trl.evaluation.api_bank import LEVELS, dialogue, load_samples, tool_schemas
-from rest_trl.evaluation.benchmark import SingleTurnBenchmark
+from rest_trl.evaluation.api_bank_benchmark import APIBank
 from rest_trl.evaluation.run import evaluate, read_scores
 from rest_trl.evaluation.samples import Completion, Sample
 
@@ -59,13 +58,8 @@ def scored(text, form="paper", syntax="rlla", gold=GOLD, truncated=False):
     return api_bank_scoring.score(sample, Completion(sample.id, [1], text, truncated), syntax, form)
 
 
-def benchmark(samples, form, syntax):
-    score = partial(api_bank_scoring.score, tool_call_syntax=syntax, prompt_form=form)
-    return SingleTurnBenchmark("api_bank", api_bank_scoring.METRICS, samples, score)
-
-
 def run(samples, texts, tokenizer, path, form="paper", syntax="rlla", **options):
-    summary = evaluate(benchmark(samples, form, syntax), Replay(tokenizer, texts, **options), path, {"model": "gold"})
+    summary = evaluate(APIBank(samples, form, syntax), Replay(tokenizer, texts, **options), path, {"model": "gold"})
     return summary, {score.id: score for score in read_scores(path)}
 
 

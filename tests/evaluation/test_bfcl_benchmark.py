@@ -3,11 +3,11 @@ from collections import Counter
 
 import bfcl_golds
 import pytest
-from bfcl_replay import BFCLReplay, dialogue_texts, run
+from bfcl_replay import BENCHMARKS, BFCLReplay, dialogue_texts, run
 from chat_templates import TEMPLATES, syntax_of_template, tokenizer_with
 from transformers import AutoTokenizer
 
-from rest_trl.evaluation.bfcl import CATEGORIES, BFCLBenchmark, Case, OfficialBFCL, expand_categories
+from rest_trl.evaluation.bfcl import CATEGORIES, Case, OfficialBFCL, expand_categories
 from rest_trl.evaluation.bfcl.clusters import clusters
 from rest_trl.evaluation.bfcl.prompts import PromptRenderer
 from rest_trl.evaluation.bfcl.rollouts import Rollout
@@ -86,7 +86,7 @@ class TestGolds:
 
     def test_averages_are_given_over_categories_that_were_run(self, official, tokenizer):
         categories = expand_categories(official.version, ["multi_turn"])
-        benchmark = BFCLBenchmark(official, categories, tokenizer, "hermes")
+        benchmark = BENCHMARKS[official.version](official, categories, tokenizer, "hermes")
         scores = [
             Score(case.id, name, f"multi_turn/{number}", {"valid": float(number < 33)}, None, [], [], "")
             for name in categories
@@ -233,7 +233,7 @@ class TestPrompts:
 
     def test_every_question_of_a_version_is_rendered(self, official, tokenizer, monkeypatch):
         monkeypatch.setattr(tokenizer, "chat_template", TEMPLATES["qwen3"])
-        benchmark = BFCLBenchmark(official, CATEGORIES[official.version], tokenizer, "hermes")
+        benchmark = BENCHMARKS[official.version](official, CATEGORIES[official.version], tokenizer, "hermes")
         assert benchmark.name == f"bfcl_{official.version}"
         assert any(official.sandbox in note for note in benchmark.notes)
 
@@ -242,9 +242,9 @@ class TestPrompts:
             tokenizer, "chat_template", "{% for message in messages %}{{ message.content }}{% endfor %}"
         )
         with pytest.raises(ValueError, match="prompt of multiple_0 does not show the function 'triangle_properties"):
-            BFCLBenchmark(official, ["multiple"], tokenizer, "hermes", limit=2)
+            BENCHMARKS[official.version](official, ["multiple"], tokenizer, "hermes", limit=2)
         with pytest.raises(ValueError, match="has no category 'nonsense': choose of "):
-            BFCLBenchmark(official, ["nonsense"], tokenizer, "hermes")
+            BENCHMARKS[official.version](official, ["nonsense"], tokenizer, "hermes")
 
 
 def case():

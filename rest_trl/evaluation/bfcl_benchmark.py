@@ -1,28 +1,33 @@
 """BFCL as a benchmark: prompts by the model's chat template, execution and scores by the official package."""
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from ..generation import Generator, complete
-from ..samples import Completion, Sample, Score, not_generated
-from ..store import CompletionStore
-from .categories import AVERAGES
-from .client import OfficialBFCL
-from .clusters import clusters
-from .environment import PACKAGES
-from .prompts import PromptRenderer
-from .rollouts import Rollout, run_dialogues
-from .samples import Case, Verdict, encode
+from ..tool_calls import detect_syntax
+from .benchmark import Benchmark, Published
+from .bfcl.categories import AVERAGES, expand_categories
+from .bfcl.client import OfficialBFCL
+from .bfcl.clusters import clusters
+from .bfcl.environment import PACKAGES, setup
+from .bfcl.prompts import PromptRenderer
+from .bfcl.rollouts import Rollout, run_dialogues
+from .bfcl.samples import Case, Verdict, encode
+from .generation import Generator, complete
+from .options import PROMPT_OPTIONS
+from .samples import Completion, Sample, Score, not_generated
+from .store import CompletionStore
 
 
 _WHY_LENGTH = 500
 
 
-class BFCLBenchmark:
+class BFCLBenchmark(Benchmark):
     """
     Categories of a BFCL version, see [`~rest_trl.evaluation.benchmark.Benchmark`].
 
@@ -45,7 +50,17 @@ class BFCLBenchmark:
             function.
     """
 
-    metrics: tuple[str, ...] = ("valid",)
+    metrics = ("valid",)
+    protocol = ("chat_template_kwargs",)
+    options = {
+        "categories": {
+            "type": lambda text: text.split(","),
+            "help": "BFCL: names or all (default), python, single_turn, non_live, live, multi_turn; with commas",
+        },
+        **PROMPT_OPTIONS,
+    }
+    needs_setup = True
+    version: ClassVar[str]
 
     def __init__(
         self,
@@ -58,7 +73,6 @@ class BFCLBenchmark:
     ) -> None:
         self._official = official
         self._renderer = PromptRenderer(tokenizer, tool_call_syntax, chat_template_kwargs)
-        self.name = f"bfcl_{official.version}"
         self.settings: dict[str, Any] = {
             "categories": list(categories),
             "tool_call_syntax": tool_call_syntax,
@@ -80,6 +94,21 @@ class BFCLBenchmark:
         if self._dialogues:
             self._renderer.check_dialogues()
         self.notes = self._notes(limit)
+
+    @classmethod
+    def from_options(
+        cls, options: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, resources: ExitStack
+    ) -> Self:
+        """See [`~rest_trl.evaluation.benchmark.Benchmark.from_options`]."""
+        categories = expand_categories(cls.version, options["categories"] or ["all"])
+        syntax = options["tool_call_syntax"] or detect_syntax(tokenizer)
+        official = resources.enter_context(OfficialBFCL(cls.version))
+        return cls(official, categories, tokenizer, syntax, options["chat_template_kwargs"], options["limit"])
+
+    @classmethod
+    def setup(cls, python: str | None) -> Path:
+        """Make the isolated environment of this version, see [`~rest_trl.evaluation.bfcl.setup`]."""
+        return setup(cls.version, python=python)
 
     def _notes(self, limit: int | None) -> list[str]:
         notes = [
@@ -149,6 +178,41 @@ class BFCLBenchmark:
             # Where the official average is the share of all samples, but for its rounding, that has an error bar.
             groups[name] = (share if abs(100 * share - figure) < 0.005001 else figure / 100, members)
         return groups
+
+
+class BFCLv3(BFCLBenchmark):
+    """BFCL v3, which the paper reports."""
+
+    name = "bfcl_v3"
+    version = "v3"
+    # arXiv 2509.21826; no figure there has an error bar.
+    published_metric = "valid"
+    published = (
+        Published("multi_turn", "Qwen3-1.7B", "ResT", 15.75),
+        Published("multi_turn", "Qwen3-1.7B", "SFT then ResT", 15.25),
+        Published("multi_turn", "Qwen3-1.7B", "SFT then ResT, tuned curriculum", 17.62),
+        Published("multi_turn", "Qwen3-4B-2507", "ResT", 50.38),
+        Published("multi_turn", "Qwen3-4B-2507", "ResT, KL 0.003", 50.25),
+        Published("multi_turn", "Qwen3-4B-2507", "GRPO", 41.62),
+        Published("multi_turn", "Qwen3-4B-2507", "Dr.GRPO (range of two figures)", 45.75, 48.62),
+        Published("multi_turn", "GPT-4o", "as is", 50.00),
+        Published("multi_turn", "Qwen3-8B", "ResT", 40.13),
+        Published("multi_turn", "Qwen3-8B", "Dr.GRPO", 38.12),
+        Published("multi_turn", "Qwen3-14B", "ResT", 44.25),
+        Published("multi_turn", "Qwen3-14B", "GRPO", 38.88),
+    )
+
+    @classmethod
+    def protocol_differences(cls, summary: Mapping[str, Any]) -> list[str]:
+        """See [`~rest_trl.evaluation.benchmark.Benchmark.protocol_differences`]."""
+        return ["our prompts and parsing for the model's own syntax, the paper's handler is not published"]
+
+
+class BFCLv4(BFCLBenchmark):
+    """BFCL v4, whose questions and overall figure are others than those of v3: never compare the two."""
+
+    name = "bfcl_v4"
+    version = "v4"
 
 
 def _score(sample: Sample, verdict: Verdict, calls: Any, completions: Sequence[Completion], text: str) -> Score:
