@@ -46,8 +46,8 @@ class BFCLBenchmark(Benchmark):
             Only so many samples of each category.
 
     Raises:
-        ValueError: for an unknown category, or if the chat template does not render a prompt or does not show a
-            function.
+        ValueError: for an unknown category, if the chat template does not render a prompt or does not show a
+            function, or if there are dialogues and this machine allows no sandbox.
     """
 
     metrics = ("valid",)
@@ -71,6 +71,12 @@ class BFCLBenchmark(Benchmark):
         chat_template_kwargs: dict[str, Any] | None = None,
         limit: int | None = None,
     ) -> None:
+        dialogues = [name for name in categories if name.startswith("multi_turn")]
+        if dialogues and not official.sandbox:
+            raise ValueError(
+                f"{dialogues[0]} executes what the model calls, and {official.refusal}. The single-turn categories "
+                "execute nothing: --categories single_turn runs here"
+            )
         self._official = official
         self._renderer = PromptRenderer(tokenizer, tool_call_syntax, chat_template_kwargs)
         self.settings: dict[str, Any] = {
@@ -82,7 +88,7 @@ class BFCLBenchmark(Benchmark):
         cases = {category: official.cases(category) for category in categories}
         self._clusters = clusters(cases)
         cases = {category: questions[:limit] for category, questions in cases.items()}
-        self._dialogues = {name: cases[name] for name in categories if name.startswith("multi_turn")}
+        self._dialogues = {name: cases[name] for name in dialogues}
         self._questions: dict[str, Sample] = {}
         for category, questions in cases.items():
             if category not in self._dialogues:
@@ -116,8 +122,9 @@ class BFCLBenchmark(Benchmark):
             f"template, calls read as {self.settings['tool_call_syntax']}",
             "names of functions keep their dots; the types dict, float, tuple and any are shown as object, number, "
             "array and string",
-            f"calls were executed in a sandbox of {self._official.sandbox}",
         ]
+        if self._dialogues:
+            notes.append(f"calls were executed in a sandbox of {self._official.sandbox}")
         if self._renderer.one_call_per_message:
             notes.append("the chat template takes one call a message: a step's calls are shown to it one by one")
         return [f"only the first {limit} samples of each category", *notes] if limit is not None else notes

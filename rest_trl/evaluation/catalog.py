@@ -67,7 +67,8 @@ def get_benchmark(name: str) -> type[Benchmark]:
         raise ValueError(f"benchmark {name!r} cannot be imported ({type(error).__name__}: {error})") from error
     if not (isinstance(benchmark, type) and issubclass(benchmark, Benchmark)):
         raise ValueError(f"{name!r} is no subclass of rest_trl.evaluation.benchmark.Benchmark")
-    lacking = [*sorted(benchmark.__abstractmethods__), *({"name", "metrics"} - set(dir(benchmark)))]
+    lacking = sorted(benchmark.__abstractmethods__)
+    lacking += [attribute for attribute in ("name", "metrics") if attribute not in dir(benchmark)]
     if lacking:
         raise ValueError(f"{name!r} is no complete benchmark: it lacks {', '.join(lacking)}")
     return benchmark

@@ -1,4 +1,5 @@
 import json
+import subprocess
 from collections import Counter
 
 import bfcl_golds
@@ -7,7 +8,7 @@ from bfcl_replay import BENCHMARKS, BFCLReplay, dialogue_texts, run
 from chat_templates import TEMPLATES, syntax_of_template, tokenizer_with
 from transformers import AutoTokenizer
 
-from rest_trl.evaluation.bfcl import CATEGORIES, Case, OfficialBFCL, expand_categories
+from rest_trl.evaluation.bfcl import CATEGORIES, BFCLError, Case, OfficialBFCL, expand_categories
 from rest_trl.evaluation.bfcl.clusters import clusters
 from rest_trl.evaluation.bfcl.prompts import PromptRenderer
 from rest_trl.evaluation.bfcl.rollouts import Rollout
@@ -251,6 +252,52 @@ def case():
     functions = [{"name": "a.f", "description": "", "parameters": {"type": "dict", "properties": {}}}]
     turns = [[{"role": "user", "content": f"question {number}"}] for number in range(2)]
     return Case("x_0", turns, functions, {}, [])
+
+
+# The official process where no sandbox can be made: the C library, which all levels go through, is not to be had.
+WITHOUT_SANDBOX = """
+import ctypes, runpy, sys
+library = ctypes.CDLL
+def refuse(name, *args, **kwargs):
+    if name is None:
+        raise OSError(1, "not allowed")
+    return library(name, *args, **kwargs)
+ctypes.CDLL = refuse
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+class TestWithoutSandbox:
+    @pytest.fixture
+    def unprotected(self, official, monkeypatch):
+        start = subprocess.Popen
+
+        def start_unprotected(command, **kwargs):
+            return start([*command[:2], "-c", WITHOUT_SANDBOX, *command[2:]], **kwargs)
+
+        monkeypatch.setattr(subprocess, "Popen", start_unprotected)
+        with OfficialBFCL(official.version) as unprotected:
+            yield unprotected
+
+    def test_single_turn_categories_are_scored_as_ever(self, unprotected, tokenizer, tmp_path):
+        assert unprotected.sandbox == ""
+        texts = gold_texts(unprotected, "multiple", limit=5)
+        summary, scores, _ = run(unprotected, ["multiple"], texts, tokenizer, tmp_path, limit=5)
+        assert wrong(scores) == set() and len(scores) == 5
+        assert not any("sandbox" in note for note in summary["notes"])
+
+    def test_dialogues_are_refused_and_never_executed(self, unprotected, tokenizer, tmp_path):
+        with pytest.raises(
+            ValueError, match=r"multi_turn_base executes .*this machine allows no sandbox .*single_turn runs"
+        ):
+            BENCHMARKS[unprotected.version](unprotected, ["multiple", "multi_turn_base"], tokenizer, "hermes")
+        for attempt in (
+            lambda: unprotected.check("multi_turn_base", "multi_turn_base_0", [[[ToolCall("ls", {})]]] * 4),
+            lambda: unprotected.open("a", "multi_turn_base", "multi_turn_base_0"),
+        ):
+            with pytest.raises(BFCLError, match="this machine allows no sandbox"):
+                attempt()
 
 
 class TestPromptRenderer:

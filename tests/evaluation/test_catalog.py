@@ -39,7 +39,7 @@ class TestGetBenchmark:
             ("user_benchmark.Absent", "cannot be imported .*KeyError: 'Absent'"),
             (".Lengths", "unknown benchmark|cannot be imported"),
             ("user_benchmark.A_NUMBER", "is no subclass of rest_trl.evaluation.benchmark.Benchmark"),
-            ("user_benchmark.Unfinished", "it lacks from_options, score, metrics, name"),
+            ("user_benchmark.Unfinished", "it lacks from_options, score, name, metrics"),
         ],
     )
     def test_refuses_what_is_none(self, name, message):

@@ -25,7 +25,9 @@ class OfficialBFCL:
     """
     The official package of a BFCL version, in its isolated environment, as a context manager.
 
-    Model output is executed in the sandbox of [`rest_trl.evaluation.sandbox`] only, a new one for every dialogue.
+    Calls are executed only for dialogues, and only in the sandbox of [`rest_trl.evaluation.sandbox`], a new one for
+    every dialogue. Where a machine allows no sandbox, the other categories can still be scored: their official
+    checkers compare values and execute nothing.
 
     Args:
         version (`str`):
@@ -37,7 +39,15 @@ class OfficialBFCL:
 
     Raises:
         FileNotFoundError: if there is no environment of that version.
-        BFCLError: if the process does not start, for example where no sandbox is allowed.
+        BFCLError: if the process does not start.
+
+    Attributes:
+        sandbox (`str`):
+            The level of the sandbox; empty if this machine allows none.
+        refusal (`str`):
+            Why there is no sandbox, and what to do about it; empty if there is one.
+        max_steps (`int`):
+            Steps that a turn may have, the last of which must be without calls.
     """
 
     def __init__(self, version: str, root: Path | None = None, limits: Limits | None = None) -> None:
@@ -67,9 +77,10 @@ class OfficialBFCL:
             self.close()
             raise
         self.sandbox: str = description["sandbox"]
+        self.refusal: str = description["refusal"]
         self.max_steps: int = description["max_steps"]
-        if self.sandbox != LEVELS[0]:
-            logger.warning(f"model output runs in a weaker sandbox than usual: {self.sandbox} instead of {LEVELS[0]}")
+        if self.sandbox and self.sandbox != LEVELS[0]:
+            logger.warning(f"calls are executed in a weaker sandbox than usual: {self.sandbox} instead of {LEVELS[0]}")
 
     def __enter__(self) -> Self:
         return self
@@ -141,6 +152,9 @@ class OfficialBFCL:
 
         Returns:
             [`Verdict`]
+
+        Raises:
+            BFCLError: for a dialogue, if this machine allows no sandbox.
         """
         try:
             text = encode(calls)

@@ -35,11 +35,16 @@ class Server:
         self._official = self._functions.Official(version)
         self._sandbox = load("sandbox", folder.parent / "sandbox" / "__init__.py")
         self._limits = self._sandbox.Limits(**limits)
-        self._level = self._sandbox.strongest_level()
+        self._level, self._refusal = "", ""
+        try:
+            self._level = self._sandbox.strongest_level()
+        except self._sandbox.SandboxError as error:
+            # Only dialogues execute calls: without a sandbox these are refused, and all else is scored.
+            self._refusal = str(error)
         self._rollouts: dict[str, tuple[Any, set[str]]] = {}
 
     def describe(self) -> dict[str, Any]:
-        return {"sandbox": self._level, "max_steps": self._official.max_steps}
+        return {"sandbox": self._level, "refusal": self._refusal, "max_steps": self._official.max_steps}
 
     def cases(self, category: str) -> list[dict[str, Any]]:
         return self._official.cases(category)
@@ -59,10 +64,15 @@ class Server:
         self._rollouts[rollout] = self._start(*self._official.entry(category, sample))
 
     def _start(self, entry: dict[str, Any], answer: Any) -> tuple[Any, set[str]]:
+        self._need_sandbox()
         tools = self._official.tools(entry)
         return self._sandbox.SandboxedChild(
             self._functions.make_worker(entry, answer), self._limits, self._level
         ), tools
+
+    def _need_sandbox(self) -> None:
+        if not self._level:
+            raise self._sandbox.SandboxError(self._refusal)
 
     def step(self, calls: dict[str, str]) -> dict[str, Any]:
         """Execute `{rollout: JSON of a list of calls}`, all rollouts at a time: results, or why there are none."""
@@ -95,6 +105,8 @@ class Server:
     def check(self, category: str, sample: str, calls: str) -> dict[str, Any]:
         """Score a sample: `calls` is the JSON of a list of calls, of null, or of a list of turns of steps of calls."""
         entry, answer = self._official.entry(category, sample)
+        if category.startswith("multi_turn"):
+            self._need_sandbox()
         try:
             value = json.loads(calls)
             if category.startswith("multi_turn"):

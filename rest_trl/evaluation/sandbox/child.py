@@ -208,11 +208,22 @@ def strongest_level() -> str:
     """
     The strongest of `LEVELS` that this machine allows, found by trying.
 
+    Every level rests on Linux: on its namespaces or on its filter of system calls. What other systems offer to a
+    program without rights is no sandbox for `eval`. Limits on resources leave files, network and processes within
+    reach, and macOS does not enforce the limit on memory (`RLIMIT_AS`). An audit hook or the isolated mode (`-I`) of
+    Python does not stop code inside the interpreter, which can undo the hook or call C. So there is no weaker level
+    for other systems: what needs a sandbox is refused there, and what executes nothing runs without one.
+
+    Returns:
+        `str`
+
     Raises:
-        SandboxError: if none is; model output is not evaluated then.
+        SandboxError: if this machine allows none, with the cause and the cure.
     """
     if not sys.platform.startswith("linux"):
-        raise SandboxError(f"model output is evaluated in a sandbox of Linux only, and this is {sys.platform}")
+        raise SandboxError(
+            f"the sandbox needs Linux, and this is {sys.platform}: run it on Linux, or in a Docker container"
+        )
     reasons = []
     for level in LEVELS:
         try:
@@ -221,4 +232,6 @@ def strongest_level() -> str:
             reasons.append(f"{level}: {error}")
         else:
             return level
-    raise SandboxError("this machine allows no sandbox to evaluate model output in: " + "; ".join(reasons))
+    raise SandboxError(
+        f"this machine allows no sandbox ({'; '.join(reasons)}): allow user namespaces, or use an x86-64 Linux"
+    )
