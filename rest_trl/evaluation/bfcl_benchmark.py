@@ -35,7 +35,7 @@ class BFCLBenchmark(Benchmark):
         official ([`OfficialBFCL`]):
             The official package, open as long as the benchmark is used.
         categories (`Sequence[str]`):
-            What to run, of [`CATEGORIES`].
+            The categories to run, some of [`CATEGORIES`](bfcl.CATEGORIES).
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             The model's tokenizer; its chat template must render tools.
         tool_call_syntax (`str`):
@@ -43,7 +43,7 @@ class BFCLBenchmark(Benchmark):
         chat_template_kwargs (`dict`, *optional*):
             Further arguments of the chat template, such as `enable_thinking`.
         limit (`int`, *optional*):
-            Only so many samples of each category.
+            Take only so many samples of each category.
 
     Raises:
         ValueError: for an unknown category, if the chat template does not render a prompt or does not show a
@@ -133,7 +133,7 @@ class BFCLBenchmark(Benchmark):
         return Sample(case.id, category, self._clusters[case.id], prompt, None)
 
     def run(self, generator: Generator, store: CompletionStore) -> list[Score]:
-        """See [`~rest_trl.evaluation.benchmark.Benchmark.run`]; `calls` of a dialogue are turns of steps of calls."""
+        """See [`~rest_trl.evaluation.benchmark.Benchmark.run`]. Calls of a dialogue are nested by turn and step."""
         prompts = {sample.id: sample.prompt for sample in self._questions.values()}
         completions = complete(prompts, generator, store, self.name)
         scores = [self._score_question(sample, completions.get(sample.id)) for sample in self._questions.values()]
@@ -158,7 +158,7 @@ class BFCLBenchmark(Benchmark):
             verdict = self._official.check(rollout.category, rollout.case.id, rollout.turns)
         else:
             verdict = Verdict(valid=False, error_type="broken_off", error=rollout.failure)
-        # Turn and step before each.
+        # The text of a dialogue names turn and step before each completion.
         texts = [f"[{completion.id.rpartition('/')[2]}]\n{completion.text}" for completion in completions]
         return _score(sample, verdict, _as_json(rollout.turns), completions, "\n".join(texts))
 
@@ -170,19 +170,19 @@ class BFCLBenchmark(Benchmark):
         return self._official.averages(accuracies)
 
     def overall(self, scores: Sequence[Score], metric: str) -> float | str:
-        """See [`~rest_trl.evaluation.benchmark.Benchmark.overall`]: by the official formula, or what was not run."""
+        """See [`~rest_trl.evaluation.benchmark.Benchmark.overall`]. The figure is that of the official formula."""
         figure = self._averages(scores, metric)["overall"]
         return figure if isinstance(figure, str) else figure / 100
 
     def groups(self, scores: Sequence[Score], metric: str) -> dict[str, tuple[float, list[Score]]]:
-        """See [`~rest_trl.evaluation.benchmark.Benchmark.groups`]: the official averages."""
+        """See [`~rest_trl.evaluation.benchmark.Benchmark.groups`]. The groups are those with official averages."""
         groups = {}
         for name, figure in self._averages(scores, metric).items():
             if name == "overall" or isinstance(figure, str):
                 continue
             members = [score for score in scores if score.subset in AVERAGES[self._official.version][name][2]]
             share = sum(score.scores[metric] for score in members) / len(members)
-            # Where the official average is the share of all samples, but for its rounding, that has an error bar.
+            # An official average that is the share of all samples, up to rounding, gets an interval as that share.
             groups[name] = (share if abs(100 * share - figure) < 0.005001 else figure / 100, members)
         return groups
 
@@ -232,5 +232,5 @@ def _score(sample: Sample, verdict: Verdict, calls: Any, completions: Sequence[C
 
 
 def _as_json(calls: Any) -> list[Any]:
-    """Calls, or turns of steps of calls, as JSON values; what could not be read is an empty list."""
+    """Calls, or turns of steps of calls, as JSON values. Calls that could not be read become an empty list."""
     return json.loads(encode(calls)) or []

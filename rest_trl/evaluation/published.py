@@ -1,4 +1,4 @@
-"""The paper's figures beside a run of one's own, and what differs in protocol."""
+"""The paper's figures beside a run of your own, with the differences in protocol."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,14 +34,14 @@ def protocol_differences(summary: Mapping[str, Any]) -> list[str]:
 
 def published_table(run: Path) -> tuple[Table, list[str]]:
     """
-    A run beside the published figures of its benchmark.
+    Set a run beside the published figures of its benchmark.
 
     Args:
         run (`Path`):
             Folder of a finished run.
 
     Returns:
-        `tuple[rich.table.Table, list[str]]`: the table, and what differs in protocol.
+        `tuple[rich.table.Table, list[str]]`: the table, and the differences in protocol.
 
     Raises:
         ValueError: if nothing is published on that benchmark.

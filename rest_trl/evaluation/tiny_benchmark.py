@@ -17,7 +17,7 @@ from .samples import Completion, Sample, Score, not_generated
 
 def load_samples(tokenizer: PreTrainedTokenizerBase, size: int = 512, seed: int = 0) -> list[Sample]:
     """
-    Steps of held-out dialogues; the steps of a dialogue are a cluster.
+    Draw steps of held-out dialogues. The steps of one dialogue form a cluster.
 
     Args:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):

@@ -17,7 +17,7 @@ from rest_trl.evaluation.run import summarize
 from rest_trl.evaluation.samples import Score
 from rest_trl.evaluation.sandbox import Limits
 from rest_trl.tiny import TINY_MODEL_DIR
-from rest_trl.tool_calls import ToolCall
+from rest_trl.tool_calls import ToolCall, get_syntax
 
 
 UNREADABLE = "<tool_call>\nnot JSON\n</tool_call>"
@@ -301,6 +301,17 @@ class TestWithoutSandbox:
 
 
 class TestPromptRenderer:
+    def test_parses_a_completion_once(self, tokenizer, monkeypatch):
+        syntax, parsed = type(get_syntax("hermes")), []
+        parse = syntax.parse
+        monkeypatch.setattr(syntax, "parse", lambda self, text: parsed.append(text) or parse(self, text))
+        renderer = PromptRenderer(tokenizer, "hermes")
+        texts = [written([ToolCall("f", {"x": number})]) for number in range(3)]
+        calls = [renderer.read(text) for text in texts]
+        for text, asked in zip(texts, calls, strict=True):
+            assert renderer.with_results(text, asked, ["1"])[0]["tool_calls"] and renderer.turn(text)
+        assert parsed == texts
+
     @pytest.mark.parametrize("template", [name for name in sorted(TEMPLATES) if syntax_of_template(name)])
     def test_history_is_rendered_or_refused_at_the_start(self, template):
         renderer = PromptRenderer(tokenizer_with(TEMPLATES[template]), syntax_of_template(template))

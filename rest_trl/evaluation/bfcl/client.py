@@ -1,4 +1,4 @@
-"""The official BFCL package as a process of its own."""
+"""Our side of the process in which the official BFCL package runs."""
 
 import json
 import os
@@ -35,7 +35,7 @@ class OfficialBFCL:
         root (`Path`, *optional*):
             The folder of the environments, see [`setup`].
         limits ([`Limits`], *optional*):
-            What the execution of a dialogue may use.
+            How much time and memory the execution of a dialogue may take.
 
     Raises:
         FileNotFoundError: if there is no environment of that version.
@@ -55,9 +55,9 @@ class OfficialBFCL:
         python = environment_python(version, root)
         self._folder = tempfile.TemporaryDirectory(prefix="bfcl-")
         home = self._folder.name
-        os.chmod(home, 0o711)  # a sandbox that gives up root's rights goes on below it
+        os.chmod(home, 0o711)  # a sandbox started by root goes on as nobody, who must get through
         self._stderr = tempfile.TemporaryFile("w+", dir=home)  # noqa: SIM115 -- open as long as the process
-        # Nothing of the user's environment, tokens above all, is there for model output to find.
+        # The process gets nothing of the user's environment, so that model output finds no tokens or paths in it.
         environment = {"PATH": os.defpath, "HOME": home, "TMPDIR": home, "BFCL_PROJECT_ROOT": home, "LANG": "C.UTF-8"}
         environment |= {"OPENBLAS_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
         driver = Path(__file__).with_name("driver.py")
@@ -102,7 +102,7 @@ class OfficialBFCL:
             stdin.write(json.dumps({"request": request, **fields}) + "\n")
             stdin.flush()
         except BrokenPipeError:
-            pass  # what it died of is told below
+            pass  # the process is dead, and the empty answer below says why
         line = stdout.readline()
         if not line:
             self._stderr.seek(0)
@@ -114,7 +114,7 @@ class OfficialBFCL:
 
     def cases(self, category: str) -> list[Case]:
         """
-        The questions of a category.
+        Get the questions of a category.
 
         Args:
             category (`str`):
@@ -124,7 +124,7 @@ class OfficialBFCL:
             `list[Case]`
 
         Raises:
-            ValueError: see [`check_category`].
+            ValueError: if there is no such category or it cannot be run.
         """
         check_category(self.version, category)
         cases = []
@@ -134,7 +134,19 @@ class OfficialBFCL:
         return cases
 
     def answers(self, category: str) -> dict[str, Any]:
-        """The official gold answers of a category by sample id, `None` where the rule is whether there is a call."""
+        """
+        Get the official gold answers of a category.
+
+        Args:
+            category (`str`):
+                One of [`CATEGORIES`] of the version.
+
+        Returns:
+            `dict[str, Any]`: by sample id. `None` where only the presence of a call is checked.
+
+        Raises:
+            ValueError: if there is no such category or it cannot be run.
+        """
         check_category(self.version, category)
         return self._ask("answers", category=category)
 
@@ -148,7 +160,7 @@ class OfficialBFCL:
             sample (`str`):
                 Its id.
             calls (`Calls` or `Dialogue`):
-                The model's calls; of a dialogue those of every step of every turn that was begun.
+                The model's calls. For a dialogue, those of every step of every turn that was begun.
 
         Returns:
             [`Verdict`]
@@ -163,20 +175,31 @@ class OfficialBFCL:
         return Verdict(**self._ask("check", category=category, sample=sample, calls=text))
 
     def open(self, rollout: str, category: str, sample: str) -> None:
-        """Start the simulators of a dialogue for a new rollout, named by the caller; one of that name is ended."""
+        """
+        Start the simulators of a dialogue for a new rollout.
+
+        Args:
+            rollout (`str`):
+                Name for it. A rollout that has the name already is ended.
+            category, sample (`str`):
+                Category and id of the dialogue.
+
+        Raises:
+            BFCLError: if this machine allows no sandbox.
+        """
         self._ask("open", rollout=rollout, category=category, sample=sample)
 
     def step(self, calls: Mapping[str, Sequence[ToolCall]]) -> dict[str, list[str] | None]:
         """
-        Execute calls, those of all rollouts at a time.
+        Execute calls of several rollouts at once.
 
         Args:
             calls (`Mapping[str, Sequence[ToolCall]]`):
-                By the name of the rollout.
+                The calls by the name of the rollout.
 
         Returns:
-            `dict[str, list[str] | None]`: the results as the official executor writes them, or `None` where a limit
-            was broken; that rollout is closed then.
+            `dict[str, list[str] | None]`: by the name of the rollout the results, as the official executor writes
+            them. `None` means that the calls broke a limit, and that the rollout has been closed.
         """
         texts, results = {}, dict[str, list[str] | None]()
         for rollout, rollout_calls in calls.items():
@@ -191,20 +214,26 @@ class OfficialBFCL:
         return results
 
     def close_rollout(self, rollout: str) -> None:
-        """End the simulators of a rollout that was not ended by [`step`]."""
+        """
+        End the simulators of a rollout.
+
+        Args:
+            rollout (`str`):
+                Name of a rollout that is open: [`step`] closes those that break a limit.
+        """
         self._ask("close", rollout=rollout)
 
     def averages(self, accuracies: Mapping[str, tuple[float, int]]) -> dict[str, float | str]:
         """
-        The official averages, for the categories that were run.
+        Compute the official averages of the categories that were run.
 
         Args:
             accuracies (`Mapping[str, tuple[float, int]]`):
                 Accuracy in [0, 1] and number of samples of each category that was run.
 
         Returns:
-            `dict[str, float | str]`: by the name of the average its value in percent, as the official tables round it,
-            or why it is not given.
+            `dict[str, float | str]`: by the name of the average its value in percent, rounded as in the official
+            tables, or the reason why it is not given.
         """
         counts = {name: count for name, (_, count) in accuracies.items()}
         sizes = self._ask("sizes", categories=list(counts))

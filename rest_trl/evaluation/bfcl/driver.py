@@ -1,9 +1,9 @@
 """
 Program that runs in the isolated environment of a BFCL version: `python -I driver.py VERSION LIMITS`.
 
-Reads requests and writes answers, a JSON object a line, and calls the official package for everything that decides a
-score. It cannot import this package, whose dependencies are not in that environment, so it loads
-what it needs of it by path.
+It reads requests and writes answers, one JSON object per line. Everything that decides a score is done by the
+official package. The dependencies of `rest_trl` are not in that environment, so what is needed of `rest_trl` is loaded
+by its path.
 """
 
 import importlib.util
@@ -59,7 +59,7 @@ class Server:
         return self._official.overall(accuracies)
 
     def open(self, rollout: str, category: str, sample: str) -> None:
-        if rollout in self._rollouts:  # of a run that broke off
+        if rollout in self._rollouts:  # it was left open by a run that broke off
             self.close(rollout)
         self._rollouts[rollout] = self._start(*self._official.entry(category, sample))
 
@@ -75,7 +75,7 @@ class Server:
             raise self._sandbox.SandboxError(self._refusal)
 
     def step(self, calls: dict[str, str]) -> dict[str, Any]:
-        """Execute `{rollout: JSON of a list of calls}`, all rollouts at a time: results, or why there are none."""
+        """Execute the calls in `{rollout: JSON of a list of calls}`, and return their results or an error for each."""
         answers: dict[str, Any] = {}
         refused: dict[str, list[str]] = {}
         for rollout, text in calls.items():
@@ -103,7 +103,7 @@ class Server:
         self._rollouts.pop(rollout)[0].close()
 
     def check(self, category: str, sample: str, calls: str) -> dict[str, Any]:
-        """Score a sample: `calls` is the JSON of a list of calls, of null, or of a list of turns of steps of calls."""
+        """Score a sample. `calls` is JSON: a list of calls, null, or for a dialogue a list of turns of steps."""
         entry, answer = self._official.entry(category, sample)
         if category.startswith("multi_turn"):
             self._need_sandbox()
@@ -156,7 +156,7 @@ class Server:
 
 
 def main() -> None:
-    # The official code prints: the answers have a descriptor of their own.
+    # The official code prints to the standard output, so the answers go to a copy of it, and prints to standard error.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     version, limits = sys.argv[1:]
