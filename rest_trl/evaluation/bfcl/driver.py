@@ -44,21 +44,27 @@ class Server:
         self._rollouts: dict[str, tuple[Any, set[str]]] = {}
 
     def describe(self) -> dict[str, Any]:
+        """The level of the sandbox, or why there is none, and how many steps a turn may have."""
         return {"sandbox": self._level, "refusal": self._refusal, "max_steps": self._official.max_steps}
 
     def cases(self, category: str) -> list[dict[str, Any]]:
+        """The questions of a category as a model is asked them."""
         return self._official.cases(category)
 
     def answers(self, category: str) -> dict[str, Any]:
+        """The gold answers of a category by sample id."""
         return {case["id"]: self._official.entry(category, case["id"])[1] for case in self._official.cases(category)}
 
     def sizes(self, categories: list[str]) -> dict[str, int]:
+        """The number of questions of each category."""
         return {category: self._official.size(category) for category in categories}
 
     def overall(self, accuracies: dict[str, list[float]]) -> dict[str, dict[str, str]]:
+        """The official tables of `{category: [accuracy, number of samples]}`."""
         return self._official.overall(accuracies)
 
     def open(self, rollout: str, category: str, sample: str) -> None:
+        """Start the simulators of a dialogue under the name of a rollout."""
         if rollout in self._rollouts:  # it was left open by a run that broke off
             self.close(rollout)
         self._rollouts[rollout] = self._start(*self._official.entry(category, sample))
@@ -100,6 +106,7 @@ class Server:
         return answers
 
     def close(self, rollout: str) -> None:
+        """End the simulators of a rollout."""
         self._rollouts.pop(rollout)[0].close()
 
     def check(self, category: str, sample: str, calls: str) -> dict[str, Any]:
@@ -156,6 +163,7 @@ class Server:
 
 
 def main() -> None:
+    """Answer requests until the standard input ends."""
     # The official code prints to the standard output, so the answers go to a copy of it, and prints to standard error.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
