@@ -62,13 +62,26 @@ TRAINING_TEXTS = [
 ]
 
 
+# The real data; it is not part of the repository, and a clone is complete without it.
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Folder of the real data; tests that need it are skipped where it is absent."""
-    path = Path(__file__).resolve().parents[2] / "shared" / "data"
-    if not path.is_dir():
+    """Folder of the real data, for the few tests that only these can make; they are skipped where it is absent."""
+    if not SHARED_DATA.is_dir():
         pytest.skip("../shared/data is absent: real-data checks need it")
-    return path
+    return SHARED_DATA
+
+
+@pytest.fixture(scope="session", params=["synthetic", *(["real"] if SHARED_DATA.is_dir() else [])])
+def paper_data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with `api_bank/`, `rlla/` and `golden/`: once with synthetic files, once with the real ones."""
+    if request.param == "real":
+        return SHARED_DATA
+    from synthetic import write_paper_data  # imports `datasets`, which takes seconds that other tests need not wait
+
+    return write_paper_data(tmp_path_factory.mktemp("paper") / "synthetic")
 
 
 @pytest.fixture(scope="session")

@@ -62,9 +62,9 @@ def trl_template(name):
     return (Path(trl.__file__).parent / "chat_templates" / f"{name}.jinja").read_text(encoding="utf-8")
 
 
-class TestRealFiles:
-    def test_all_sft_rows_load_with_their_outputs_intact(self, shared_data, tokenizer):
-        path = shared_data / "rlla" / "rlla_sft.json"
+class TestFilesOfThePaper:
+    def test_all_sft_rows_load_with_their_outputs_intact(self, paper_data, tokenizer):
+        path = paper_data / "rlla" / "rlla_sft.json"
         rows = json.loads(path.read_text(encoding="utf-8"))
         dataset = load_rest_dataset(str(path), tokenizer, strict=True)
         assert len(dataset) == len(rows) == 400
@@ -75,17 +75,17 @@ class TestRealFiles:
                 + GENERATION_PROMPT
             )
 
-    def test_all_rl_rows_load_with_their_ground_truths_intact(self, shared_data, tokenizer):
-        path = shared_data / "rlla" / "rlla_rl_48.parquet"
+    def test_all_rl_rows_load_with_their_ground_truths_intact(self, paper_data, tokenizer):
+        path = paper_data / "rlla" / "rlla_rl_48.parquet"
         rows = Dataset.from_parquet(str(path))
         dataset = load_rest_dataset(str(path), tokenizer, strict=True)
         assert len(dataset) == 48
         assert dataset["solution"] == [row["reward_model"]["ground_truth"] for row in rows]
         assert dataset["source"][:2] == ["rlla_rl_48.parquet#0", "rlla_rl_48.parquet#1"]
 
-    def test_both_schemas_of_the_same_rows_give_the_same_prompts(self, shared_data, tokenizer):
-        from_sft = load_rest_dataset(str(shared_data / "rlla" / "rlla_sft.json"), tokenizer)
-        from_rl = load_rest_dataset(str(shared_data / "rlla" / "rlla_rl_48.parquet"), tokenizer)
+    def test_both_schemas_of_the_same_rows_give_the_same_prompts(self, paper_data, tokenizer):
+        from_sft = load_rest_dataset(str(paper_data / "rlla" / "rlla_sft.json"), tokenizer)
+        from_rl = load_rest_dataset(str(paper_data / "rlla" / "rlla_rl_48.parquet"), tokenizer)
         assert from_rl["prompt"] == from_sft["prompt"][:48]
 
 

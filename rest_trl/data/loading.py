@@ -40,7 +40,7 @@ def load_rest_dataset(
         tokenizer (`PreTrainedTokenizerBase`):
             Tokenizer of the model, with its chat template.
         split (`str`, *optional*, defaults to `"train"`):
-            Split to load. A single file has only the split `"train"`; in a directory the names of the files tell.
+            Split to load. A single file is the split `"train"`. In a directory the names of the files tell.
         config (`str`, *optional*):
             Configuration of the data set, for those that have several.
         strict (`bool`, *optional*, defaults to `False`):
@@ -51,7 +51,7 @@ def load_rest_dataset(
             Further arguments of the chat template, such as `enable_thinking`.
 
     Returns:
-        `Dataset`: As of [`prepare_dataset`]; `source` counts the rows of each file from 0, blank lines left out.
+        `Dataset`: As [`prepare_dataset`] returns it. `source` counts each file's rows, not its blank lines, from 0.
 
     Raises:
         `FileNotFoundError`: If `dataset_name` is a path and there is nothing.
@@ -113,8 +113,8 @@ def prepare_dataset(
     return _prepare([dataset_source(dataset, name)], tokenizer, strict, max_prompt_length, chat_template_kwargs)
 
 
-# Not `Dataset.map`: its cache would return the examples of an earlier run without the report of what was skipped, and
-# rows of JSON files need not fit an Arrow table.
+# `Dataset.map` is not used here. Its cache would return the examples of an earlier run without the report of what was
+# skipped, and rows of JSON files need not fit an Arrow table.
 def _prepare(
     sources: Sequence[Source],
     tokenizer: PreTrainedTokenizerBase,
@@ -122,7 +122,7 @@ def _prepare(
     max_prompt_length: int | None,
     chat_template_kwargs: dict[str, Any] | None,
 ) -> Dataset:
-    PartialState()  # the logger raises without it; a trainer made later shares it
+    PartialState()  # the logger raises without it, and a trainer that is made later shares it
     if max_prompt_length is not None and max_prompt_length < 1:
         raise ValueError(f"max_prompt_length is {max_prompt_length}: give a number of tokens from 1, or None.")
     renderer = StepRenderer(tokenizer, chat_template_kwargs)
@@ -181,7 +181,7 @@ def _render_source(source: Source, renderer: StepRenderer, strict: bool) -> tupl
 def _drop_long_prompts(
     examples: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_prompt_length: int
 ) -> list[dict[str, Any]]:
-    """`GRPOTrainer` has no limit for prompts, it takes them whole: those over the limit are dropped here."""
+    """Drop the prompts over the limit. `GRPOTrainer` itself takes prompts of any length."""
     lengths = [len(tokenizer(example["prompt"])["input_ids"]) for example in examples]
     kept = [example for example, length in zip(examples, lengths, strict=True) if length <= max_prompt_length]
     if not kept:

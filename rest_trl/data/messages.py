@@ -11,15 +11,15 @@ ROLES = ("system", "user", "assistant", "tool")
 
 
 class MalformedRowError(ValueError):
-    """A row (or one step of a dialogue) that cannot become a training example; the message is the reason."""
+    """A row, or one step of a dialogue, cannot become a training example. The message is the reason."""
 
 
 def drop_null_keys(value: Any) -> Any:
     """
     Remove the null-valued keys of all dictionaries in `value`.
 
-    Arrow gives every struct of a column the same keys and fills those that a row does not have with null. Lists are
-    not padded, so their nulls stay, as do nulls in JSON strings.
+    Arrow gives all structs of a column the same keys, and fills keys that a row does not have with null. It does not
+    pad lists, so nulls in lists stay. So do nulls in JSON strings.
 
     Args:
         value (`Any`):
@@ -37,7 +37,7 @@ def drop_null_keys(value: Any) -> Any:
 
 def decode_json(value: Any, label: str) -> Any:
     """
-    Decode `value` if it is a string: the Hub stores nested columns of varying type as JSON strings.
+    Decode `value` if it is a string, because data sets store nested columns of varying type as JSON strings.
 
     Args:
         value (`Any`):

@@ -17,7 +17,7 @@ REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 
 class StepRenderer:
     """
-    Renders steps as the text that the model reads and the text that it should write.
+    Renders steps: the text that the model reads, and the text that it should write.
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`):
@@ -39,8 +39,8 @@ class StepRenderer:
                 The step.
 
         Returns:
-            `tuple[str, str]`: The prompt, ending with the generation prompt, and the solution: what the template
-            writes for the turn after that prompt, without the end-of-turn marker.
+            `tuple[str, str]`: The prompt, which ends with the generation prompt, and the solution, which is what the
+            template writes for the turn after that prompt, without the end-of-turn marker.
 
         Raises:
             [`MalformedRowError`]: If the template raises or loses a part of the step, or if the step has no solution.
@@ -96,21 +96,21 @@ class StepRenderer:
                 add_generation_prompt=add_generation_prompt,
                 **self.chat_template_kwargs,
             )
-        # What templates raise: their own complaints, an index into nothing, None or a dictionary where text was meant.
+        # A template raises a TemplateError to refuse a message, and the others on something that it does not expect.
         except (TemplateError, TypeError, LookupError) as error:
             raise MalformedRowError(f"the chat template raises {type(error).__name__}: {error}") from error
         return cast(str, rendered)  # because of `tokenize=False`
 
     @cached_property
     def _end_of_turn(self) -> str:
-        """What the template writes after an assistant turn: it need not be the tokenizer's end-of-sequence token."""
+        """What the template writes after an assistant turn. It need not be the tokenizer's end-of-sequence token."""
         probe = "rest-trl-probe"
         messages = [{"role": "user", "content": "."}, {"role": "assistant", "content": probe}]
         return self._apply_template(messages, None, add_generation_prompt=False).rpartition(probe)[2]
 
     @cached_property
     def _added_bos_token(self) -> str:
-        """The token that the tokenizer puts before any text; a template that writes it too would double it."""
+        """The token that the tokenizer puts before every text. If the template writes it too, it would come twice."""
         bos_token = self.tokenizer.bos_token
         if bos_token is None or self.tokenizer(".")["input_ids"][0] != self.tokenizer.bos_token_id:
             return ""
@@ -122,7 +122,7 @@ def _shows(text: str, name: str) -> bool:
 
 
 def _check_nothing_lost(turn: Message, solution: str) -> None:
-    """Templates leave out what they do not know, without a word."""
+    """Refuse a solution in which something of the turn is missing: templates drop what they do not know silently."""
     for call in turn.get("tool_calls", []):
         if not _shows(solution, call["function"]["name"]):
             raise MalformedRowError(

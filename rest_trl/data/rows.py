@@ -19,8 +19,8 @@ class Step:
         history (`str` or `list[dict]`):
             What the model sees: a prompt in its final form, or messages to be rendered.
         turn (`str` or `dict`):
-            What the step is rewarded on: a completion in its final form, or an assistant message to be rendered (only
-            after a history of messages).
+            What the step is rewarded on: a completion in its final form, or an assistant message to be rendered. A
+            message can only follow a history of messages.
         tools (`list[dict]`, *optional*):
             JSON schemas of the tools that the model can call.
     """
@@ -41,7 +41,7 @@ class Schema:
         description (`str`):
             What the rows are, for errors.
         to_steps (`Callable`):
-            Function from a row that has these columns to its steps; raises [`MalformedRowError`].
+            Function that turns a row with these columns into steps, or raises [`MalformedRowError`].
     """
 
     columns: tuple[str, ...]
@@ -49,7 +49,19 @@ class Schema:
     to_steps: Callable[[Row], list[Step]]
 
     def steps(self, row: Row) -> list[Step]:
-        """Return the steps of `row` in the order of the dialogue; raises [`MalformedRowError`]."""
+        """
+        Turn a row into its steps.
+
+        Args:
+            row (`dict`):
+                The row.
+
+        Returns:
+            `list[Step]`: The steps in the order of the dialogue.
+
+        Raises:
+            [`MalformedRowError`]: If a column is missing or null, or its value cannot be used.
+        """
         for column in self.columns:
             if row.get(column) is None:
                 raise MalformedRowError(f"{column} is missing or null")
@@ -66,10 +78,10 @@ def decompose(messages: list[Message], tools: list[dict[str, Any]] | None = None
         tools (`list[dict]`, *optional*):
             JSON schemas of its tools.
         start (`int`, *optional*, defaults to `0`):
-            Index of the first message to train on; those before it are only history.
+            Index of the first message to train on. The messages before it are only history.
 
     Returns:
-        `list[Step]`: One step for each assistant turn from `start` on: the turn, and all messages before it.
+        `list[Step]`: One step for each assistant turn from `start` on. Its history is all messages before the turn.
 
     Raises:
         [`MalformedRowError`]: If there is no such turn.
@@ -95,7 +107,7 @@ def detect_schema(columns: Collection[str], source: str) -> Schema:
             Name of the data set, for the error.
 
     Returns:
-        `Schema`: The first of `SCHEMAS` of which all columns are there.
+        `Schema`: The first one of `SCHEMAS` that has all its columns in `columns`.
 
     Raises:
         `ValueError`: If there is none.
@@ -154,7 +166,7 @@ def _prompt(prompt: Any) -> str | list[Message]:
     return prompt if isinstance(prompt, str) else normalize_messages(prompt, "prompt")
 
 
-# In the order of precedence: an RL row has a `prompt` too, and says more than one.
+# In the order of precedence. RL rows come first, because they have a column `prompt` like others, and say more.
 SCHEMAS = (
     Schema(("prompt", "reward_model"), "ToolRL/ResT RL rows", _steps_of_rl_row),
     Schema(("messages",), "dialogues, tools optional", _steps_of_dialogue),

@@ -1,4 +1,4 @@
-"""Where rows come from: local files, a directory of them, the Hub, or a data set in memory."""
+"""Rows of local files, of a directory of them, of the Hub, or of a data set in memory."""
 
 import json
 from collections.abc import Collection, Iterable
@@ -30,9 +30,9 @@ class Source:
         columns (`Collection[str]`):
             Columns that at least one row has.
         rows (`Dataset` or `list`):
-            The rows. One that cannot be read is the [`MalformedRowError`] that says why.
+            The rows. In place of a row that cannot be read stands the [`MalformedRowError`] that says why.
         padded (`bool`):
-            Whether they come from an Arrow table, which pads missing keys with null.
+            Whether the rows come from an Arrow table, which pads missing keys with null.
     """
 
     name: str
@@ -41,7 +41,19 @@ class Source:
     padded: bool
 
     def row(self, raw: Any) -> Row:
-        """Return `raw`, one of the rows, as a dictionary without padding; raises [`MalformedRowError`]."""
+        """
+        Turn one of the rows into a dictionary without padding.
+
+        Args:
+            raw (`Any`):
+                An element of `rows`.
+
+        Returns:
+            `dict`
+
+        Raises:
+            [`MalformedRowError`]: If the row could not be read or is no object.
+        """
         if isinstance(raw, MalformedRowError):
             raise raw
         if not isinstance(raw, dict):
@@ -50,7 +62,18 @@ class Source:
 
 
 def dataset_source(dataset: Dataset, name: str) -> Source:
-    """Return the rows of a data set in memory as a [`Source`] called `name`."""
+    """
+    Take the rows of a data set in memory.
+
+    Args:
+        dataset (`Dataset`):
+            The data set.
+        name (`str`):
+            Name for reports.
+
+    Returns:
+        [`Source`]
+    """
     return Source(name, dataset.column_names, dataset, padded=True)
 
 
@@ -60,7 +83,7 @@ def open_sources(dataset_name: str, split: str, config: str | None) -> list[Sour
 
     Args:
         dataset_name (`str`):
-            Path or Hub id. A path that exists wins.
+            Path or Hub id. If there is such a path, it is taken for one.
         split (`str`):
             Split to load. A single file is the split `"train"`.
         config (`str` or `None`):
@@ -94,7 +117,7 @@ def open_sources(dataset_name: str, split: str, config: str | None) -> list[Sour
 
 def _files_of_split(directory: Path, split: str, config: str | None) -> list[Path]:
     """Find the files of a split by the rules of `datasets` (file names, or the header of a README.md)."""
-    # Absolute, for `datasets` takes a relative path like "data/tools" for a Hub id where it can.
+    # The path is made absolute, because `datasets` may take a relative one like "data/tools" for a Hub id.
     directory = directory.resolve()
     data_files = load_dataset_builder(str(directory), config).config.data_files
     listed = {file for files in data_files.values() for file in files}
@@ -117,8 +140,9 @@ def _file_source(path: Path, name: str) -> Source:
             raise ValueError(f"{path} cannot be read as Parquet: {error}") from error
     if path.suffix not in JSON_SUFFIXES:
         raise ValueError(f"{path} has the type {path.suffix!r}: convert it to .json, .jsonl or .parquet.")
-    # Not `load_dataset("json")`: Arrow wants one type per column, and the arguments of tool calls have others in every
-    # row. It also pads them with nulls that cannot be told from those of the data, and stops at the first broken line.
+    # `load_dataset("json")` is not used. Arrow wants one type per column, and the arguments of tool calls have other
+    # types in every row. It also pads them with nulls that look like those of the data, and stops at the first broken
+    # line.
     rows = _read_json(path)
     columns = dict.fromkeys(column for row in rows if isinstance(row, dict) for column in row)
     return Source(name, list(columns), rows, padded=False)
@@ -136,7 +160,7 @@ def _read_json(path: Path) -> list[Any]:
 
 
 def _read_lines(content: bytes) -> Iterable[Any]:
-    # On bytes, so that only line feeds end a line: JSON strings may hold U+2028 and the like.
+    # Bytes are split, not text, so that only line feeds end a line: JSON strings may hold U+2028 and the like.
     for number, line in enumerate(content.split(b"\n"), start=1):
         if not line.strip():
             continue

@@ -45,7 +45,7 @@ def load_samples(
     chat_template_kwargs: dict[str, Any] | None = None,
 ) -> list[Sample]:
     """
-    All samples, their prompts rendered for a model.
+    Load all samples and render their prompts for a model.
 
     Args:
         data (`str`):
@@ -53,14 +53,15 @@ def load_samples(
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             The model's tokenizer, with its chat template.
         prompt_form (`str`, *optional*, defaults to `"paper"`):
-            `"paper"`: system and user message as they are in the data, tools and history written out as text, calls
-            asked for in the syntax `rlla`. `"native"`: history as messages and tools as schemas, for the template.
+            With `"paper"` the system and user messages are used as they are in the data: they write tools and history
+            out as text and ask for calls in the syntax `rlla`. With `"native"` the history becomes messages and the
+            tools become schemas, which the chat template renders in the model's own way.
         chat_template_kwargs (`dict`, *optional*):
             Further arguments of the chat template, such as `enable_thinking`.
 
     Returns:
-        `list[Sample]`: ids are the released code's (`Level1_0`); `gold` holds `name`, `parameters` and `types`, the
-        declared type of each parameter.
+        `list[Sample]`: their ids are those of the released code (`Level1_0`). `gold` holds `name` and `parameters` of
+        the gold call, and in `types` the declared JSON type of each parameter.
 
     Raises:
         FileNotFoundError: if a file is missing.
@@ -136,14 +137,14 @@ def _sample(
 
 def tool_schemas(system: str) -> list[dict[str, Any]]:
     """
-    The tools that a sample's system prompt lists.
+    Read the tools that a sample's system prompt lists.
 
     Args:
         system (`str`):
             The system prompt. Level 3 writes `1. Tool: what it does`, the others `1. Name: Tool` and a description.
 
     Returns:
-        `list[dict]`: function schemas; the data does not say which parameters are required.
+        `list[dict]`: function schemas. They name no required parameters, because the data does not.
 
     Raises:
         KeyError: if a parameter has an unknown type.
@@ -167,11 +168,12 @@ def tool_schemas(system: str) -> list[dict[str, Any]]:
 
 def dialogue(system: str, user: str) -> list[dict[str, Any]]:
     """
-    A sample as messages, for chat templates that know tools.
+    Turn a sample into messages, for chat templates that know tools.
 
     Args:
         system (`str`):
-            The system prompt, of which the first paragraph is kept: the rest lists the tools and the paper's syntax.
+            The system prompt. Only its first paragraph is kept, because the rest lists the tools and the paper's
+            syntax.
         user (`str`):
             The user prompt, which holds the whole history.
 
@@ -186,7 +188,7 @@ def dialogue(system: str, user: str) -> list[dict[str, Any]]:
         elif kind == "obs":
             messages.append({"role": "tool", "content": content})
         else:
-            # What the assistant says before a call belongs to the turn of the call.
+            # What the assistant says before a call is part of the same turn as the call.
             if messages[-1]["role"] != "assistant" or (kind == "response" or "tool_calls" in messages[-1]):
                 messages.append({"role": "assistant", "content": ""})
             if kind == "response":

@@ -1,4 +1,4 @@
-"""Scores of API-Bank: the released one, to compare with published numbers, and one that cannot be gamed."""
+"""API-Bank's scores: the released one, for comparison with published figures, and a strict one without its faults."""
 
 import ast
 import json
@@ -13,21 +13,23 @@ from .samples import Completion, Sample, Score, not_generated
 
 METRICS = ("strict", "soft")
 
-# JSON types of the declared types of which values may come as text or as what they are.
+# A value of one of these types may be written as itself or as text: the gold values are text for all types.
 _TYPED = {"integer", "number", "boolean", "array"}
 
 
 def released_calls(text: str) -> list[Any]:
     """
-    What the released code reads as calls: each line that is JSON, from the last `<tool_call>` on to the next
-    `</tool_call>`; without the tags, all lines.
+    Read calls as the released code does.
+
+    A call is any line of JSON between the last `<tool_call>` and the next `</tool_call>`. Where a tag is missing, the
+    text reaches to its start or end.
 
     Args:
         text (`str`):
             A completion.
 
     Returns:
-        `list`: JSON values, not necessarily objects.
+        `list`: JSON values, which need not be objects.
     """
     calls = []
     for line in text.strip().rpartition("<tool_call>")[2].partition("</tool_call>")[0].strip().split("\n"):
@@ -40,19 +42,20 @@ def released_calls(text: str) -> list[Any]:
 
 def soft_score(calls: list[Any], gold: Mapping[str, Any]) -> int:
     """
-    The released score: 1 if any of the calls equals the gold one.
+    Score by the released rule: 1 if any of the calls equals the gold one, else 0.
 
-    Its faults are kept, for published numbers have them: calls can be sprayed; an object that lacks `name` or
-    `parameters` counts as the parameters of the gold tool; whatever is no object ends the search where it stands.
+    The faults of the released code are kept, because published figures have them. A model can spray calls until one is
+    right. An object without `name` or `parameters` is taken for the parameters of the gold tool. A value that is no
+    object ends the search, and right calls after it do not count.
 
     Args:
         calls (`list`):
-            JSON values, of [`released_calls`].
+            JSON values that [`released_calls`] found.
         gold (`Mapping[str, Any]`):
             `name` and `parameters` of the gold call.
 
     Returns:
-        `int`
+        `int`: 0 or 1.
     """
     for call in calls:
         if isinstance(call, str):
@@ -60,11 +63,13 @@ def soft_score(calls: list[Any], gold: Mapping[str, Any]) -> int:
                 call = json.loads(call)
             except (ValueError, RecursionError):
                 return 0
-        if not isinstance(call, dict | list | str):  # the released code asks it for "name", which raises
+        if not isinstance(call, dict | list | str):  # the released code looks for "name" in it, which raises
             return 0
         if isinstance(call, dict) and "name" in call and "parameters" in call:
             name, parameters = call["name"], call["parameters"]
-        elif not isinstance(call, dict) and "name" in call and "parameters" in call:  # then it indexes it by a name
+        elif (
+            not isinstance(call, dict) and "name" in call and "parameters" in call
+        ):  # the released code indexes it by "name", which raises
             return 0
         else:
             name, parameters = gold["name"], call
@@ -75,18 +80,18 @@ def soft_score(calls: list[Any], gold: Mapping[str, Any]) -> int:
 
 def strict_score(calls: list[ToolCall], errors: list[str], gold: Mapping[str, Any]) -> str | None:
     """
-    Why an answer is wrong: right is exactly one call, readable, of the gold tool, with exactly the gold parameters.
+    Say why an answer is wrong: a right one is exactly one call of the gold tool with exactly the gold parameters.
 
     Args:
         calls (`list[ToolCall]`):
-            The calls, of [`~rest_trl.tool_calls.ToolCallSyntax`].
+            The calls that [`~rest_trl.tool_calls.ToolCallSyntax`] read.
         errors (`list[str]`):
-            What could not be read.
+            What it could not read.
         gold (`Mapping[str, Any]`):
             `name` and `parameters` of the gold call.
 
     Returns:
-        `str` or `None`: `None` if it is right.
+        `str` or `None`: the reason, `None` if the answer is right.
     """
     if errors:
         return f"unreadable: {errors[0]}"
@@ -109,17 +114,17 @@ def score(sample: Sample, completion: Completion | None, tool_call_syntax: str, 
     """
     Score one sample.
 
-    The gold values are all strings. In the native form the model is shown JSON types, so there a value of another
-    type than string is right if it is what the gold string says (`5` for `"5"`); in a syntax that does not tell the
-    two apart, for parameters of type string too.
+    All gold values are strings. In the native form the model sees the declared JSON types, so a value of such a type
+    is right there if the gold string stands for it (`5` for `"5"`). In a syntax that cannot tell numbers from strings,
+    this holds for parameters that are declared as strings too.
 
     Args:
         sample ([`Sample`]):
             The sample.
         completion ([`Completion`] or `None`):
-            Its completion; a missing one is wrong.
+            Its completion. A sample without one is wrong.
         tool_call_syntax (`str`):
-            The syntax that the completion is to be read in: `"rlla"` in the paper's form.
+            The syntax that the completion is read in, `"rlla"` in the paper's form.
         prompt_form (`str`):
             `"paper"` or `"native"`, see [`~rest_trl.evaluation.api_bank.load_samples`].
 
@@ -152,7 +157,7 @@ def score(sample: Sample, completion: Completion | None, tool_call_syntax: str, 
 
 
 def _as_written(arguments: dict[str, Any], gold: Mapping[str, Any], untyped: bool) -> dict[str, Any]:
-    """Values that may be of another type than string, where they are what the gold string says, as that string."""
+    """Replace values that a gold string stands for by that string, so that they compare equal to it."""
     written = dict(arguments)
     for name, value in arguments.items():
         text = gold["parameters"].get(name)

@@ -1,34 +1,106 @@
-"""What a benchmark is to the rest: something that asks, and scores the answers."""
+"""What a benchmark is to the rest of the package: something that asks a model questions and scores the answers."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from transformers import PreTrainedTokenizerBase
 
 from .generation import Generator, complete
 from .samples import Completion, Sample, Score
 from .store import CompletionStore
 
 
-class Benchmark(Protocol):
+@dataclass(frozen=True)
+class Published:
+    """
+    A figure of the paper, in percent.
+
+    Args:
+        figure (`str`):
+            `"overall"`, or the name of one of the benchmark's groups.
+        model, method (`str`):
+            What was trained, and how.
+        low (`float`):
+            The figure, or the lower one where the paper gives two.
+        high (`float`, *optional*):
+            The higher one.
+    """
+
+    figure: str
+    model: str
+    method: str
+    low: float
+    high: float | None = None
+
+
+class Benchmark(ABC):
     """
     A benchmark, ready for a model.
 
+    A subclass says everything that the rest of the package wants to know of it, so a new benchmark is one file: either
+    `NAME_benchmark.py` in this folder, or a module of your own whose class is given by its dotted path.
+
     Attributes:
         name (`str`):
-            Its name on the command line.
+            Its name on the command line and in the files of a run.
         metrics (`tuple[str, ...]`):
-            Names of its scores, the one to report first.
+            Names of its scores. The first one is reported where there is room for one.
+        options (`Mapping[str, Mapping[str, Any]]`, *optional*, defaults to `{}`):
+            The options that it adds to the command line, by name, with the keyword arguments of
+            `argparse.ArgumentParser.add_argument`.
+        protocol (`tuple[str, ...]`, *optional*, defaults to `()`):
+            The settings that two runs must share for their difference to be one of the models.
+        published (`tuple[Published, ...]`, *optional*, defaults to `()`):
+            The paper's figures.
+        published_metric (`str`, *optional*):
+            The metric that these are of.
+        needs_setup (`bool`, *optional*, defaults to `False`):
+            Whether something must be installed by [`setup`](Benchmark.setup) before the first run.
         settings (`dict[str, Any]`):
-            What its prompts depend on, beside the model.
+            What the prompts depend on beside the model. A run goes on only with the same settings.
         notes (`list[str]`):
             What a reader of the figures must know of the protocol.
     """
 
-    name: str
-    metrics: tuple[str, ...]
+    name: ClassVar[str]
+    metrics: ClassVar[tuple[str, ...]]
+    options: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    protocol: ClassVar[tuple[str, ...]] = ()
+    published: ClassVar[tuple[Published, ...]] = ()
+    published_metric: ClassVar[str] = ""
+    needs_setup: ClassVar[bool] = False
     settings: dict[str, Any]
     notes: list[str]
 
+    @classmethod
+    @abstractmethod
+    def from_options(
+        cls, options: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, resources: ExitStack
+    ) -> Self:
+        """
+        The benchmark that the command line asks for.
+
+        Args:
+            options (`Mapping[str, Any]`):
+                The values of the class's `options` (`None` where one was not given) and `limit`, the number of samples
+                to stop after.
+            tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+                The model's tokenizer, which renders the prompts.
+            resources (`ExitStack`):
+                Closes what the benchmark opens, after the run.
+
+        Returns:
+            [`Benchmark`]
+
+        Raises:
+            ValueError, OSError: if an option or the data cannot be used.
+        """
+
+    @abstractmethod
     def run(self, generator: Generator, store: CompletionStore) -> list[Score]:
         """
         Ask what has not been asked yet, and score everything.
@@ -42,11 +114,11 @@ class Benchmark(Protocol):
         Returns:
             `list[Score]`: one for every sample, also for those without a completion.
         """
-        ...
 
+    @abstractmethod
     def overall(self, scores: Sequence[Score], metric: str) -> float | str:
         """
-        The benchmark's own overall figure, or why there is none.
+        The benchmark's own overall figure, or the reason why there is none.
 
         Args:
             scores (`Sequence[Score]`):
@@ -57,11 +129,10 @@ class Benchmark(Protocol):
         Returns:
             `float` or `str`
         """
-        ...
 
     def groups(self, scores: Sequence[Score], metric: str) -> dict[str, tuple[float, list[Score]]]:
         """
-        Figures of the benchmark over several subsets, such as BFCL's `multi_turn`.
+        Figures over several subsets, such as BFCL's `multi_turn`.
 
         Args:
             scores (`Sequence[Score]`):
@@ -70,32 +141,79 @@ class Benchmark(Protocol):
                 Name of the score.
 
         Returns:
-            `dict[str, tuple[float, list[Score]]]`: by name, the figure and the scores that it is of; those only of
-            which all samples were run.
+            `dict[str, tuple[float, list[Score]]]`: by the group's name its figure and the scores that it is made of. A
+            group of which some samples were not run is left out.
         """
-        ...
+        return {}
+
+    @classmethod
+    def protocol_differences(cls, summary: Mapping[str, Any]) -> list[str]:
+        """
+        What a run does otherwise than the paper did on this benchmark.
+
+        Args:
+            summary (`Mapping[str, Any]`):
+                Summary of the run.
+
+        Returns:
+            `list[str]`: one clause for each difference.
+        """
+        return []
+
+    @classmethod
+    def setup(cls, python: str | None) -> Path:
+        """
+        Install what the benchmark needs, once.
+
+        Args:
+            python (`str`, *optional*):
+                The Python to install with, by default the running one.
+
+        Returns:
+            `Path`: what was made.
+
+        Raises:
+            ValueError: if there is nothing to install.
+        """
+        raise ValueError(f"{cls.name} needs no setup")
 
 
-@dataclass
-class SingleTurnBenchmark:
+class SingleTurnBenchmark(Benchmark):
     """
-    A benchmark of independent prompts, see [`Benchmark`]; its overall figure is the share of all samples.
+    A benchmark of independent prompts, whose overall figure is the share of all samples.
+
+    A subclass scores one sample in [`score`](SingleTurnBenchmark.score).
 
     Args:
-        name, metrics, settings, notes:
-            See [`Benchmark`].
         samples (`Sequence[Sample]`):
             The samples.
-        score (`Callable[[Sample, Completion | None], Score]`):
-            Scores one of them; without a completion it is missing.
+        settings (`dict[str, Any]`, *optional*):
+            See [`Benchmark`].
+        notes (`list[str]`, *optional*):
+            See [`Benchmark`].
     """
 
-    name: str
-    metrics: tuple[str, ...]
-    samples: Sequence[Sample]
-    score: Callable[[Sample, Completion | None], Score]
-    settings: dict[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    def __init__(
+        self, samples: Sequence[Sample], settings: dict[str, Any] | None = None, notes: list[str] | None = None
+    ) -> None:
+        self.samples = samples
+        self.settings = settings or {}
+        self.notes = notes or []
+
+    @abstractmethod
+    def score(self, sample: Sample, completion: Completion | None) -> Score:
+        """
+        Score one sample.
+
+        Args:
+            sample ([`Sample`]):
+                The sample.
+            completion ([`Completion`] or `None`):
+                Its completion. A sample without one is wrong, see [`~rest_trl.evaluation.samples.not_generated`].
+
+        Returns:
+            [`Score`]
+        """
 
     def run(self, generator: Generator, store: CompletionStore) -> list[Score]:
         """See [`Benchmark.run`]."""
@@ -105,7 +223,3 @@ class SingleTurnBenchmark:
     def overall(self, scores: Sequence[Score], metric: str) -> float | str:
         """See [`Benchmark.overall`]."""
         return sum(score.scores[metric] for score in scores) / len(scores)
-
-    def groups(self, scores: Sequence[Score], metric: str) -> dict[str, tuple[float, list[Score]]]:
-        """See [`Benchmark.groups`]: none."""
-        return {}

@@ -10,8 +10,9 @@ from .run import read_scores
 from .statistics import PairedComparison, compare_paired, holm
 
 
-# Settings that two runs must share for their difference to be one of the models.
-_PROTOCOL = ("prompt_form", "chat_template_kwargs", "limit", "generation", "version")
+# Settings of every benchmark that two runs must share for their difference to be one of the models. A benchmark names
+# its own ones, and a run writes these down.
+_PROTOCOL = ("limit", "generation")
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Comparison:
         adjusted_p (`float`):
             `paired.cluster_p`, adjusted by Holm's method for all benchmarks of the comparison.
         warnings (`tuple[str, ...]`):
-            Differences in protocol, and missing completions.
+            What makes the comparison less fair: settings that differ, and missing completions.
     """
 
     benchmark: str
@@ -43,14 +44,14 @@ class Comparison:
 
 def find_runs(directory: Path) -> dict[str, Path]:
     """
-    Finished runs in a folder.
+    Find the finished runs in a folder.
 
     Args:
         directory (`Path`):
             A run, or a folder of runs.
 
     Returns:
-        `dict[str, Path]`: folder of the run, by benchmark.
+        `dict[str, Path]`: the folder of the run by the name of its benchmark.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -69,7 +70,7 @@ def find_runs(directory: Path) -> dict[str, Path]:
 
 def read_summary(run: Path) -> dict[str, Any]:
     """
-    The summary of a finished run.
+    Read the summary of a finished run.
 
     Args:
         run (`Path`):
@@ -79,7 +80,7 @@ def read_summary(run: Path) -> dict[str, Any]:
         `dict[str, Any]`: see [`~rest_trl.evaluation.run.evaluate`].
 
     Raises:
-        ValueError: if it is broken, or another program's.
+        ValueError: if it is broken, or not one of this program.
     """
     path = run / "summary.json"
     try:
@@ -98,14 +99,14 @@ def compare_runs(first: Path, second: Path, metric: str | None = None) -> list[C
         first, second (`Path`):
             Runs, or folders of runs.
         metric (`str`, *optional*):
-            What to compare; by default each benchmark's first.
+            The metric to compare, by default the first one of each benchmark.
 
     Returns:
         `list[Comparison]`: one per benchmark.
 
     Raises:
-        FileNotFoundError: see [`find_runs`].
-        ValueError: if they have no benchmark in common, no such metric, or other samples.
+        FileNotFoundError: if a folder holds no finished run.
+        ValueError: if the folders have no benchmark in common, if a run lacks the metric, or if the samples differ.
     """
     runs, others = find_runs(first), find_runs(second)
     shared = sorted(runs.keys() & others.keys())
@@ -133,7 +134,7 @@ def _compare(name: str, first: Path, second: Path, metric: str | None) -> Compar
     correct = [score.scores[metric] for score in ones.values()], [twos[id].scores[metric] for id in ones]
     warnings = [
         f"{key} differs: {summaries[0].get(key)} and {summaries[1].get(key)}"
-        for key in _PROTOCOL
+        for key in (*summaries[0].get("protocol", ()), *_PROTOCOL)
         if summaries[0].get(key) != summaries[1].get(key)
     ]
     warnings += [

@@ -1,4 +1,4 @@
-"""Completions of prompts, from whatever runs the model, into the store."""
+"""Sampling settings, what a backend is, and the completions of a run: taken from the store, or generated into it."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,18 +18,25 @@ logger = get_logger(__name__)
 @dataclass(frozen=True)
 class GenerationSettings:
     """
-    How completions are sampled: so by every backend, whatever the checkpoint's `generation_config.json` holds beside
-    the tokens that end a completion.
+    How completions are sampled, by every backend alike.
+
+    Backends take from the checkpoint's `generation_config.json` only the tokens that end a completion. Its
+    temperature, `top_k`, repetition penalty and the like are not used, so that all checkpoints are sampled alike.
 
     Args:
         max_new_tokens (`int`, *optional*, defaults to `2048`):
-            Tokens per completion at most.
+            The most tokens that a completion may have.
         temperature (`float`, *optional*, defaults to `0.0`):
-            0 takes the likeliest token.
+            Sampling temperature. With 0 the likeliest token is taken at every position.
         top_p (`float`, *optional*, defaults to `1.0`):
-            Nucleus, where tokens are sampled.
+            Share of the probability, from the likeliest token on, that tokens are sampled from. Unused at temperature
+            0.
         seed (`int`, *optional*, defaults to `0`):
-            Seed, where tokens are sampled. A run that was interrupted does not sample the same again.
+            Seed of the sampling, unused at temperature 0. A run that goes on after an interruption does not sample the
+            completions that it would have sampled without one.
+
+    Raises:
+        ValueError: if a value is out of its range.
     """
 
     max_new_tokens: int = 2048
@@ -43,7 +50,7 @@ class GenerationSettings:
 
 
 class Generator(Protocol):
-    """Whatever runs a model."""
+    """A backend: something that completes prompts with a model."""
 
     def generate(self, prompts: Mapping[str, str]) -> Iterator[Completion]:
         """
@@ -54,8 +61,8 @@ class Generator(Protocol):
                 Rendered prompts by id.
 
         Yields:
-            [`Completion`]: as they finish, in any order. A prompt that the model has no room for is logged and left
-            out.
+            [`Completion`]: in the order in which they finish. A prompt that fills the model's context gets none, and a
+            warning says so.
         """
         ...
 
@@ -68,13 +75,15 @@ def complete(
     leave: bool = True,
 ) -> dict[str, Completion]:
     """
-    Completions of prompts: those that the store has, the others generated and stored as they come.
+    Complete prompts, without generating again what the store already has.
+
+    Each new completion is stored as soon as it is there.
 
     Args:
         prompts (`Mapping[str, str]`):
             Rendered prompts by id.
         generator ([`Generator`]):
-            Runs the model; not called if there is nothing to do.
+            Runs the model. It is not called if the store has everything.
         store ([`CompletionStore`]):
             Where completions are kept.
         description (`str`, *optional*, defaults to `"Completions"`):
@@ -83,7 +92,7 @@ def complete(
             Whether the progress bar stays when it is full.
 
     Returns:
-        `dict[str, Completion]`: by id, in the order of the prompts, without those that could not be generated.
+        `dict[str, Completion]`: by id, in the order of the prompts. Prompts that could not be completed are absent.
 
     Raises:
         ValueError: see [`CompletionStore.get`].
@@ -103,7 +112,7 @@ def to_completion(
     id: str, completion_ids: list[int], truncated: bool, tokenizer: PreTrainedTokenizerBase, eos_token_ids: set[int]
 ) -> Completion:
     """
-    A completion of sampled ids.
+    Make a [`Completion`] of sampled token ids.
 
     Args:
         id (`str`):
@@ -111,7 +120,7 @@ def to_completion(
         completion_ids (`list[int]`):
             Sampled ids, up to the end-of-sequence token if there is one.
         truncated (`bool`):
-            Whether it ended because no more tokens were allowed.
+            Whether generation stopped because no more tokens were allowed.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             The model's tokenizer.
         eos_token_ids (`set[int]`):
@@ -121,7 +130,7 @@ def to_completion(
         [`Completion`]
     """
     content = completion_ids[:-1] if completion_ids and completion_ids[-1] in eos_token_ids else completion_ids
-    # Special tokens are kept, for in many syntaxes they are the markers of calls.
+    # In many syntaxes the markers of a call are special tokens, so these must stay in the text.
     text: Any = tokenizer.decode(content, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     return Completion(id, completion_ids, text, truncated)
 
@@ -130,18 +139,18 @@ def prompt_token_ids(
     prompts: Mapping[str, str], tokenizer: PreTrainedTokenizerBase, room: int | None
 ) -> dict[str, list[int]]:
     """
-    Token ids of rendered prompts, longest first, without those that leave the model no room for a token.
+    Tokenize rendered prompts, and leave out those that are too long for the model.
 
     Args:
         prompts (`Mapping[str, str]`):
-            Rendered prompts by id, with all special tokens that the model wants.
+            Rendered prompts by id. They already hold all special tokens, so the tokenizer adds none.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             The model's tokenizer.
         room (`int`, *optional*):
-            Tokens that the model has for prompt and completion, if limited.
+            Most tokens that prompt and completion may have together. `None` means no limit.
 
     Returns:
-        `dict[str, list[int]]`
+        `dict[str, list[int]]`: by id, the longest first.
     """
     ids: dict[str, list[int]] = {
         id: tokenizer(prompt, add_special_tokens=False)["input_ids"] for id, prompt in prompts.items()
@@ -153,5 +162,5 @@ def prompt_token_ids(
             f"out, to be counted as wrong: {', '.join(too_long[:5])}{', ...' if len(too_long) > 5 else ''}"
         )
     kept = ids.keys() - set(too_long)
-    # The longest first: what does not fit into memory shows at once, and batches waste little on padding.
+    # With the longest first, a lack of memory shows at once, and the prompts of a batch need little padding.
     return {id: ids[id] for id in sorted(kept, key=lambda id: (-len(ids[id]), id))}

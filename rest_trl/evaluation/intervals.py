@@ -1,8 +1,8 @@
 """
 Error bars of accuracies and differences.
 
-Samples that share a dialogue are not independent. Everything here goes by clusters; where each sample is a cluster of
-its own, the formulas are the usual ones.
+Samples that share a dialogue are not independent. The independent units here are therefore clusters of samples. Where
+each sample is a cluster of its own, the formulas reduce to the usual ones.
 """
 
 from collections.abc import Sequence
@@ -41,9 +41,10 @@ def accuracy_interval(correct: ArrayLike, clusters: Sequence[str], level: float 
     """
     Accuracy with a confidence interval.
 
-    Wilson's interval, with the sample size divided by the design effect (the variance of the accuracy by clusters over
-    that of independent samples) and Student's quantile for the number of clusters. Where all answers agree there is no
-    variance, and samples of a cluster are taken as one observation.
+    This is Wilson's interval with two changes for clusters. The sample size is divided by the design effect, which is
+    the variance of the accuracy by clusters over that of independent samples, and the normal quantile is replaced by
+    Student's for the number of clusters. Where all answers agree the variance by clusters is 0 and says nothing, so
+    each cluster then counts as one observation.
 
     Args:
         correct (`ArrayLike` of shape `(n,)`):
@@ -85,7 +86,21 @@ def accuracy_interval(correct: ArrayLike, clusters: Sequence[str], level: float 
 
 
 def cluster_sums(values: ArrayLike, clusters: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Sum and number of the values of every cluster."""
+    """
+    Sum up the values of each cluster.
+
+    Args:
+        values (`ArrayLike` of shape `(n,)`):
+            One value per sample.
+        clusters (`Sequence[str]` of length `n`):
+            Cluster of each sample.
+
+    Returns:
+        `tuple[np.ndarray, np.ndarray]`, each of shape `(k,)`: sum and number of the values of every cluster.
+
+    Raises:
+        ValueError: if there is no sample, or there is not one cluster for each.
+    """
     array = np.asarray(values, dtype=float)
     if array.size == 0 or array.shape != (len(clusters),):
         raise ValueError(
@@ -96,7 +111,16 @@ def cluster_sums(values: ArrayLike, clusters: Sequence[str]) -> tuple[NDArray[An
 
 
 def cluster_variance(sums: NDArray[Any], sizes: NDArray[Any]) -> float:
-    """Variance of the mean of all values, by clusters (linearised ratio estimator)."""
+    """
+    Variance of the mean of all values where clusters, not samples, are independent (linearised ratio estimator).
+
+    Args:
+        sums, sizes (`np.ndarray` of shape `(k,)`):
+            Sum and number of the values of every cluster, of [`cluster_sums`].
+
+    Returns:
+        `float`: 0 for a single cluster, whose variance cannot be estimated.
+    """
     n, k = sizes.sum(), len(sizes)
     if k == 1:
         return 0.0
@@ -105,39 +129,48 @@ def cluster_variance(sums: NDArray[Any], sizes: NDArray[Any]) -> float:
 
 
 def _design_effect(sums: NDArray[Any], sizes: NDArray[Any]) -> float:
+    """By how much clusters multiply the variance of the accuracy, compared with as many independent samples."""
     n = sizes.sum()
     mean = sums.sum() / n
     clustered = cluster_variance(sums, sizes)
     if mean in (0, 1) or clustered == 0:
+        # No variance was seen. This is the design effect if the samples of a cluster always agree, the worst case.
         return float((sizes**2).sum() / n)
     return float(clustered / (mean * (1 - mean) / n))
 
 
 def bootstrap_interval(sums: NDArray[Any], sizes: NDArray[Any], level: float, seed: int) -> tuple[float, float]:
     """
-    Percentile bootstrap over clusters of the mean of all values, its percentiles widened for the number of clusters
-    (Hesterberg, "What Teachers Should Know About the Bootstrap", 2015, section 5.3).
+    Bootstrap interval of the mean of all values, by resampling clusters.
+
+    The percentiles are widened for the number of clusters (Hesterberg, "What Teachers Should Know About the
+    Bootstrap", 2015, section 5.3), because a plain percentile interval is too short for few of them.
 
     Args:
         sums, sizes (`np.ndarray` of shape `(k,)`):
-            Sum and number of the values, differences of two models' 0 or 1, of every cluster.
+            Sum and number of the values of every cluster. A value is the difference of two models' answers, in
+            {-1, 0, 1}.
         level (`float`):
             Nominal coverage.
         seed (`int`):
             Seed of the resampling.
 
     Returns:
-        `tuple[float, float]`: in [-1, 1], which is all that one cluster alone can say.
+        `tuple[float, float]`: lower and upper bound. A single cluster says nothing of how clusters vary, so its
+        interval is [-1, 1].
     """
     k = len(sizes)
     if k == 1:
         return -1.0, 1.0
     if np.all(sums * sizes.sum() == sums.sum() * sizes):
-        # Every resample is the same. What was seen in no cluster is, at that level, in less than this share of them.
+        # All clusters have the same mean, so all resamples have it, and the bootstrap's interval would have width 0.
+        # But there may be clusters with other means that were not drawn. If they make up a share q of all clusters, k
+        # draws miss them with probability (1 - q) ** k. At this level, q can be as large as `unseen`.
         mean, unseen = float(sums.sum() / sizes.sum()), 1 - ((1 - level) / 2) ** (1 / k)
         return max(-1.0, mean - unseen), min(1.0, mean + unseen)
     tail = stats.norm.cdf(np.sqrt(k / (k - 1)) * stats.t.ppf((1 - level) / 2, k - 1))
-    # Clusters of the same sum and size are interchangeable: it is enough to draw how many there are of each kind.
+    # Clusters with the same sum and size are interchangeable, so a resample is drawn as the number of clusters of each
+    # kind. That is much faster than drawing the clusters one by one.
     kinds, counts = np.unique(np.stack([sums, sizes]), axis=1, return_counts=True)
     drawn = np.random.default_rng(seed).multinomial(k, counts / k, size=RESAMPLES)
     means = drawn @ kinds[0] / (drawn @ kinds[1])

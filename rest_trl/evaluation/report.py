@@ -24,14 +24,14 @@ COLUMNS = (
     "detectable",
 )
 CAPTION = (
-    "Accuracies in percent with 95% intervals. p: permutation test over clusters; McNemar's takes samples as "
-    "independent. Detectable: the least true difference that this many samples show with a power of 80%."
+    "Accuracies in percent with 95% intervals. p: permutation test over clusters. p (McNemar) assumes independent "
+    "samples. Detectable: the smallest true difference that this many samples show with a power of 80%."
 )
 
 
 def cells(comparison: Comparison) -> tuple[str, ...]:
     """
-    A comparison as the texts of a row.
+    Write a comparison as the cells of a row.
 
     Args:
         comparison ([`Comparison`]):
@@ -57,7 +57,16 @@ def cells(comparison: Comparison) -> tuple[str, ...]:
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """A comparison for the terminal: a line for each of [`COLUMNS`], which fit no terminal side by side."""
+    """
+    A comparison for the terminal, with one line for each of [`COLUMNS`]: side by side they are wider than a terminal.
+
+    Args:
+        comparison ([`Comparison`]):
+            The comparison.
+
+    Returns:
+        [`rich.table.Table`]
+    """
     columns, texts = COLUMNS[1:], cells(comparison)
     table = Table(title=texts[0], show_header=False, title_justify="left")
     for name, text in zip(columns, texts[1:], strict=True):
@@ -71,7 +80,7 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
 
     Args:
         summary (`Mapping[str, Any]`):
-            Of [`~rest_trl.evaluation.run.evaluate`].
+            Summary that [`~rest_trl.evaluation.run.evaluate`] returned.
 
     Returns:
         [`rich.table.Table`]
@@ -86,7 +95,18 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
 
 
 def cell(figure: Mapping[str, Any], digits: int = 1) -> str:
-    """An accuracy of a summary in percent, with its interval if it has one; nothing where there is no accuracy."""
+    """
+    Write a figure of a summary in percent.
+
+    Args:
+        figure (`Mapping[str, Any]`):
+            The figure of a metric, with `accuracy`, and with `low` and `high` if it has an interval.
+        digits (`int`, *optional*, defaults to `1`):
+            Digits after the point.
+
+    Returns:
+        `str`: such as `"50.0 [41.2, 58.8]"`; empty if the benchmark refused to give the figure.
+    """
     if "accuracy" not in figure:
         return ""
     accuracy = f"{100 * figure['accuracy']:.{digits}f}"
@@ -96,13 +116,31 @@ def cell(figure: Mapping[str, Any], digits: int = 1) -> str:
 
 
 def markdown_table(comparisons: Sequence[Comparison]) -> str:
-    """Comparisons in Markdown."""
+    """
+    Comparisons as a table in Markdown.
+
+    Args:
+        comparisons (`Sequence[Comparison]`):
+            One row each.
+
+    Returns:
+        `str`
+    """
     rows = [COLUMNS, ("---",) * len(COLUMNS), *map(cells, comparisons)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + f"\n\n{CAPTION}\n"
 
 
 def latex_table(comparisons: Sequence[Comparison]) -> str:
-    """Comparisons in LaTeX, for the package booktabs."""
+    """
+    Comparisons as a table in LaTeX, which needs the package booktabs.
+
+    Args:
+        comparisons (`Sequence[Comparison]`):
+            One row each.
+
+    Returns:
+        `str`
+    """
     rows = [f"{' & '.join(map(_latex, row))} \\\\" for row in (COLUMNS, *map(cells, comparisons))]
     lines = [
         "\\begin{table}",
@@ -121,16 +159,16 @@ def latex_table(comparisons: Sequence[Comparison]) -> str:
 
 def plot(comparisons: Sequence[Comparison], path: Path) -> None:
     """
-    Accuracies and differences with their intervals, as a picture.
+    Draw accuracies and differences with their intervals.
 
     Args:
         comparisons (`Sequence[Comparison]`):
-            What to show.
+            The comparisons, one row each.
         path (`Path`):
-            The file to write; its suffix names the type (.png, .pdf, .svg).
+            The file to write. Its suffix gives the type of picture: .png, .pdf or .svg.
 
     Raises:
-        ValueError: if the suffix names no type of picture.
+        ValueError: if the suffix is no type of picture.
         OSError: if it cannot be written.
     """
     import matplotlib

@@ -25,9 +25,9 @@ def evaluate(
     """
     Run a benchmark, or go on with a run that was interrupted.
 
-    Writes `completions.jsonl` as they come and, at the end, `samples.jsonl` (a
-    [`~rest_trl.evaluation.samples.Score`] per line) and `summary.json`.
-    Without missing completions nothing is generated, so scoring again is free.
+    Each completion is appended to `completions.jsonl` as soon as it is there. At the end come `summary.json`, and
+    `samples.jsonl` with one [`~rest_trl.evaluation.samples.Score`] per line. If no completion is missing the model is
+    not run, so scoring again is cheap.
 
     Args:
         benchmark ([`Benchmark`]):
@@ -37,7 +37,7 @@ def evaluate(
         output_dir (`Path`):
             Folder of the run.
         settings (`Mapping[str, Any]`):
-            What the completions depend on beside the benchmark: model, adapter, sampling, backend.
+            What the completions depend on beside the benchmark, such as model, adapter, sampling and backend.
 
     Returns:
         `dict[str, Any]`: the summary.
@@ -53,6 +53,7 @@ def evaluate(
         summary = {
             **settings,
             **summarize(scores, benchmark),
+            "protocol": list(benchmark.protocol),
             "notes": benchmark.notes,
             "versions": {package: version(package) for package in _PACKAGES},
             "generated": len(store) - reused,
@@ -67,7 +68,7 @@ def evaluate(
 
 def summarize(scores: Sequence[Score], benchmark: Benchmark) -> dict[str, Any]:
     """
-    Accuracies of every subset and overall, with 95% intervals.
+    Compute the accuracies of every subset and overall, with 95% intervals.
 
     Args:
         scores (`Sequence[Score]`):
@@ -76,10 +77,14 @@ def summarize(scores: Sequence[Score], benchmark: Benchmark) -> dict[str, Any]:
             Their benchmark.
 
     Returns:
-        `dict[str, Any]`: `metrics`, `missing` (ids without a completion, which count as wrong), `subsets`, `groups` of
-        subsets and `overall`: per metric the benchmark's own figure, with an interval where that is the share of all
-        samples, or `refused` with the reason why there is none. Where completions are missing,
-        `accuracy_of_generated` is the share without these samples, which some released scorers report.
+        `dict[str, Any]`: with the keys
+
+        - `metrics`: their names.
+        - `subsets`, `groups`, `overall`: number of samples, number of missing ones, and a figure per metric. `overall`
+          is the benchmark's own figure, or `refused` with the reason why there is none. A figure that is the share of
+          right samples has an interval. Where completions are missing it also has `accuracy_of_generated`, the share
+          among the others, which some released scorers report.
+        - `missing`: ids of the samples without a completion, which count as wrong.
 
     Raises:
         ValueError: if there is no sample, or two have the same id.
@@ -126,7 +131,7 @@ def read_scores(output_dir: Path) -> list[Score]:
         `list[Score]`
 
     Raises:
-        FileNotFoundError: if the run is not finished or there is none.
+        FileNotFoundError: if there is no finished run.
         ValueError: if the file is broken.
     """
     path = output_dir / "samples.jsonl"
@@ -143,6 +148,7 @@ def _missing(scores: Sequence[Score]) -> int:
 
 
 def _figure(figure: float, scores: Sequence[Score], metric: str) -> dict[str, Any]:
+    """A benchmark's figure, with the interval of the share of right samples if it is that share."""
     interval = _accuracy(scores, metric)
     return interval if abs(interval["accuracy"] - figure) < 1e-9 else {"accuracy": figure}
 

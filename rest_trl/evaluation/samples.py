@@ -1,4 +1,4 @@
-"""What every benchmark speaks of: samples, completions of them, and scores of those."""
+"""The records that all benchmarks share: samples, their completions, and the scores of these."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ class Sample:
 
     Args:
         id (`str`):
-            Its name, unique in the benchmark and the same for every model: what paired comparisons go by.
+            Its name, unique in the benchmark and the same for every model. Paired comparisons match samples by it.
         subset (`str`):
-            Level or category, for which an accuracy is reported.
+            Level or category. An accuracy is reported for each subset.
         cluster (`str`):
-            What it shares with the samples that are not independent of it, such as the dialogue that it comes from.
+            Name of the group of samples that are not independent of each other, such as those of one dialogue.
         prompt (`str`):
             The rendered prompt, up to where the completion begins.
         gold (`Any`):
-            What the scorer compares with: JSON values.
+            JSON value that the benchmark's scorer compares with.
     """
 
     id: str
@@ -40,13 +40,13 @@ class Completion:
 
     Args:
         id (`str`):
-            Of the [`Sample`]; of a dialogue's step, that of the sample with the step's number.
+            Id of the [`Sample`]. For a step of a dialogue, turn and step follow it: `multi_turn_base_0/2.1`.
         completion_ids (`list[int]`):
             Sampled token ids, the end-of-sequence token included where there was one.
         text (`str`):
             Their text, special tokens included, end-of-sequence token excluded.
         truncated (`bool`):
-            Whether it ended because no more tokens were allowed.
+            Whether generation stopped because no more tokens were allowed.
     """
 
     id: str
@@ -64,13 +64,13 @@ class Score:
         id, subset, cluster (`str`):
             See [`Sample`].
         scores (`dict[str, float]`):
-            By the name of the metric, 0 or 1.
+            0 or 1 by the name of each metric.
         why (`str`, *optional*):
-            Why it is wrong by the benchmark's first metric; `None` if it is right.
+            Why the answer is wrong by the benchmark's first metric, `None` if it is right.
         calls (`list`):
             The calls that were read, as JSON values.
         completion_ids (`list[int]`):
-            See [`Completion`]; of a dialogue, those of all steps.
+            See [`Completion`]. For a dialogue, the ids of all steps.
         text (`str`):
             See [`Completion`].
     """

@@ -1,4 +1,4 @@
-"""Two models on the same samples: the difference, its tests, and what so many samples can show at all."""
+"""Two models on the same samples: their difference, its tests, and the least difference that the tests can detect."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
-from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.multitest import multipletests
 
 from .intervals import LEVEL, Interval, bootstrap_interval, cluster_sums, cluster_variance
 
@@ -16,20 +14,22 @@ from .intervals import LEVEL, Interval, bootstrap_interval, cluster_sums, cluste
 @dataclass(frozen=True)
 class PairedComparison:
     """
-    What the paired answers of two models say about their difference.
+    The difference of two models on the same samples.
 
     Args:
         difference ([`Interval`]):
-            Accuracy of the second minus that of the first.
+            Accuracy of the second model minus that of the first.
         gained, lost (`int`):
-            Samples that only the second, only the first answers rightly.
+            Number of samples that only the second model, and that only the first one answers rightly.
         mcnemar_p (`float`):
-            Exact McNemar test. It takes the samples as independent.
+            P-value of the exact McNemar test, which assumes independent samples.
         cluster_p (`float`):
-            Exact permutation test that exchanges the models' answers in whole clusters; the one to go by. Without
-            clusters it is the exact McNemar test.
+            P-value of an exact permutation test that swaps the two models' answers cluster by cluster. It makes no
+            assumption about samples of the same cluster, so conclusions should rest on it. Where each sample is a
+            cluster of its own, it is the exact McNemar test.
         detectable (`float` or `None`):
-            See [`minimum_detectable_difference`], at the share of differing answers and the design effect seen here.
+            See [`minimum_detectable_difference`], for the share of differing answers and the design effect of these
+            samples.
     """
 
     difference: Interval
@@ -83,7 +83,7 @@ def compare_paired(
     gained, lost = int(((twos == 1) & (ones == 0)).sum()), int(((ones == 1) & (twos == 0)).sum())
     low, high = bootstrap_interval(differences, sizes, level, seed)
     discordant = (gained + lost) / n
-    # The variance of a paired difference by clusters, over that of independent samples.
+    # The design effect is the variance of the difference by clusters, over what it would be for independent samples.
     independent = (discordant - estimate**2) / n
     clustered = cluster_variance(differences, sizes)
     design_effect = clustered / independent if independent > 0 and k > 1 else 1.0
@@ -91,7 +91,8 @@ def compare_paired(
         Interval(estimate, low, high, n, k),
         gained,
         lost,
-        float(mcnemar([[0, gained], [lost, 0]], exact=True).pvalue) if gained + lost else 1.0,
+        # McNemar's exact test: which model wins a sample that they differ on is a coin toss if they are equally good.
+        float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0,
         _exchange_p(differences),
         minimum_detectable_difference(n, discordant, design_effect) if discordant else None,
     )
@@ -101,8 +102,7 @@ def minimum_detectable_difference(
     n: int, discordant: float, design_effect: float = 1.0, power: float = 0.8, alpha: float = 0.05
 ) -> float | None:
     """
-    The least true difference of two accuracies that the exact McNemar test of `n` paired samples shows with the given
-    power.
+    The smallest true difference of two accuracies that the exact McNemar test is likely to find significant.
 
     Args:
         n (`int`):
@@ -110,14 +110,15 @@ def minimum_detectable_difference(
         discordant (`float`):
             Share of samples on which the models differ in being right, in (0, 1].
         design_effect (`float`, *optional*, defaults to `1.0`):
-            By how much clusters multiply the variance; so many times fewer samples are reckoned with.
+            Factor by which clusters multiply the variance. `n / design_effect` independent samples are assumed.
         power (`float`, *optional*, defaults to `0.8`):
-            Probability of a significant result.
+            Probability of a significant result at that difference.
         alpha (`float`, *optional*, defaults to `0.05`):
             Level of the two-sided test.
 
     Returns:
-        `float` or `None`: `None` if no difference that such a share allows would be detected.
+        `float` or `None`: in (0, `discordant`]. `None` if not even the largest difference that such a share allows,
+        the share itself, would be found with that power.
 
     Raises:
         ValueError: if there is no sample, or the share is not in (0, 1].
@@ -132,7 +133,8 @@ def minimum_detectable_difference(
     """
     if n < 1 or not 0 < discordant <= 1:
         raise ValueError(f"there must be samples, and models that differ on a share of them: {n}, {discordant}")
-    # How many samples may turn out discordant, and how many of these one model must win.
+    # The number of discordant samples is random. For each possible number: its probability, and how many of those
+    # samples one model may win before the result is significant.
     pairs = np.arange(1, max(1, round(n / design_effect)) + 1)
     probability = stats.binom.pmf(pairs, pairs[-1], discordant)
     pairs, probability = pairs[probability > 1e-12], probability[probability > 1e-12]
@@ -150,14 +152,14 @@ def minimum_detectable_difference(
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """
-    P-values adjusted for several comparisons by Holm's method.
+    Adjust p-values for several comparisons by Holm's method.
 
     Args:
         p_values (`Sequence[float]`):
             The p-values.
 
     Returns:
-        `list[float]`
+        `list[float]`: the adjusted p-values, in the same order.
 
     Example:
 
@@ -167,11 +169,21 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     ```
     """
-    return [float(p) for p in multipletests(list(p_values), method="holm")[1]]
+    p = np.asarray(p_values, dtype=float)
+    order = np.argsort(p, kind="stable")
+    # The least p-value is multiplied by the number of comparisons, the next by one less, and so on. None of the
+    # products may fall below the one before it.
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    return adjusted.tolist()
 
 
 def _exchange_p(differences: NDArray[Any]) -> float:
-    """Two-sided p-value of the sum of `differences` if the sign of each is a coin toss: the whole distribution."""
+    """
+    Two-sided p-value of the sum of `differences`, one per cluster, if the sign of each is a fair coin toss.
+
+    The distribution of the sum is computed exactly, by convolving the distributions of equally large differences.
+    """
     values, counts = np.unique(np.abs(differences[differences != 0]).astype(int), return_counts=True)
     distribution = np.ones(1)
     for value, count in zip(values, counts, strict=True):

@@ -19,7 +19,7 @@ logger = get_logger(__name__)
 
 def write_atomically(path: Path, text: str) -> None:
     """
-    Write a file so that at no time a part of it can be found under its name.
+    Write a file so that a reader finds the old content or the new one, and never a part.
 
     Args:
         path (`Path`):
@@ -28,7 +28,7 @@ def write_atomically(path: Path, text: str) -> None:
             What to write.
 
     Raises:
-        OSError: if it cannot be written; a file that was there before is as it was.
+        OSError: if it cannot be written. A file that was there before is unchanged.
     """
     temporary = path.with_name(f"{path.name}.tmp")
     try:
@@ -46,18 +46,18 @@ class CompletionStore:
     """
     The completions of one run in `completions.jsonl`, under the settings in `run.json`.
 
-    A completion is one line, written as soon as it is there. A line that a kill tore in two is cut off and its
-    completion generated again; no other is. One process at a time has the folder.
+    Each completion is one line, written as soon as it is there. If a process is killed while it writes, the torn last
+    line is cut off and only that completion is generated again. One process at a time may use the folder.
 
     Args:
         directory (`Path`):
             Folder of the run, made if absent.
         settings (`Mapping[str, Any]`):
-            What the completions depend on (model, benchmark, sampling, ...), JSON values.
+            JSON values of all that the completions depend on: model, benchmark, sampling and so on.
 
     Raises:
-        ValueError: if the folder holds a run with other settings, a line that is broken in the middle, or another
-            process is at work in it.
+        ValueError: if the folder holds a run with other settings, if a line before the last is broken, or if another
+            process uses the folder.
     """
 
     def __init__(self, directory: Path, settings: Mapping[str, Any]) -> None:
@@ -74,7 +74,7 @@ class CompletionStore:
             self._check_settings(directory / "run.json", settings)
             if self.path.exists():
                 self._load()
-            # Unbuffered: what could not be written is known at once, and nothing is written later.
+            # The file is unbuffered, so that a completion is on disk, or an error is raised, before the next one.
             self._file = self.path.open("ab", buffering=0)
         except BaseException:
             self._lock.release()
@@ -107,7 +107,7 @@ class CompletionStore:
             [`Completion`] or `None`
 
         Raises:
-            ValueError: if the completion that is stored under that id is one of another prompt.
+            ValueError: if the store has a completion of another prompt under that id.
         """
         if id not in self._completions:
             return None
@@ -120,16 +120,16 @@ class CompletionStore:
 
     def add(self, completion: Completion, prompt: str) -> None:
         """
-        Take in a completion and write it down.
+        Store a completion.
 
         Args:
             completion ([`Completion`]):
                 The completion.
             prompt (`str`):
-                Its prompt, of which a digest is kept.
+                Its prompt. Only a digest of it is stored.
 
         Raises:
-            ValueError: if there is one of that id already.
+            ValueError: if the store has one with that id.
             OSError: if it cannot be written, for instance because the disk is full.
         """
         if completion.id in self._completions:
@@ -158,7 +158,7 @@ class CompletionStore:
             stored = dict(json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path} is broken ({error}): use another --output_dir") from error
-        settings = json.loads(json.dumps(settings))  # what writing and reading makes of them
+        settings = json.loads(json.dumps(settings))  # as they look after writing and reading, e.g. tuples as lists
         differing = sorted(key for key in stored.keys() | settings.keys() if stored.get(key) != settings.get(key))
         if differing:
             listed = "; ".join(f"{key} was {stored.get(key)!r}, is {settings.get(key)!r}" for key in differing)
@@ -188,7 +188,7 @@ class CompletionStore:
 
 
 def _encode(text: str) -> bytes:
-    # Models write lone surrogates as JSON escapes. They are no UTF-8, and become JSON escapes again.
+    # A model may write half a surrogate pair as a JSON escape. Such a character has no UTF-8, so it is escaped again.
     return text.encode("utf-8", "backslashreplace")
 
 

@@ -1,6 +1,9 @@
 """The held-out part of the embedded tool world as a benchmark."""
 
+from collections.abc import Mapping
+from contextlib import ExitStack
 from itertools import islice
+from typing import Any, Self
 
 from transformers import PreTrainedTokenizerBase
 
@@ -8,15 +11,13 @@ from ..rewards.scoring import is_exact
 from ..tiny.tokenization import render_prompt
 from ..tiny.world import generate
 from ..tool_calls import get_syntax
+from .benchmark import SingleTurnBenchmark
 from .samples import Completion, Sample, Score, not_generated
-
-
-METRICS = ("exact",)
 
 
 def load_samples(tokenizer: PreTrainedTokenizerBase, size: int = 512, seed: int = 0) -> list[Sample]:
     """
-    Steps of held-out dialogues; the steps of a dialogue are a cluster.
+    Draw steps of held-out dialogues. The steps of one dialogue form a cluster.
 
     Args:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
@@ -40,35 +41,51 @@ def load_samples(tokenizer: PreTrainedTokenizerBase, size: int = 512, seed: int 
     return samples
 
 
-def score(sample: Sample, completion: Completion | None) -> Score:
-    """
-    Score one sample: right is exactly the gold calls, in any order.
+class TinyWorld(SingleTurnBenchmark):
+    """Held-out steps of the embedded tool world, of [`load_samples`]."""
 
-    Args:
-        sample ([`Sample`]):
-            The sample.
-        completion ([`Completion`] or `None`):
-            Its completion; a missing one is wrong.
+    name = "tiny"
+    metrics = ("exact",)
 
-    Returns:
-        [`Score`] with the metric `exact`.
-    """
-    if completion is None:
-        return not_generated(sample, METRICS)
-    parse = get_syntax("hermes").parse
-    parsed, gold = parse(completion.text), parse(sample.gold)
-    right = is_exact(parsed, gold)
-    why = None
-    if not right:
-        unreadable = f"unreadable: {parsed.errors[0]}" if parsed.errors else None
-        why = unreadable or f"calls {[call.name for call in parsed.calls]}, gold {[call.name for call in gold.calls]}"
-    return Score(
-        sample.id,
-        sample.subset,
-        sample.cluster,
-        {"exact": float(right)},
-        why,
-        [{"name": call.name, "arguments": call.arguments} for call in parsed.calls],
-        completion.completion_ids,
-        completion.text,
-    )
+    @classmethod
+    def from_options(
+        cls, options: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, resources: ExitStack
+    ) -> Self:
+        """See [`~rest_trl.evaluation.benchmark.Benchmark.from_options`]."""
+        limit = options["limit"]
+        limited = [f"only the first {limit} samples"] if limit is not None else []
+        notes = [*limited, "synthetic: says nothing about tools of the world"]
+        return cls(load_samples(tokenizer)[:limit], {"limit": limit}, notes)
+
+    def score(self, sample: Sample, completion: Completion | None) -> Score:
+        """
+        Score one sample: right is exactly the gold calls, in any order.
+
+        Args:
+            sample ([`Sample`]):
+                The sample.
+            completion ([`Completion`] or `None`):
+                Its completion. A sample without one is wrong.
+
+        Returns:
+            [`Score`] with the metric `exact`.
+        """
+        if completion is None:
+            return not_generated(sample, self.metrics)
+        parse = get_syntax("hermes").parse
+        parsed, gold = parse(completion.text), parse(sample.gold)
+        right = is_exact(parsed, gold)
+        why = None
+        if not right:
+            names, gold_names = ([call.name for call in calls] for calls in (parsed.calls, gold.calls))
+            why = f"unreadable: {parsed.errors[0]}" if parsed.errors else f"calls {names}, gold {gold_names}"
+        return Score(
+            sample.id,
+            sample.subset,
+            sample.cluster,
+            {"exact": float(right)},
+            why,
+            [{"name": call.name, "arguments": call.arguments} for call in parsed.calls],
+            completion.completion_ids,
+            completion.text,
+        )

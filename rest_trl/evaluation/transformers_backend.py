@@ -14,8 +14,8 @@ class TransformersGenerator:
     """
     Runs a model in this process.
 
-    The prompts of a batch have the room of its longest: where `max_new_tokens` leaves the model's context, a
-    completion may end sooner than it had to.
+    All prompts of a batch are padded to its longest. Where that prompt and `max_new_tokens` exceed the model's
+    context, completions of shorter prompts are cut off sooner than they would be alone.
 
     Args:
         model_name (`str`):
@@ -23,13 +23,13 @@ class TransformersGenerator:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             Its tokenizer.
         settings ([`GenerationSettings`]):
-            How to sample.
+            How completions are sampled.
         adapter (`str`, *optional*):
             Path or Hub id of a PEFT adapter.
         batch_size (`int`, *optional*, defaults to `32`):
-            Prompts at once.
+            Number of prompts that are completed at once.
         model_kwargs:
-            Further arguments of `from_pretrained`, such as `revision` or `dtype`.
+            Further arguments of `from_pretrained`, such as `revision`, `trust_remote_code` or `dtype`.
     """
 
     def __init__(
@@ -53,9 +53,9 @@ class TransformersGenerator:
         self.model: Any = model.eval()
         eos = model.generation_config.eos_token_id
         self.eos_token_ids: set[int] = {*(eos if isinstance(eos, list) else [eos]), tokenizer.eos_token_id} - {None}
-        # Whatever stands there is masked.
+        # Padding is masked, so any token will do.
         self.pad_token_id = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        # The checkpoint's own may hold a repetition penalty, top_k and more.
+        # The checkpoint's own may hold a repetition penalty, top_k and more, see `GenerationSettings`.
         model.generation_config = GenerationConfig(
             eos_token_id=sorted(self.eos_token_ids), pad_token_id=self.pad_token_id
         )

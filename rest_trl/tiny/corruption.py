@@ -10,7 +10,7 @@ from .world import Call, Step, sample_arguments
 
 
 def _swap_arguments(call: Call) -> bool:
-    """Swaps the first two arguments of equal type in place; `False` where there is no such pair."""
+    """Swap the first two arguments of equal type in place. Returns whether there were such."""
     arguments = call["arguments"]
     for first, second in combinations(arguments, 2):
         if type(arguments[first]) is type(arguments[second]):
@@ -34,7 +34,7 @@ def _other_call(step: Step, taken: set[str], rng: Random) -> Call:
 
 def corrupt(step: Step, rng: Random) -> Step:
     """
-    Turns a demonstration into a faulty one of the same layout.
+    Turn a demonstration into a faulty one with the same blocks.
 
     Args:
         step (`Step`):
@@ -44,7 +44,7 @@ def corrupt(step: Step, rng: Random) -> Step:
             none is due.
 
     Returns:
-        `Step`: the step with other calls; its reasoning stays the gold one.
+        `Step`: the step with other calls and the same reasoning.
     """
     if not step.calls:
         return replace(step, calls=[_other_call(step, set(), rng)], answer="")

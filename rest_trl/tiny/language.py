@@ -8,7 +8,7 @@ from typing import Any
 
 
 YEAR = 2026
-# Spelt out: `strftime` would follow the user's locale.
+# The names are spelt out, because `strftime` would follow the user's locale.
 MONTHS = (
     "January",
     "February",
@@ -78,7 +78,7 @@ class Kind:
         schema (`dict[str, Any]`):
             JSON schema of the value, as it stands in the tool's definition.
         sample (`Callable[[Random], tuple[str, Any]]`):
-            Draws a value; returns how a request says it and the JSON value itself.
+            Draws a value, and returns how a request says it and its JSON value.
     """
 
     schema: dict[str, Any]
@@ -86,17 +86,46 @@ class Kind:
 
 
 def word_of(words: tuple[str, ...]) -> Kind:
-    """A string that requests say literally."""
+    """
+    The kind of strings that a request says literally.
+
+    Args:
+        words (`tuple[str, ...]`):
+            The strings.
+
+    Returns:
+        [`Kind`]
+    """
     return Kind({"type": "string"}, lambda rng: (word := rng.choice(words), word))
 
 
 def one_of(spoken: dict[str, Any], schema: dict[str, Any]) -> Kind:
-    """One of few values, given by how requests say them."""
+    """
+    The kind of a few values.
+
+    Args:
+        spoken (`dict[str, Any]`):
+            The values, by how a request says them.
+        schema (`dict[str, Any]`):
+            Their JSON schema.
+
+    Returns:
+        [`Kind`]
+    """
     return Kind(schema, lambda rng: rng.choice(list(spoken.items())))
 
 
 def flag(yes: str, no: str) -> Kind:
-    """A boolean, given by how requests say true and false."""
+    """
+    The kind of booleans.
+
+    Args:
+        yes, no (`str`):
+            How a request says true and false.
+
+    Returns:
+        [`Kind`]
+    """
     return one_of({yes: True, no: False}, {"type": "boolean"})
 
 
@@ -123,6 +152,16 @@ def _sample_amount(rng: Random) -> tuple[str, int]:
 
 
 def sample_identifier(rng: Random) -> tuple[str, int]:
+    """
+    Draw an identifier of three digits.
+
+    Args:
+        rng (`random.Random`):
+            Source of randomness.
+
+    Returns:
+        `tuple[str, int]`: how a request says it, and its JSON value.
+    """
     identifier = rng.randint(100, 999)
     return str(identifier), identifier
 
@@ -162,7 +201,7 @@ OPENINGS = ("", "please ", "hello, ", "hi there, ", "okay, ", "quick one: ")
 CLOSINGS = ("", ".", ", please.", ", thanks.")
 JOINTS = (" and ", " and also ", ", then ")
 
-# Reasoning that says nothing about the call: half of the reasonings are only this.
+# Sentences of reasoning that say nothing about the call. Half of the gold reasonings consist only of them.
 NOISE = (
     "Okay, let me think about it.",
     "The user asks me for something.",

@@ -12,10 +12,11 @@ from .world import Step
 
 MAX_LENGTH = 32768
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-# As in Qwen3: one id each, but no special tokens, so that they survive `skip_special_tokens=True`.
+# As in Qwen3, each marker has one id but is no special token, so it survives `skip_special_tokens=True`.
 MARKERS = ("<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
 
-# Qwen3's layout, but a tool is one signature line instead of its JSON schema: prompts stay below a hundred tokens.
+# The layout of Qwen3's template, but each tool is one line with its signature instead of its JSON schema, which keeps
+# prompts short.
 CHAT_TEMPLATE = """\
 {%- macro signature(function) -%}
     {{- function.name }}(
@@ -97,7 +98,18 @@ def build_tokenizer(texts: Iterable[str], vocab_size: int = 1200) -> PreTrainedT
 
 
 def render_prompt(step: Step, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Tools, history and the opened assistant turn, in the tokenizer's chat template."""
+    """
+    Render what the model sees before a step.
+
+    Args:
+        step ([`Step`]):
+            The step.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            Tokenizer whose chat template is used.
+
+    Returns:
+        `str`: tools, history and the opened assistant turn.
+    """
     prompt = tokenizer.apply_chat_template(
         step.messages, tools=list(step.tools), add_generation_prompt=True, tokenize=False
     )

@@ -143,7 +143,8 @@ TOOLS: dict[str, Tool] = {
     ),
 }
 
-# A two-step task: the second tool needs what the first one returned. The follow-up has no slot for that parameter.
+# Two-step tasks: first tool, second tool, the parameter of the second that the first one's result gives, and requests
+# for the second, which have no slot for that parameter.
 CHAINS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     (
         "find_train",

@@ -1,8 +1,8 @@
 """
 The synthetic tool world: dialogues drawn from a seed, decomposed into single assistant steps.
 
-Standard library only. A checksum of its user request names the split that a dialogue belongs to, so that splits are
-disjoint for every seed.
+This module needs the standard library only. A checksum of the user's request decides which split a dialogue belongs
+to, so the splits are disjoint whatever the seeds.
 """
 
 import json
@@ -32,7 +32,7 @@ Split = Literal["train", "test"]
 Arguments = dict[str, Any]
 Call = dict[str, Any]  # {"name": str, "arguments": Arguments}
 
-# Shares of the dialogues; a multi-step dialogue gives three steps, so about a quarter of the steps.
+# Shares of the dialogues. A multi-step dialogue gives three steps, so about a quarter of all steps are of this kind.
 DIALOGUE_SHARES = {"single": 0.60, "parallel": 0.14, "no_tool": 0.16, "multi_step": 0.10}
 TEST_SHARE = 5  # one request in so many is held out
 INFORMATIVE_SHARE = 0.5
@@ -49,9 +49,9 @@ class Step:
         tools (`list[dict[str, Any]]`):
             Tools on offer, as OpenAI function definitions.
         messages (`list[dict[str, Any]]`):
-            History before this step: user request, earlier calls and their results.
+            History before this step: the user's request, earlier calls and their results.
         reasoning (`str`):
-            Gold reasoning, informative or mere noise.
+            Gold reasoning. Half of the time it says what to call, else it is mere noise.
         calls (`list[dict[str, Any]]`):
             Gold calls (`name`, `arguments`). Empty when no tool fits or the task is finished.
         answer (`str`):
@@ -73,7 +73,16 @@ class Step:
 
 
 def tool_definition(name: str) -> dict[str, Any]:
-    """The OpenAI function definition of a tool of the world."""
+    """
+    The definition of a tool of the world.
+
+    Args:
+        name (`str`):
+            Name of the tool, one of `TOOLS`.
+
+    Returns:
+        `dict[str, Any]`: an OpenAI function definition.
+    """
     properties = {parameter: kind.schema for parameter, kind in TOOLS[name].parameters.items()}
     parameters = {"type": "object", "properties": properties, "required": list(properties)}
     function = {"name": name, "description": TOOLS[name].description, "parameters": parameters}
@@ -81,7 +90,18 @@ def tool_definition(name: str) -> dict[str, Any]:
 
 
 def sample_arguments(name: str, rng: Random) -> tuple[dict[str, str], Arguments]:
-    """Draws the arguments of a tool, all different; returns how a request says them and their JSON values."""
+    """
+    Draw the arguments of a tool, all of them different.
+
+    Args:
+        name (`str`):
+            Name of the tool, one of `TOOLS`.
+        rng (`random.Random`):
+            Source of randomness.
+
+    Returns:
+        `tuple[dict[str, str], dict[str, Any]]`: by parameter the words of a request, and by parameter the JSON value.
+    """
     spoken: dict[str, str] = {}
     arguments: Arguments = {}
     for parameter, kind in TOOLS[name].parameters.items():
@@ -97,7 +117,7 @@ def _request(phrases: list[str], rng: Random) -> str:
 
 
 def _offer(names: list[str], rng: Random, total: int = 2) -> list[dict[str, Any]]:
-    """Definitions of the given tools and of distractors, `total` at least, in random order."""
+    """Definitions of the given tools in random order, with other tools up to `total` of them."""
     names = list(dict.fromkeys(names))
     names += rng.sample([name for name in TOOLS if name not in names], max(0, total - len(names)))
     rng.shuffle(names)
@@ -170,7 +190,16 @@ def _multi_step_dialogue(rng: Random) -> list[Step]:
 
 
 def sample_dialogue(rng: Random) -> list[Step]:
-    """Draws a dialogue, decomposed into its assistant steps."""
+    """
+    Draw a dialogue, decomposed into its assistant steps.
+
+    Args:
+        rng (`random.Random`):
+            Source of randomness.
+
+    Returns:
+        `list[Step]`: the steps in order.
+    """
     (kind,) = rng.choices(list(DIALOGUE_SHARES), weights=list(DIALOGUE_SHARES.values()))
     if kind == "no_tool":
         return _no_tool_dialogue(rng)
@@ -180,13 +209,22 @@ def sample_dialogue(rng: Random) -> list[Step]:
 
 
 def split_of(step: Step) -> Split:
-    """The split a step's dialogue belongs to: a function of its first user request alone."""
+    """
+    The split that a step's dialogue belongs to, which depends on the user's request alone.
+
+    Args:
+        step (`Step`):
+            Any step of the dialogue.
+
+    Returns:
+        `str`: `"train"` or `"test"`.
+    """
     return "test" if zlib.crc32(step.messages[0]["content"].encode()) % TEST_SHARE == 0 else "train"
 
 
 def generate(split: Split, seed: int = 0) -> Iterator[Step]:
     """
-    Endless stream of distinct steps of a split.
+    Generate distinct steps of a split without end.
 
     Args:
         split (`str`):

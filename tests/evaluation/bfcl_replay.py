@@ -2,8 +2,11 @@
 
 from replay import Replay
 
-from rest_trl.evaluation.bfcl import BFCLBenchmark
+from rest_trl.evaluation.bfcl_benchmark import BFCLv3, BFCLv4
 from rest_trl.evaluation.run import evaluate, read_scores
+
+
+BENCHMARKS = {"v3": BFCLv3, "v4": BFCLv4}
 
 
 class BFCLReplay(Replay):
@@ -33,7 +36,7 @@ def dialogue_texts(sample, turns):
 
 def run(official, categories, texts, tokenizer, path, limit=None, last=None):
     """Summary, scores by id, and the model that was asked."""
-    benchmark = BFCLBenchmark(official, categories, tokenizer, "hermes", limit=limit)
+    benchmark = BENCHMARKS[official.version](official, categories, tokenizer, "hermes", limit=limit)
     model = BFCLReplay(tokenizer, texts, last)
     summary = evaluate(benchmark, model, path, {"model": "replay", "adapter": None})
     return summary, {score.id: score for score in read_scores(path)}, model

@@ -1,6 +1,5 @@
 import json
 from collections import Counter
-from functools import partial
 
 import pytest
 from chat_templates import TEMPLATES
@@ -8,7 +7,7 @@ from replay import Replay
 
 from rest_trl.evaluation import api_bank_scoring
 from rest_trl.evaluation.api_bank import LEVELS, dialogue, load_samples, tool_schemas
-from rest_trl.evaluation.benchmark import SingleTurnBenchmark
+from rest_trl.evaluation.api_bank_benchmark import APIBank
 from rest_trl.evaluation.run import evaluate, read_scores
 from rest_trl.evaluation.samples import Completion, Sample
 
@@ -59,19 +58,14 @@ def scored(text, form="paper", syntax="rlla", gold=GOLD, truncated=False):
     return api_bank_scoring.score(sample, Completion(sample.id, [1], text, truncated), syntax, form)
 
 
-def benchmark(samples, form, syntax):
-    score = partial(api_bank_scoring.score, tool_call_syntax=syntax, prompt_form=form)
-    return SingleTurnBenchmark("api_bank", api_bank_scoring.METRICS, samples, score)
-
-
 def run(samples, texts, tokenizer, path, form="paper", syntax="rlla", **options):
-    summary = evaluate(benchmark(samples, form, syntax), Replay(tokenizer, texts, **options), path, {"model": "gold"})
+    summary = evaluate(APIBank(samples, form, syntax), Replay(tokenizer, texts, **options), path, {"model": "gold"})
     return summary, {score.id: score for score in read_scores(path)}
 
 
 @pytest.fixture
-def paper_samples(tokenizer, shared_data):
-    return load_samples(str(shared_data / "api_bank"), tokenizer)
+def paper_samples(tokenizer, paper_data):
+    return load_samples(str(paper_data / "api_bank"), tokenizer)
 
 
 def gold_call(sample):
@@ -110,10 +104,10 @@ class TestGold:
         ],
     )
     def test_scores_100_in_the_form_of_the_model(
-        self, tokenizer, shared_data, tmp_path, monkeypatch, template, syntax, start, end
+        self, tokenizer, paper_data, tmp_path, monkeypatch, template, syntax, start, end
     ):
         monkeypatch.setattr(tokenizer, "chat_template", TEMPLATES[template])
-        samples = load_samples(str(shared_data / "api_bank"), tokenizer, "native")
+        samples = load_samples(str(paper_data / "api_bank"), tokenizer, "native")
         texts = {}
         for sample in samples:
             turn = as_the_template_writes(tokenizer, sample).rpartition(start)[2]
@@ -123,8 +117,8 @@ class TestGold:
         assert summary["overall"]["strict"]["accuracy"] == summary["overall"]["soft"]["accuracy"] == 1
 
     @pytest.mark.parametrize("opened", [False, True], ids=["writes the tag", "tag in the prompt"])
-    def test_may_come_after_reasoning(self, tokenizer, shared_data, tmp_path, opened):
-        samples = load_samples(str(shared_data / "api_bank"), tokenizer, "native")[::10]
+    def test_may_come_after_reasoning(self, tokenizer, paper_data, tmp_path, opened):
+        samples = load_samples(str(paper_data / "api_bank"), tokenizer, "native")[::10]
         thought = "I could write <tool_call> now, or {} first.\n</think>\n\n"
         texts = {
             sample.id: ("" if opened else "<think>\n") + thought + hermes(gold_call(sample)) for sample in samples
@@ -255,10 +249,10 @@ class TestLoadSamples:
         assert len(hidden) == 6 and {sample.subset for sample in hidden} == {"level-2"}
 
     @pytest.mark.parametrize("template", [name for name in TEMPLATES if "qwen3" in name or "llama3_" in name])
-    def test_templates_render_the_native_form(self, tokenizer, shared_data, monkeypatch, template):
+    def test_templates_render_the_native_form(self, tokenizer, paper_data, monkeypatch, template):
         monkeypatch.setattr(tokenizer, "chat_template", TEMPLATES[template])
         try:
-            samples = load_samples(str(shared_data / "api_bank"), tokenizer, "native")
+            samples = load_samples(str(paper_data / "api_bank"), tokenizer, "native")
         except ValueError as error:  # Llama's refuse two calls in a turn, which the data has
             assert "the chat template cannot render" in str(error)
         else:

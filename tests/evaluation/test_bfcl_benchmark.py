@@ -1,13 +1,14 @@
 import json
+import subprocess
 from collections import Counter
 
 import bfcl_golds
 import pytest
-from bfcl_replay import BFCLReplay, dialogue_texts, run
+from bfcl_replay import BENCHMARKS, BFCLReplay, dialogue_texts, run
 from chat_templates import TEMPLATES, syntax_of_template, tokenizer_with
 from transformers import AutoTokenizer
 
-from rest_trl.evaluation.bfcl import CATEGORIES, BFCLBenchmark, Case, OfficialBFCL, expand_categories
+from rest_trl.evaluation.bfcl import CATEGORIES, BFCLError, Case, OfficialBFCL, expand_categories
 from rest_trl.evaluation.bfcl.clusters import clusters
 from rest_trl.evaluation.bfcl.prompts import PromptRenderer
 from rest_trl.evaluation.bfcl.rollouts import Rollout
@@ -16,7 +17,7 @@ from rest_trl.evaluation.run import summarize
 from rest_trl.evaluation.samples import Score
 from rest_trl.evaluation.sandbox import Limits
 from rest_trl.tiny import TINY_MODEL_DIR
-from rest_trl.tool_calls import ToolCall
+from rest_trl.tool_calls import ToolCall, get_syntax
 
 
 UNREADABLE = "<tool_call>\nnot JSON\n</tool_call>"
@@ -86,7 +87,7 @@ class TestGolds:
 
     def test_averages_are_given_over_categories_that_were_run(self, official, tokenizer):
         categories = expand_categories(official.version, ["multi_turn"])
-        benchmark = BFCLBenchmark(official, categories, tokenizer, "hermes")
+        benchmark = BENCHMARKS[official.version](official, categories, tokenizer, "hermes")
         scores = [
             Score(case.id, name, f"multi_turn/{number}", {"valid": float(number < 33)}, None, [], [], "")
             for name in categories
@@ -233,7 +234,7 @@ class TestPrompts:
 
     def test_every_question_of_a_version_is_rendered(self, official, tokenizer, monkeypatch):
         monkeypatch.setattr(tokenizer, "chat_template", TEMPLATES["qwen3"])
-        benchmark = BFCLBenchmark(official, CATEGORIES[official.version], tokenizer, "hermes")
+        benchmark = BENCHMARKS[official.version](official, CATEGORIES[official.version], tokenizer, "hermes")
         assert benchmark.name == f"bfcl_{official.version}"
         assert any(official.sandbox in note for note in benchmark.notes)
 
@@ -242,9 +243,9 @@ class TestPrompts:
             tokenizer, "chat_template", "{% for message in messages %}{{ message.content }}{% endfor %}"
         )
         with pytest.raises(ValueError, match="prompt of multiple_0 does not show the function 'triangle_properties"):
-            BFCLBenchmark(official, ["multiple"], tokenizer, "hermes", limit=2)
+            BENCHMARKS[official.version](official, ["multiple"], tokenizer, "hermes", limit=2)
         with pytest.raises(ValueError, match="has no category 'nonsense': choose of "):
-            BFCLBenchmark(official, ["nonsense"], tokenizer, "hermes")
+            BENCHMARKS[official.version](official, ["nonsense"], tokenizer, "hermes")
 
 
 def case():
@@ -253,7 +254,64 @@ def case():
     return Case("x_0", turns, functions, {}, [])
 
 
+# The official process where no sandbox can be made: the C library, which all levels go through, is not to be had.
+WITHOUT_SANDBOX = """
+import ctypes, runpy, sys
+library = ctypes.CDLL
+def refuse(name, *args, **kwargs):
+    if name is None:
+        raise OSError(1, "not allowed")
+    return library(name, *args, **kwargs)
+ctypes.CDLL = refuse
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+class TestWithoutSandbox:
+    @pytest.fixture
+    def unprotected(self, official, monkeypatch):
+        start = subprocess.Popen
+
+        def start_unprotected(command, **kwargs):
+            return start([*command[:2], "-c", WITHOUT_SANDBOX, *command[2:]], **kwargs)
+
+        monkeypatch.setattr(subprocess, "Popen", start_unprotected)
+        with OfficialBFCL(official.version) as unprotected:
+            yield unprotected
+
+    def test_single_turn_categories_are_scored_as_ever(self, unprotected, tokenizer, tmp_path):
+        assert unprotected.sandbox == ""
+        texts = gold_texts(unprotected, "multiple", limit=5)
+        summary, scores, _ = run(unprotected, ["multiple"], texts, tokenizer, tmp_path, limit=5)
+        assert wrong(scores) == set() and len(scores) == 5
+        assert not any("sandbox" in note for note in summary["notes"])
+
+    def test_dialogues_are_refused_and_never_executed(self, unprotected, tokenizer, tmp_path):
+        with pytest.raises(
+            ValueError, match=r"multi_turn_base executes .*this machine allows no sandbox .*single_turn runs"
+        ):
+            BENCHMARKS[unprotected.version](unprotected, ["multiple", "multi_turn_base"], tokenizer, "hermes")
+        for attempt in (
+            lambda: unprotected.check("multi_turn_base", "multi_turn_base_0", [[[ToolCall("ls", {})]]] * 4),
+            lambda: unprotected.open("a", "multi_turn_base", "multi_turn_base_0"),
+        ):
+            with pytest.raises(BFCLError, match="this machine allows no sandbox"):
+                attempt()
+
+
 class TestPromptRenderer:
+    def test_parses_a_completion_once(self, tokenizer, monkeypatch):
+        syntax, parsed = type(get_syntax("hermes")), []
+        parse = syntax.parse
+        monkeypatch.setattr(syntax, "parse", lambda self, text: parsed.append(text) or parse(self, text))
+        renderer = PromptRenderer(tokenizer, "hermes")
+        texts = [written([ToolCall("f", {"x": number})]) for number in range(3)]
+        calls = [renderer.read(text) for text in texts]
+        for text, asked in zip(texts, calls, strict=True):
+            assert renderer.with_results(text, asked, ["1"])[0]["tool_calls"] and renderer.turn(text)
+        assert parsed == texts
+
     @pytest.mark.parametrize("template", [name for name in sorted(TEMPLATES) if syntax_of_template(name)])
     def test_history_is_rendered_or_refused_at_the_start(self, template):
         renderer = PromptRenderer(tokenizer_with(TEMPLATES[template]), syntax_of_template(template))

@@ -5,9 +5,10 @@ from replay import Replay
 from rich.console import Console
 
 from rest_trl.evaluation.benchmark import SingleTurnBenchmark
+from rest_trl.evaluation.catalog import find_benchmarks
 from rest_trl.evaluation.compare_cli import main
 from rest_trl.evaluation.comparison import compare_runs, find_runs
-from rest_trl.evaluation.published import load_published, protocol_differences
+from rest_trl.evaluation.published import protocol_differences
 from rest_trl.evaluation.report import COLUMNS, comparison_table
 from rest_trl.evaluation.run import evaluate
 from rest_trl.evaluation.samples import Sample, Score, not_generated
@@ -23,7 +24,7 @@ def make_run(tokenizer, tmp_path):
     def make(folder, right, name="api_bank", n=120, missing=(), metrics=("strict", "soft"), **settings):
         samples = [Sample(f"id_{i}", "level-1", f"dialogue_{i // 2}", f"prompt {i}", i) for i in range(n)]
 
-        def score(sample, completion):
+        def score(self, sample, completion):
             if completion is None:
                 return not_generated(sample, metrics)
             correct = sample.gold in right
@@ -33,8 +34,10 @@ def make_run(tokenizer, tmp_path):
 
         texts = {sample.id: "text" for sample in samples if sample.gold not in missing}
         stated = {"model": folder, "adapter": None, "prompt_form": "paper", "limit": None, "generation": GENERATION}
-        benchmark = SingleTurnBenchmark(name, metrics, samples, score)
-        evaluate(benchmark, Replay(tokenizer, texts), tmp_path / folder / name, stated | settings)
+        protocol = find_benchmarks()[name].protocol
+        members = {"name": name, "metrics": metrics, "protocol": protocol, "score": score, "from_options": None}
+        benchmark = type("Scripted", (SingleTurnBenchmark,), members)
+        evaluate(benchmark(samples), Replay(tokenizer, texts), tmp_path / folder / name, stated | settings)
         return tmp_path / folder
 
     return make
@@ -156,11 +159,13 @@ class TestMain:
 
 class TestPublished:
     def test_holds_the_figures_of_the_paper(self):
-        rows = {(row.benchmark, row.model, row.method): row.percent for row in load_published()}
-        assert rows["api_bank", "Qwen3-8B", "ResT"] == (70.69, 70.69)
-        assert rows["bfcl_v3", "Qwen3-4B-2507", "ResT"] == (50.38, 50.38)
-        assert rows["bfcl_v3", "Qwen3-4B-2507", "Dr.GRPO (range of two figures)"] == (45.75, 48.62)
-        assert len(rows) == len(load_published())
+        published = [(name, row) for name, benchmark in find_benchmarks().items() for row in benchmark.published]
+        rows = {(name, row.figure, row.model, row.method): (row.low, row.high) for name, row in published}
+        assert len(rows) == len(published) == 22
+        assert rows["api_bank", "overall", "Qwen3-8B", "ResT"] == (70.69, None)
+        assert rows["bfcl_v3", "multi_turn", "Qwen3-4B-2507", "ResT"] == (50.38, None)
+        method = "Dr.GRPO (range of two figures)"
+        assert rows["bfcl_v3", "multi_turn", "Qwen3-4B-2507", method] == (45.75, 48.62)
 
     def test_a_run_as_in_the_paper_differs_in_little(self):
         summary = {"benchmark": "api_bank", "prompt_form": "paper", "generation": GENERATION}

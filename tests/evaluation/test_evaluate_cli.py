@@ -1,12 +1,18 @@
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
+from huggingface_hub import constants
 
 from rest_trl import cli as rest_trl_cli
+from rest_trl.evaluation import cli
+from rest_trl.evaluation.arguments import make_parser
+from rest_trl.evaluation.catalog import find_benchmarks
 from rest_trl.evaluation.cli import main
 from rest_trl.evaluation.run import read_scores
+from rest_trl.tiny import TINY_MODEL_DIR
 
 
 BASE = ["--benchmark", "tiny", "--model", "tiny", "--limit", "8", "--dtype", "float32", "--max_new_tokens", "96"]
@@ -116,3 +122,47 @@ class TestEvaluate:
         monkeypatch.setattr(sys, "argv", ["rest-trl", "evaluate"])
         with pytest.raises(SystemExit, match=r"rest-trl evaluate: error: .* is not installed: pip install"):
             rest_trl_cli.main()
+
+
+@pytest.fixture
+def hub_cache(tmp_path, monkeypatch):
+    """A cache of the Hub with two revisions of one model, both of them the tiny one."""
+    folder = tmp_path / "hub" / "models--someone--tiny"
+    (folder / "refs").mkdir(parents=True)
+    for name, commit in (("main", "a" * 40), ("old", "b" * 40)):
+        (folder / "refs" / name).write_text(commit)
+        shutil.copytree(TINY_MODEL_DIR, folder / "snapshots" / commit)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+class TestRevision:
+    def test_is_loaded_recorded_and_kept_when_a_run_goes_on(self, hub_cache, tmp_path):
+        arguments = [*BASE, "--limit", "1", "--output_dir", str(tmp_path / "run")]
+        arguments[arguments.index("--model") + 1] = "someone/tiny"
+        summary = main([*arguments, "--revision", "old"])
+        assert summary["revision"] == "old" and summary["trust_remote_code"] is False
+        with pytest.raises(SystemExit, match=r"holds another run \(revision was 'old', is None\)"):
+            main(arguments)
+        with pytest.raises(SystemExit, match=r"trust_remote_code was False, is True"):
+            main([*arguments, "--revision", "old", "--trust_remote_code"])
+        with pytest.raises(
+            SystemExit,
+            match="tokenizer of someone/tiny at revision absent cannot be loaded",
+        ):
+            main([*arguments, "--revision", "absent"])
+
+    def test_is_refused_for_a_folder(self, tmp_path):
+        for model in ("tiny", str(TINY_MODEL_DIR)):
+            with pytest.raises(SystemExit, match=r"--revision is for a model on the Hub, not for .*tiny"):
+                main([*BASE, "--model", model, "--output_dir", str(tmp_path), "--revision", "main"])
+
+    def test_reaches_the_engine_and_its_tokenizer(self, monkeypatch, tokenizer):
+        engines = []
+        monkeypatch.setattr(cli, "VLLMGenerator", lambda *args, **kwargs: engines.append(kwargs))
+        options = ["--backend", "vllm", "--model", "a/b", "--revision", "old", "--trust_remote_code"]
+        arguments = make_parser(find_benchmarks()).parse_args([*options, "--output_dir", "x"])
+        _, settings = cli.make_generator(arguments, "a/b", tokenizer)
+        assert engines == [
+            {"dtype": "auto", "revision": "old", "tokenizer_revision": "old", "trust_remote_code": True}
+        ]
+        assert (settings["revision"], settings["trust_remote_code"]) == ("old", True)

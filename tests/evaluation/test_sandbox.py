@@ -125,6 +125,12 @@ class TestSandboxedChild:
 
 
 class TestStrongestLevel:
+    @pytest.mark.parametrize("system", ["darwin", "win32"])
+    def test_is_refused_elsewhere_with_the_cure(self, system: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "platform", system)
+        with pytest.raises(sandbox.SandboxError, match=f"needs Linux, and this is {system}: .*Docker"):
+            sandbox.strongest_level()
+
     def test_is_the_first_level_that_works(self) -> None:
         program = PROGRAM.split("level, expressions")[0] + "print(sandbox.strongest_level())"
         command = [sys.executable, "-I", "-c", program, sandbox.__file__]

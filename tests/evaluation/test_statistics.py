@@ -12,7 +12,6 @@ from simulation import (
     paired_coverage,
     power,
 )
-from statsmodels.stats.proportion import proportion_confint
 
 from rest_trl.evaluation.intervals import RESAMPLES, accuracy_interval
 from rest_trl.evaluation.statistics import compare_paired, holm, minimum_detectable_difference
@@ -25,10 +24,18 @@ def within(coverage, low, high, simulations):
 
 
 class TestAccuracyInterval:
-    @pytest.mark.parametrize("right", [0, 1, 33, 66, 67])
-    def test_is_wilson_without_clusters(self, right):
+    @pytest.mark.parametrize(
+        ("right", "expected"),
+        [  # of statsmodels 0.15.0, `proportion_confint(right, 67, method="wilson")`
+            (0, (0.0, 0.05422613939130181)),
+            (1, (0.0026395717340788882, 0.07981862319778107)),
+            (33, (0.3765217187108694, 0.6093622535188515)),
+            (66, (0.9201813768022187, 0.997360428265921)),
+            (67, (0.9457738606086981, 0.9999999999999998)),
+        ],
+    )
+    def test_is_wilson_without_clusters(self, right, expected):
         interval = accuracy_interval(np.arange(67) < right, [str(i) for i in range(67)])
-        expected = proportion_confint(right, 67, method="wilson")
         assert (interval.low, interval.high) == pytest.approx(expected, abs=1e-12)
         assert interval.estimate == right / 67 and interval.clusters == interval.n == 67
 
@@ -87,6 +94,14 @@ class TestComparePaired:
             expected = stats.binomtest(found[0], sum(found)).pvalue
             assert comparison.mcnemar_p == pytest.approx(expected)
             assert comparison.cluster_p == pytest.approx(expected)
+
+    @pytest.mark.parametrize(
+        ("gained", "lost", "p"),  # of statsmodels 0.15.0, `mcnemar(table, exact=True)`
+        [(10, 2, 0.03857421875), (20, 40, 0.01348929373119186), (3, 3, 1.0), (0, 7, 0.015625)],
+    )
+    def test_mcnemar_p_is_the_exact_one(self, gained, lost, p):
+        first, second = [0] * gained + [1] * lost + [1] * 5, [1] * gained + [0] * lost + [1] * 5
+        assert compare_paired(first, second, np.arange(len(first))).mcnemar_p == pytest.approx(p, rel=1e-12)
 
     def test_exchanges_whole_clusters(self):
         rng = np.random.default_rng(1)
@@ -181,4 +196,9 @@ class TestHolm:
     def test_by_hand(self):
         # In ascending order times 4, 3, 2, 1, and never below the one before.
         assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-        assert holm([0.9, 0.8]) == [1, 1] and holm([0.2]) == [0.2]
+        assert holm([0.9, 0.8]) == [1, 1] and holm([0.2]) == [0.2] and holm([]) == []
+
+    def test_is_that_of_a_statistics_package(self):
+        # Of statsmodels 0.15.0, `multipletests(p_values, method="holm")`.
+        expected = [0.0024, 0.6, 0.06, 0.06, 0.9, 0.12]
+        assert holm([0.0004, 0.3, 0.012, 0.012, 0.9, 0.04]) == pytest.approx(expected, rel=1e-12)

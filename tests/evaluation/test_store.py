@@ -168,14 +168,20 @@ class TestGenerationSettings:
 class Fixed(SingleTurnBenchmark):
     """A benchmark of the samples in PROMPTS, all right with the same calls, that has no overall figure."""
 
-    def __init__(self, calls=()):
-        def score(sample, completion):
-            scores = {"exact": 1.0}
-            text, ids = completion.text, completion.completion_ids
-            return Score(sample.id, sample.subset, sample.cluster, scores, None, list(calls), ids, text)
+    name = "fixed"
+    metrics = ("exact",)
 
-        samples = [Sample(id, "all", id, prompt, None) for id, prompt in PROMPTS.items()]
-        super().__init__("fixed", ("exact",), samples, score)
+    def __init__(self, calls=()):
+        self.calls = list(calls)
+        super().__init__([Sample(id, "all", id, prompt, None) for id, prompt in PROMPTS.items()])
+
+    @classmethod
+    def from_options(cls, options, tokenizer, resources):
+        return cls()
+
+    def score(self, sample, completion):
+        ids, text = completion.completion_ids, completion.text
+        return Score(sample.id, sample.subset, sample.cluster, {"exact": 1.0}, None, self.calls, ids, text)
 
     def overall(self, scores, metric):
         return "not all of it was run"

@@ -324,8 +324,8 @@ class TestPartition:
         with pytest.raises(ValueError, match="unknown tool_call_syntax 'xml'"):
             partition(torch.tensor([[1]]), tokenizer, "xml")
 
-    def test_is_exact_on_real_completions(self, shared_data, tokenizer):
-        rows = json.loads((shared_data / "rlla" / "rlla_sft.json").read_text(encoding="utf-8"))[::4]
+    def test_is_exact_on_real_completions(self, paper_data, tokenizer):
+        rows = json.loads((paper_data / "rlla" / "rlla_sft.json").read_text(encoding="utf-8"))[::4]
         for row in rows:
             ids = tokenizer(row["output"])["input_ids"]
             expected = [int(part.region) for part in naive_parts(ids, tokenizer, "rlla")]

@@ -67,8 +67,8 @@ TIME = ToolCall("get_time", {})
 
 
 @pytest.fixture(scope="module")
-def golden(shared_data):
-    with gzip.open(shared_data / "golden" / "released_golden.jsonl.gz", "rt", encoding="utf-8") as file:
+def golden(paper_data):
+    with gzip.open(paper_data / "golden" / "released_golden.jsonl.gz", "rt", encoding="utf-8") as file:
         return [json.loads(line) for line in file]
 
 
@@ -116,14 +116,14 @@ class TestReleasedGolden:
         released = ToolCallReward("rlla", "released")(completions, solution, trainer_state=state(150))
         assert horizon == released
 
-    def test_every_gold_answer_earns_the_maximum(self, shared_data):
-        rows = json.loads((shared_data / "rlla" / "rlla_sft.json").read_text(encoding="utf-8"))
+    def test_every_gold_answer_earns_the_maximum(self, paper_data):
+        rows = json.loads((paper_data / "rlla" / "rlla_sft.json").read_text(encoding="utf-8"))
         answers = [row["output"] for row in rows]
         assert len(answers) == 400
         assert LAYOUT_REWARD(answers, answers) == [1.0] * 400
-        # The last tag tells calls from text for the user: reasoning quotes tags, and nothing follows the last one.
+        # Only tags after the reasoning count, because reasoning may quote them.
         assert TOOL_CALL_REWARD(answers, answers) == [
-            3.0 if answer.rstrip().endswith("</tool_call>") else 0.0 for answer in answers
+            3.0 if "<tool_call>" in answer.rpartition("</think>")[2] else 0.0 for answer in answers
         ]
 
 

@@ -1,6 +1,5 @@
 """BFCL by its official packages, each in an environment of its own."""
 
-from .benchmark import BFCLBenchmark
 from .categories import AVERAGES, CATEGORIES, REFUSED, check_category, expand_categories
 from .client import OfficialBFCL
 from .environment import PACKAGES, cache_dir, environment_python, setup
@@ -12,7 +11,6 @@ __all__ = [
     "CATEGORIES",
     "PACKAGES",
     "REFUSED",
-    "BFCLBenchmark",
     "BFCLError",
     "Calls",
     "Case",

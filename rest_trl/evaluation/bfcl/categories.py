@@ -9,7 +9,7 @@ _NON_LIVE = ("multiple", "parallel", "parallel_multiple")
 _MULTI_TURN = ("multi_turn_base", "multi_turn_miss_func", "multi_turn_miss_param", "multi_turn_long_context")
 _AGENTIC = ("web_search_base", "web_search_no_snippet", "memory_kv", "memory_vector", "memory_rec_sum")
 
-# Those that run here, in the order of the reports.
+# The categories that can be run, in the order of the reports.
 CATEGORIES: dict[str, tuple[str, ...]] = {
     "v3": ("simple", "java", "javascript", *_NON_LIVE, "irrelevance", *_LIVE, *_RELEVANCE, *_MULTI_TURN),
     "v4": (
@@ -26,8 +26,8 @@ REFUSED: dict[str, dict[str, str]] = {
     | {"format_sensitivity": "it varies the prompt of models without tool calling, and counts in no average"},
 }
 
-# Official averages: the official table and its column, and the categories that are averaged. A category that was not
-# run counts as 0 there, so an average is given only with all of them.
+# For each official average: the official table and column that hold it, and the categories that it is over. The
+# official code counts a category that was not run as 0, so we give an average only if all its categories were run.
 AVERAGES: dict[str, dict[str, tuple[str, str, tuple[str, ...]]]] = {
     "v3": {
         "overall": ("data_overall", "Overall Acc", CATEGORIES["v3"]),
@@ -54,20 +54,20 @@ AVERAGES: dict[str, dict[str, tuple[str, str, tuple[str, ...]]]] = {
 
 def expand_categories(version: str, names: Sequence[str]) -> list[str]:
     """
-    Categories by their own names and those of groups.
+    Expand names of categories and of groups of categories.
 
     Args:
         version (`str`):
             `"v3"` or `"v4"`.
         names (`Sequence[str]`):
-            Official names, `"all"`, `"python"` (all but Java and JavaScript), `"single_turn"` (all but dialogues), or
-            `"non_live"`, `"live"`, `"multi_turn"`, over which there are official averages.
+            Official names, or groups: `"all"`, `"python"` (all but Java and JavaScript), `"single_turn"` (all but
+            dialogues), and `"non_live"`, `"live"`, `"multi_turn"`, which have official averages.
 
     Returns:
         `list[str]`: official names, each once, in the order of [`CATEGORIES`].
 
     Raises:
-        ValueError: see [`check_category`].
+        ValueError: if there is no such category or it cannot be run, see [`check_category`].
 
     Example:
 
@@ -92,7 +92,7 @@ def expand_categories(version: str, names: Sequence[str]) -> list[str]:
 
 def check_category(version: str, category: str) -> None:
     """
-    Refuse what cannot be run.
+    Refuse a category that cannot be run.
 
     Args:
         version (`str`):
@@ -101,7 +101,7 @@ def check_category(version: str, category: str) -> None:
             The official name of a category of that version.
 
     Raises:
-        ValueError: if there is no such category, or if it cannot be run here; the message says why.
+        ValueError: if there is no such category, or if it cannot be run. The message says why.
     """
     if category in REFUSED[version]:
         raise ValueError(f"BFCL {version} category {category!r} is not supported: {REFUSED[version][category]}")

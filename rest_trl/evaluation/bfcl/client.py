@@ -1,4 +1,4 @@
-"""The official BFCL package as a process of its own."""
+"""Our side of the process in which the official BFCL package runs."""
 
 import json
 import os
@@ -25,7 +25,9 @@ class OfficialBFCL:
     """
     The official package of a BFCL version, in its isolated environment, as a context manager.
 
-    Model output is executed in the sandbox of [`rest_trl.evaluation.sandbox`] only, a new one for every dialogue.
+    Calls are executed only for dialogues, and only in the sandbox of [`rest_trl.evaluation.sandbox`], a new one for
+    every dialogue. Where a machine allows no sandbox, the other categories can still be scored: their official
+    checkers compare values and execute nothing.
 
     Args:
         version (`str`):
@@ -33,11 +35,19 @@ class OfficialBFCL:
         root (`Path`, *optional*):
             The folder of the environments, see [`setup`].
         limits ([`Limits`], *optional*):
-            What the execution of a dialogue may use.
+            How much time and memory the execution of a dialogue may take.
 
     Raises:
         FileNotFoundError: if there is no environment of that version.
-        BFCLError: if the process does not start, for example where no sandbox is allowed.
+        BFCLError: if the process does not start.
+
+    Attributes:
+        sandbox (`str`):
+            The level of the sandbox; empty if this machine allows none.
+        refusal (`str`):
+            Why there is no sandbox, and what to do about it; empty if there is one.
+        max_steps (`int`):
+            Steps that a turn may have, the last of which must be without calls.
     """
 
     def __init__(self, version: str, root: Path | None = None, limits: Limits | None = None) -> None:
@@ -45,9 +55,9 @@ class OfficialBFCL:
         python = environment_python(version, root)
         self._folder = tempfile.TemporaryDirectory(prefix="bfcl-")
         home = self._folder.name
-        os.chmod(home, 0o711)  # a sandbox that gives up root's rights goes on below it
+        os.chmod(home, 0o711)  # a sandbox started by root goes on as nobody, who must get through
         self._stderr = tempfile.TemporaryFile("w+", dir=home)  # noqa: SIM115 -- open as long as the process
-        # Nothing of the user's environment, tokens above all, is there for model output to find.
+        # The process gets nothing of the user's environment, so that model output finds no tokens or paths in it.
         environment = {"PATH": os.defpath, "HOME": home, "TMPDIR": home, "BFCL_PROJECT_ROOT": home, "LANG": "C.UTF-8"}
         environment |= {"OPENBLAS_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
         driver = Path(__file__).with_name("driver.py")
@@ -67,9 +77,10 @@ class OfficialBFCL:
             self.close()
             raise
         self.sandbox: str = description["sandbox"]
+        self.refusal: str = description["refusal"]
         self.max_steps: int = description["max_steps"]
-        if self.sandbox != LEVELS[0]:
-            logger.warning(f"model output runs in a weaker sandbox than usual: {self.sandbox} instead of {LEVELS[0]}")
+        if self.sandbox and self.sandbox != LEVELS[0]:
+            logger.warning(f"calls are executed in a weaker sandbox than usual: {self.sandbox} instead of {LEVELS[0]}")
 
     def __enter__(self) -> Self:
         return self
@@ -91,7 +102,7 @@ class OfficialBFCL:
             stdin.write(json.dumps({"request": request, **fields}) + "\n")
             stdin.flush()
         except BrokenPipeError:
-            pass  # what it died of is told below
+            pass  # the process is dead, and the empty answer below says why
         line = stdout.readline()
         if not line:
             self._stderr.seek(0)
@@ -103,7 +114,7 @@ class OfficialBFCL:
 
     def cases(self, category: str) -> list[Case]:
         """
-        The questions of a category.
+        Get the questions of a category.
 
         Args:
             category (`str`):
@@ -113,7 +124,7 @@ class OfficialBFCL:
             `list[Case]`
 
         Raises:
-            ValueError: see [`check_category`].
+            ValueError: if there is no such category or it cannot be run.
         """
         check_category(self.version, category)
         cases = []
@@ -123,7 +134,19 @@ class OfficialBFCL:
         return cases
 
     def answers(self, category: str) -> dict[str, Any]:
-        """The official gold answers of a category by sample id, `None` where the rule is whether there is a call."""
+        """
+        Get the official gold answers of a category.
+
+        Args:
+            category (`str`):
+                One of [`CATEGORIES`] of the version.
+
+        Returns:
+            `dict[str, Any]`: by sample id. `None` where only the presence of a call is checked.
+
+        Raises:
+            ValueError: if there is no such category or it cannot be run.
+        """
         check_category(self.version, category)
         return self._ask("answers", category=category)
 
@@ -137,10 +160,13 @@ class OfficialBFCL:
             sample (`str`):
                 Its id.
             calls (`Calls` or `Dialogue`):
-                The model's calls; of a dialogue those of every step of every turn that was begun.
+                The model's calls. For a dialogue, those of every step of every turn that was begun.
 
         Returns:
             [`Verdict`]
+
+        Raises:
+            BFCLError: for a dialogue, if this machine allows no sandbox.
         """
         try:
             text = encode(calls)
@@ -149,20 +175,31 @@ class OfficialBFCL:
         return Verdict(**self._ask("check", category=category, sample=sample, calls=text))
 
     def open(self, rollout: str, category: str, sample: str) -> None:
-        """Start the simulators of a dialogue for a new rollout, named by the caller; one of that name is ended."""
+        """
+        Start the simulators of a dialogue for a new rollout.
+
+        Args:
+            rollout (`str`):
+                Name for it. A rollout that has the name already is ended.
+            category, sample (`str`):
+                Category and id of the dialogue.
+
+        Raises:
+            BFCLError: if this machine allows no sandbox.
+        """
         self._ask("open", rollout=rollout, category=category, sample=sample)
 
     def step(self, calls: Mapping[str, Sequence[ToolCall]]) -> dict[str, list[str] | None]:
         """
-        Execute calls, those of all rollouts at a time.
+        Execute calls of several rollouts at once.
 
         Args:
             calls (`Mapping[str, Sequence[ToolCall]]`):
-                By the name of the rollout.
+                The calls by the name of the rollout.
 
         Returns:
-            `dict[str, list[str] | None]`: the results as the official executor writes them, or `None` where a limit
-            was broken; that rollout is closed then.
+            `dict[str, list[str] | None]`: by the name of the rollout the results, as the official executor writes
+            them. `None` means that the calls broke a limit, and that the rollout has been closed.
         """
         texts, results = {}, dict[str, list[str] | None]()
         for rollout, rollout_calls in calls.items():
@@ -177,20 +214,26 @@ class OfficialBFCL:
         return results
 
     def close_rollout(self, rollout: str) -> None:
-        """End the simulators of a rollout that was not ended by [`step`]."""
+        """
+        End the simulators of a rollout.
+
+        Args:
+            rollout (`str`):
+                Name of a rollout that is open: [`step`] closes those that break a limit.
+        """
         self._ask("close", rollout=rollout)
 
     def averages(self, accuracies: Mapping[str, tuple[float, int]]) -> dict[str, float | str]:
         """
-        The official averages, for the categories that were run.
+        Compute the official averages of the categories that were run.
 
         Args:
             accuracies (`Mapping[str, tuple[float, int]]`):
                 Accuracy in [0, 1] and number of samples of each category that was run.
 
         Returns:
-            `dict[str, float | str]`: by the name of the average its value in percent, as the official tables round it,
-            or why it is not given.
+            `dict[str, float | str]`: by the name of the average its value in percent, rounded as in the official
+            tables, or the reason why it is not given.
         """
         counts = {name: count for name, (_, count) in accuracies.items()}
         sizes = self._ask("sizes", categories=list(counts))

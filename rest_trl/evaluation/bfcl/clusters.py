@@ -8,12 +8,12 @@ from .samples import Case
 
 def clusters(cases: Mapping[str, Sequence[Case]]) -> dict[str, str]:
     """
-    What each sample shares with others.
+    Find the cluster of each sample.
 
-    The four multi-turn categories are variants of the same 200 dialogues: `multi_turn_base_17` and
-    `multi_turn_miss_func_17` share a cluster. In the ids of the live categories, as in `live_simple_10-5-0`, the
-    middle number is that of a user's functions, which several questions are asked of; the categories share such
-    functions as well. All other samples stand alone.
+    The four multi-turn categories are variants of the same 200 dialogues, so `multi_turn_base_17` and
+    `multi_turn_miss_func_17` are in one cluster. In the ids of the live categories, such as `live_simple_10-5-0`, the
+    middle number stands for the set of functions that a user uploaded. Live questions about the same functions are in
+    one cluster, also across categories. Every other sample is a cluster of its own.
 
     Args:
         cases (`Mapping[str, Sequence[Case]]`):
@@ -37,7 +37,11 @@ def clusters(cases: Mapping[str, Sequence[Case]]) -> dict[str, str]:
 
 
 def _connected(shared: Mapping[str, tuple[str, str]]) -> dict[str, str]:
-    """Clusters of samples that share one of the two with each other, directly or through further samples."""
+    """
+    Join samples that have one of their two keys in common, directly or through further samples (union-find).
+
+    Returns the name of the cluster by sample.
+    """
     root: dict[str, str] = {}
 
     def find(node: str) -> str:

@@ -1,9 +1,9 @@
 """
 Program that runs in the isolated environment of a BFCL version: `python -I driver.py VERSION LIMITS`.
 
-Reads requests and writes answers, a JSON object a line, and calls the official package for everything that decides a
-score. It cannot import this package, whose dependencies are not in that environment, so it loads
-what it needs of it by path.
+It reads requests and writes answers, one JSON object per line. Everything that decides a score is done by the
+official package. The dependencies of `rest_trl` are not in that environment, so what is needed of `rest_trl` is loaded
+by its path.
 """
 
 import importlib.util
@@ -35,37 +35,53 @@ class Server:
         self._official = self._functions.Official(version)
         self._sandbox = load("sandbox", folder.parent / "sandbox" / "__init__.py")
         self._limits = self._sandbox.Limits(**limits)
-        self._level = self._sandbox.strongest_level()
+        self._level, self._refusal = "", ""
+        try:
+            self._level = self._sandbox.strongest_level()
+        except self._sandbox.SandboxError as error:
+            # Only dialogues execute calls: without a sandbox these are refused, and all else is scored.
+            self._refusal = str(error)
         self._rollouts: dict[str, tuple[Any, set[str]]] = {}
 
     def describe(self) -> dict[str, Any]:
-        return {"sandbox": self._level, "max_steps": self._official.max_steps}
+        """The level of the sandbox, or why there is none, and how many steps a turn may have."""
+        return {"sandbox": self._level, "refusal": self._refusal, "max_steps": self._official.max_steps}
 
     def cases(self, category: str) -> list[dict[str, Any]]:
+        """The questions of a category as a model is asked them."""
         return self._official.cases(category)
 
     def answers(self, category: str) -> dict[str, Any]:
+        """The gold answers of a category by sample id."""
         return {case["id"]: self._official.entry(category, case["id"])[1] for case in self._official.cases(category)}
 
     def sizes(self, categories: list[str]) -> dict[str, int]:
+        """The number of questions of each category."""
         return {category: self._official.size(category) for category in categories}
 
     def overall(self, accuracies: dict[str, list[float]]) -> dict[str, dict[str, str]]:
+        """The official tables of `{category: [accuracy, number of samples]}`."""
         return self._official.overall(accuracies)
 
     def open(self, rollout: str, category: str, sample: str) -> None:
-        if rollout in self._rollouts:  # of a run that broke off
+        """Start the simulators of a dialogue under the name of a rollout."""
+        if rollout in self._rollouts:  # it was left open by a run that broke off
             self.close(rollout)
         self._rollouts[rollout] = self._start(*self._official.entry(category, sample))
 
     def _start(self, entry: dict[str, Any], answer: Any) -> tuple[Any, set[str]]:
+        self._need_sandbox()
         tools = self._official.tools(entry)
         return self._sandbox.SandboxedChild(
             self._functions.make_worker(entry, answer), self._limits, self._level
         ), tools
 
+    def _need_sandbox(self) -> None:
+        if not self._level:
+            raise self._sandbox.SandboxError(self._refusal)
+
     def step(self, calls: dict[str, str]) -> dict[str, Any]:
-        """Execute `{rollout: JSON of a list of calls}`, all rollouts at a time: results, or why there are none."""
+        """Execute the calls in `{rollout: JSON of a list of calls}`, and return their results or an error for each."""
         answers: dict[str, Any] = {}
         refused: dict[str, list[str]] = {}
         for rollout, text in calls.items():
@@ -90,11 +106,14 @@ class Server:
         return answers
 
     def close(self, rollout: str) -> None:
+        """End the simulators of a rollout."""
         self._rollouts.pop(rollout)[0].close()
 
     def check(self, category: str, sample: str, calls: str) -> dict[str, Any]:
-        """Score a sample: `calls` is the JSON of a list of calls, of null, or of a list of turns of steps of calls."""
+        """Score a sample. `calls` is JSON: a list of calls, null, or for a dialogue a list of turns of steps."""
         entry, answer = self._official.entry(category, sample)
+        if category.startswith("multi_turn"):
+            self._need_sandbox()
         try:
             value = json.loads(calls)
             if category.startswith("multi_turn"):
@@ -144,7 +163,8 @@ class Server:
 
 
 def main() -> None:
-    # The official code prints: the answers have a descriptor of their own.
+    """Answer requests until the standard input ends."""
+    # The official code prints to the standard output, so the answers go to a copy of it, and prints to standard error.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     version, limits = sys.argv[1:]

@@ -19,14 +19,31 @@ PYTHONS = ("3.11", "3.12")
 
 
 def cache_dir() -> Path:
-    """Where the environments live: `REST_TRL_CACHE`, else `rest-trl` in `XDG_CACHE_HOME` or `~/.cache`."""
+    """
+    The folder in which the environments are made.
+
+    Returns:
+        `Path`: `REST_TRL_CACHE` if it is set, else `rest-trl` in `XDG_CACHE_HOME` or `~/.cache`.
+    """
     if "REST_TRL_CACHE" in os.environ:
         return Path(os.environ["REST_TRL_CACHE"]).expanduser().absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "rest-trl"
 
 
 def requirements_file(version: str) -> Path:
-    """The pinned packages of `version` (`"v3"` or `"v4"`)."""
+    """
+    The file with the pinned packages of a version.
+
+    Args:
+        version (`str`):
+            `"v3"` or `"v4"`.
+
+    Returns:
+        `Path`
+
+    Raises:
+        ValueError: for another version.
+    """
     if version not in PACKAGES:
         raise ValueError(f"unknown BFCL version {version!r}: choose one of {', '.join(PACKAGES)}")
     return Path(__file__).with_name(f"requirements_{version}.txt")
@@ -43,7 +60,7 @@ def _is_ready(environment: Path, requirements: Path) -> bool:
 
 def environment_python(version: str, root: Path | None = None) -> Path:
     """
-    The Python of an environment that [`setup`] has made.
+    Find the Python of an environment that [`setup`] has made.
 
     Args:
         version (`str`):
@@ -55,7 +72,7 @@ def environment_python(version: str, root: Path | None = None) -> Path:
         `Path`: the interpreter.
 
     Raises:
-        FileNotFoundError: if the environment is missing, unfinished or of other pins.
+        FileNotFoundError: if the environment is missing or unfinished, or if it was made with other pins.
     """
     environment = (root or cache_dir()) / f"bfcl_{version}"
     if not _is_ready(environment, requirements_file(version)):
@@ -80,8 +97,8 @@ def setup(version: str, root: Path | None = None, python: str | None = None) -> 
     """
     Make the isolated environment of a BFCL version, unless it is there.
 
-    Only what scoring imports is installed, at pinned versions and without the dependencies that pip would add. The
-    environment gets its stamp as the last step, so an interrupted setup starts afresh the next time.
+    Only packages that scoring imports are installed, at pinned versions and without the dependencies that pip would
+    add. The last step marks the environment as finished, so an interrupted setup starts afresh the next time.
 
     Args:
         version (`str`):
@@ -96,7 +113,7 @@ def setup(version: str, root: Path | None = None, python: str | None = None) -> 
 
     Raises:
         ValueError: for an unknown version or an unsuitable Python.
-        BFCLError: if the environment cannot be made or pip fails; the message ends with what was said.
+        BFCLError: if the environment cannot be made or pip fails. The message ends with the output.
     """
     requirements = requirements_file(version)
     environment = (root or cache_dir()) / f"bfcl_{version}"
@@ -105,7 +122,8 @@ def setup(version: str, root: Path | None = None, python: str | None = None) -> 
     python = python or sys.executable
     _check_python(python)
     environment.parent.mkdir(parents=True, exist_ok=True)
-    # Scripts in an environment hold its path, so it is built where it will stay; setups at the same time would mix.
+    # The scripts of an environment hold its path, so it must be built where it will stay. A lock keeps a second setup
+    # from building in the same place.
     lock = environment.with_suffix(".lock")
     try:
         os.close(os.open(lock, os.O_CREAT | os.O_EXCL))

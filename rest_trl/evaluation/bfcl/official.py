@@ -1,7 +1,7 @@
 """
-What is asked of the official BFCL packages, for [`driver`](driver.py), which loads this file by its path.
+Calls into the official BFCL packages.
 
-It runs in the isolated environments, where this package cannot be imported.
+[`driver`](driver.py) loads this file by its path, because `rest_trl` cannot be imported in the isolated environments.
 """
 
 import csv
@@ -24,7 +24,12 @@ UNKNOWN_CALL = "no_such_tool()"
 
 
 class _HostedModels(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Empty classes in place of the official handlers, whose clients (70 packages) scoring has no use for."""
+    """
+    Imports empty classes in place of the official handlers of hosted models.
+
+    The registry imports all handlers, and these import the clients of their services, 70 packages in all. Scoring
+    needs none of them.
+    """
 
     packages = ("bfcl_eval.model_handler.api_inference.", "bfcl_eval.model_handler.local_inference.")
 
@@ -36,7 +41,7 @@ class _HostedModels(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def register_model(handler: type) -> None:
-    """Enter our model, which writes the names of functions as they are, into the official registry."""
+    """Add our model to the official registry. It writes the names of functions as they are, with their dots."""
     sys.meta_path.insert(0, _HostedModels())
     from bfcl_eval.constants.model_config import MODEL_CONFIG_MAPPING, ModelConfig
 
@@ -58,7 +63,7 @@ class Official:
         self._prefix = category_mapping.VERSION_PREFIX
         self._classes = multi_turn_utils.CLASS_FILE_PATH_MAPPING
         self._more_functions = default_prompts.DEFAULT_USER_PROMPT_FOR_ADDITIONAL_FUNCTION_FC
-        # The official loop counts the steps that it has made, and stops above the limit.
+        # The official loop compares after it has counted a step, so it makes one step more than the limit.
         self.max_steps = default_prompts.MAXIMUM_STEP_LIMIT + 1
         self._entries: dict[str, dict[str, tuple[dict[str, Any], Any]]] = {}
 
@@ -74,7 +79,7 @@ class Official:
         return cases
 
     def entry(self, category: str, sample: str) -> tuple[dict[str, Any], Any]:
-        """A question as the official checkers want it, and its gold answer."""
+        """A question in the form that the official checkers take, and its gold answer."""
         self._read(category)
         if sample not in self._entries[category]:
             raise KeyError(f"{category} has no sample {sample}")
@@ -113,7 +118,7 @@ class Official:
         return [line["ground_truth"] for line in self._utils.load_file(path, sort_by_id=self._version == "v3")]
 
     def language(self, category: str) -> Any:
-        """The official name of the language that the functions of a category are of."""
+        """The official name of the programming language of a category's functions."""
         name = "JavaScript" if "javascript" in category else "Java" if "java" in category else "Python"
         if self._version == "v3":
             return name
@@ -122,7 +127,7 @@ class Official:
         return Language[name.upper()]
 
     def tools(self, entry: dict[str, Any]) -> set[str]:
-        """Names of the simulators' methods, which the official executor calls; the simulators get imported."""
+        """Names of the simulators' methods, which the official executor may call. This imports the simulators."""
         names = set()
         for name in entry["involved_classes"]:
             simulator = vars(importlib.import_module(self._classes[name]))[name]
@@ -130,7 +135,7 @@ class Official:
         return names
 
     def overall(self, accuracies: dict[str, list[float]]) -> dict[str, dict[str, str]]:
-        """The official tables of `{category: [accuracy, samples]}`: `{file: {column: text}}`."""
+        """The official tables as `{file: {column: text}}`, for `{category: [accuracy, number of samples]}`."""
         from bfcl_eval.eval_checker.eval_runner_helper import generate_leaderboard_csv
 
         scores = {name: {"accuracy": value, "total_count": count} for name, (value, count) in accuracies.items()}
@@ -145,9 +150,10 @@ class Official:
 
 def render_call(call: Any, tools: set[str]) -> tuple[str, str]:
     """
-    The text that the official executor evaluates, made anew of a call, and why the call cannot be executed.
+    Write a call as the text that the official executor evaluates.
 
-    The text of a model is never evaluated: only the name of a known tool, names of parameters and literals are.
+    The text of a model is never evaluated itself. What is evaluated consists of the name of a known tool, identifiers
+    as names of parameters, and literals. Returns the text and, if the call cannot be executed, the reason.
     """
     name, arguments = call["name"], call["arguments"]
     if name not in tools:
@@ -159,14 +165,18 @@ def render_call(call: Any, tools: set[str]) -> tuple[str, str]:
 
 
 def make_worker(entry: dict[str, Any], answer: Any) -> Any:
-    """What a sandboxed child does: `{"step": [text]}` executes, `{"check": [[[text]]]}` scores a whole dialogue."""
-    # A simulator imports it with the first date that it parses, and no file can be opened then.
+    """
+    Make the function that answers messages in a sandboxed child.
+
+    The message `{"step": [text]}` executes calls, and `{"check": [[[text]]]}` scores a whole dialogue.
+    """
+    # A simulator imports this when it parses its first date. By then the sandbox lets no file be opened.
     importlib.import_module("_strptime")
 
     from bfcl_eval.eval_checker.multi_turn_eval.multi_turn_checker import multi_turn_checker
     from bfcl_eval.eval_checker.multi_turn_eval.multi_turn_utils import execute_multi_turn_func_call
 
-    # The simulators' state is kept by this name, and must not be that of another rollout.
+    # The official code keeps the state of simulators under this name, so each rollout needs a name of its own.
     tag = f"{MODEL}-{uuid.uuid4().hex}"
     category = entry["id"].rsplit("_", 1)[0]
     setting = {

@@ -1,6 +1,7 @@
 """BFCL's questions and histories in the words of a model's own chat template."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from jinja2 import TemplateError
@@ -11,9 +12,9 @@ from .samples import Calls, encode
 from .schemas import tool_schema
 
 
-# Under which of these names templates look for the reasoning of a turn.
+# Templates look for the reasoning of a turn under one of these keys of the message.
 _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
-# What templates raise: their own complaints, an index into nothing, a dictionary where text was meant.
+# A template raises a TemplateError to refuse a message, and the others where it does not expect what it is given.
 RENDERING_ERRORS = (TemplateError, TypeError, LookupError, ValueError, RecursionError)
 
 
@@ -41,6 +42,8 @@ class PromptRenderer:
     ) -> None:
         self._tokenizer = tokenizer
         self._syntax = get_syntax(tool_call_syntax)
+        # A completion is read for its calls, and again for the history once these have been executed.
+        self._parse = lru_cache(maxsize=1024)(self._syntax.parse)
         self._kwargs = chat_template_kwargs or {}
         if tokenizer.chat_template is None and "chat_template" not in self._kwargs:
             raise ValueError("the tokenizer has no chat template, with which BFCL's prompts are rendered")
@@ -49,7 +52,7 @@ class PromptRenderer:
 
     def render(self, messages: list[dict[str, Any]], functions: Sequence[dict[str, Any]]) -> str:
         """
-        A prompt, up to where the completion begins.
+        Render a prompt, up to where the completion begins.
 
         Args:
             messages (`list[dict]`):
@@ -58,10 +61,11 @@ class PromptRenderer:
                 Official descriptions of the functions.
 
         Returns:
-            `str`: lone surrogates, which models write as JSON escapes and no tokenizer takes, are JSON escapes again.
+            `str`: the prompt. Lone surrogates, which models can write as JSON escapes, are escaped again, because
+            tokenizers cannot take them.
 
         Raises:
-            RENDERING_ERRORS: if the template cannot render that.
+            RENDERING_ERRORS: if the template fails.
         """
         prompt: Any = self._tokenizer.apply_chat_template(
             messages,
@@ -74,7 +78,7 @@ class PromptRenderer:
 
     def check(self, sample: str, messages: list[dict[str, Any]], functions: Sequence[dict[str, Any]]) -> str:
         """
-        The prompt of a question, if the template renders it and shows all functions.
+        Render the first prompt of a question, and make sure that it shows all functions.
 
         Args:
             sample (`str`):
@@ -86,7 +90,7 @@ class PromptRenderer:
             `str`
 
         Raises:
-            ValueError: if it does not; the message says what to do.
+            ValueError: if the template fails or hides a function. The message says what to do.
         """
         try:
             prompt = self.render(messages, functions)
@@ -105,10 +109,12 @@ class PromptRenderer:
 
     def check_dialogues(self) -> None:
         """
-        Find out how the template renders calls and their results in the history.
+        Find out how the template must be given calls and their results in the history.
+
+        A probe tells whether it takes several calls per message, and under which key it looks for reasoning.
 
         Raises:
-            ValueError: if it does not.
+            ValueError: if it does not render them at all.
         """
         parameters = {"type": "dict", "properties": {"key": {"type": "string"}}}
         functions = [{"name": "probe_function", "description": "", "parameters": parameters}]
@@ -143,39 +149,39 @@ class PromptRenderer:
 
     def read(self, text: str) -> Calls:
         """
-        The calls in a completion.
+        Read the calls in a completion.
 
         Args:
             text (`str`):
                 The completion.
 
         Returns:
-            `Calls`: empty if there is none, `None` if there is one that cannot be read.
+            `Calls`: empty if there is no call, `None` if one cannot be read.
         """
-        parsed = self._syntax.parse(text)
+        parsed = self._parse(text)
         try:
             encode(parsed.calls)
-        except (ValueError, RecursionError):  # numbers too long and lists too deep to be written again
+        except (ValueError, RecursionError):  # a number too long or a list too deep to be written as JSON
             return None
         return None if parsed.errors else parsed.calls
 
     def turn(self, text: str) -> list[dict[str, Any]]:
         """
-        A completion without calls as a message of the history.
+        Turn a completion without calls into a message of the history.
 
         Args:
             text (`str`):
                 The completion.
 
         Returns:
-            `list[dict]`: one message; a call that could not be read stays in it as the text that it is.
+            `list[dict]`: one message. A call that could not be read stays in its text.
         """
-        content, reasoning = self._content(text, readable=not self._syntax.parse(text).errors)
+        content, reasoning = self._content(text, readable=not self._parse(text).errors)
         return [self._assistant(content, reasoning)]
 
     def with_results(self, text: str, calls: Sequence[ToolCall], results: Sequence[str]) -> list[dict[str, Any]]:
         """
-        A completion with calls, and what came of them, as messages of the history.
+        Turn a completion with calls, and the results of these, into messages of the history.
 
         Args:
             text (`str`):
@@ -183,7 +189,7 @@ class PromptRenderer:
             calls (`Sequence[ToolCall]`):
                 Its calls.
             results (`Sequence[str]`):
-                Result of each.
+                The result of each call.
 
         Returns:
             `list[dict]`
@@ -205,12 +211,12 @@ class PromptRenderer:
 
     def _assistant(self, content: str, reasoning: str) -> dict[str, Any]:
         message = {"role": "assistant", "content": content}
-        # What becomes of the reasoning of earlier turns is the template's to say.
+        # The template decides whether it shows the reasoning of earlier turns.
         return {**message, self._reasoning_key: reasoning} if reasoning else message
 
     def _content(self, text: str, readable: bool) -> tuple[str, str]:
-        """Text for the user and reasoning of a completion."""
-        parts = self._syntax.parse(text).parts
+        """The text for the user and the reasoning in a completion."""
+        parts = self._parse(text).parts
         reasoning = "".join(text[start:end] for start, end, part in parts if part is Part.REASONING)
         if readable:
             content = "".join(text[start:end] for start, end, part in parts if part is Part.RESPONSE)

@@ -16,7 +16,7 @@ from .samples import Calls, Case
 
 logger = get_logger(__name__)
 
-# Dialogues at once: each has a process of its own.
+# Most dialogues at once. Each of them has a process of its own.
 AT_ONCE = 200
 
 
@@ -32,7 +32,7 @@ class Rollout:
         renderer ([`PromptRenderer`]):
             Renders prompts and reads completions.
         max_steps (`int`):
-            The step of a turn that must be without calls; with calls it ends the dialogue.
+            Number of steps that a turn may have. If the last of them still calls, the dialogue ends.
 
     Attributes:
         turns (`list[list[Calls]]`):
@@ -40,9 +40,9 @@ class Rollout:
         completions (`list[Completion]`):
             One per step.
         is_over (`bool`):
-            Whether nothing more is to be asked.
+            Whether the dialogue has ended.
         failure (`str` or `None`):
-            Why the dialogue broke off, if it counts as wrong for that.
+            Why the dialogue broke off, which makes it wrong; `None` if it did not.
     """
 
     def __init__(self, category: str, case: Case, renderer: PromptRenderer, max_steps: int) -> None:
@@ -66,11 +66,16 @@ class Rollout:
 
     @property
     def step_id(self) -> str:
-        """Id of the completion that comes next."""
+        """Id of the next step's completion."""
         return f"{self.case.id}/{len(self.turns) - 1}.{len(self.turns[-1])}"
 
     def prompt(self) -> str | None:
-        """The prompt of the step that comes next, `None` if the template fails on it, which ends the dialogue."""
+        """
+        Render the prompt of the next step.
+
+        Returns:
+            `str` or `None`: `None` if the template fails, which ends the dialogue.
+        """
         try:
             return self._renderer.render(self._messages, self._functions)
         except RENDERING_ERRORS as error:
@@ -78,26 +83,32 @@ class Rollout:
             return None
 
     def fail(self, reason: str) -> None:
-        """End the dialogue as wrong."""
+        """
+        End the dialogue, which then counts as wrong.
+
+        Args:
+            reason (`str`):
+                Why it cannot go on.
+        """
         logger.warning(f"{self.case.id} ended in turn {len(self.turns) - 1} and counts as wrong: {reason}")
         self.is_over, self.failure = True, reason
 
     def take(self, completion: Completion) -> Calls:
         """
-        Take in a step.
+        Add a step to the dialogue.
 
         Args:
             completion ([`Completion`]):
-                The completion.
+                The step's completion.
 
         Returns:
-            `Calls`: those to be executed; without any, the turn is over.
+            `Calls`: the calls to execute. `None` means that there are none, so the turn is over.
         """
         self.completions.append(completion)
         calls = self._renderer.read(completion.text)
         self.turns[-1].append(calls)
         if calls:
-            # As in the official loop, which goes to no further turn after too many steps.
+            # After too many steps the official loop ends the dialogue, and does not go on to the next turn.
             self.is_over = len(self.turns[-1]) == self._max_steps
             return calls
         self._messages += self._renderer.turn(completion.text)
@@ -108,7 +119,13 @@ class Rollout:
         return None
 
     def take_results(self, results: Sequence[str] | None) -> None:
-        """Take in what came of the last step's calls; `None` if they broke a limit."""
+        """
+        Add the results of the last step's calls.
+
+        Args:
+            results (`Sequence[str]`, *optional*):
+                The result of each call. `None` means that the calls broke a limit, which ends the dialogue.
+        """
         if results is None:
             self.fail("its calls broke a limit of the sandbox")
         else:
@@ -124,10 +141,10 @@ def run_dialogues(
     store: CompletionStore,
 ) -> dict[str, Rollout]:
     """
-    Have the model go through dialogues, step by step, all that are under way at a time.
+    Have the model go through dialogues, step by step and many at a time.
 
-    What the store has is not generated again: the simulators are deterministic, so a run that goes on executes the
-    stored steps anew and comes to the same prompts.
+    A run that goes on after an interruption executes the stored steps again. The simulators are deterministic, so it
+    comes to the same prompts, and stored completions are not generated again.
 
     Args:
         cases (`Mapping[str, Sequence[Case]]`):
@@ -174,7 +191,7 @@ def _round(
     generator: Generator,
     store: CompletionStore,
 ) -> None:
-    """The next step of every dialogue; simulators are started with the first call, and then are in `opened`."""
+    """Take the next step of every dialogue. Its first call starts its simulators, and adds it to `opened`."""
     prompts = {rollout.step_id: prompt for rollout in active.values() if (prompt := rollout.prompt()) is not None}
     completions = complete(prompts, generator, store, "steps", leave=False)
     calls = {}
@@ -190,5 +207,5 @@ def _round(
                 opened.add(id)
     for id, results in official.step(calls).items():
         active[id].take_results(results)
-        if results is None:  # which has closed it
+        if results is None:  # the official process has closed that rollout
             opened.remove(id)

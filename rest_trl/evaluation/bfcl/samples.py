@@ -8,7 +8,7 @@ from typing import Any
 from ...tool_calls import ToolCall
 
 
-# A sample's calls: those of its turn, or None if they could not be read; of a dialogue, turns of steps of such calls.
+# The calls of one step, or None if they could not be read. A dialogue consists of turns, and these of steps.
 Calls = Sequence[ToolCall] | None
 Dialogue = Sequence[Sequence[Calls]]
 
@@ -20,18 +20,18 @@ class BFCLError(RuntimeError):
 @dataclass(frozen=True)
 class Case:
     """
-    A question of BFCL as a model is asked it.
+    A question of BFCL in the form in which a model is asked it.
 
     Args:
         id (`str`):
             The official name of the sample.
         turns (`list[list[dict]]`):
-            The messages that open each turn; single-turn categories have one turn.
+            The messages that open each turn. Single-turn categories have one turn.
         functions (`list[dict]`):
-            The official descriptions of the functions, with the official hint on the language. Types have the names
-            that the official prompts show (`"dict"`, `"float"`, ...).
+            The official descriptions of the functions, with the official hint about the programming language. Types
+            have their official names, such as `"dict"` and `"float"`.
         functions_added (`dict[int, list[dict]]`):
-            Functions that become available at the start of a turn, by its index.
+            The functions that become available at the start of a turn, by the turn's index.
         classes (`list[str]`):
             The simulators that a dialogue works on.
     """
@@ -46,15 +46,15 @@ class Case:
 @dataclass(frozen=True)
 class Verdict:
     """
-    What the official checker says.
+    The result of the official checker.
 
     Args:
         valid (`bool`):
             Whether the sample is answered correctly.
         error_type (`str`):
-            The official kind of error; empty if there is none.
+            The official kind of error, empty if there is none.
         error (`str`):
-            What is wrong; empty if nothing is.
+            What is wrong, empty if nothing is.
     """
 
     valid: bool
@@ -63,7 +63,19 @@ class Verdict:
 
 
 def encode(calls: Any) -> str:
-    """JSON of calls, null where there is none: a value that cannot be written makes a call that nobody can execute."""
+    """
+    Write calls as JSON.
+
+    Args:
+        calls (`Any`):
+            A call, `None`, or nested sequences of these.
+
+    Returns:
+        `str`
+
+    Raises:
+        ValueError, RecursionError: if a value cannot be written as JSON. Such a call could not be executed either.
+    """
     if calls is None:
         return "null"
     if isinstance(calls, ToolCall):

@@ -9,14 +9,14 @@ _JSON_TYPES = {"dict": "object", "float": "number", "tuple": "array", "any": "st
 
 def tool_schema(function: dict[str, Any]) -> dict[str, Any]:
     """
-    An official description of a function as a chat template wants it.
+    Turn an official description of a function into a tool for chat templates.
 
     Args:
         function (`dict[str, Any]`):
-            Of a [`Case`].
+            One of the functions of a [`Case`].
 
     Returns:
-        `dict[str, Any]`: the same with the types of JSON Schema.
+        `dict[str, Any]`: the function with JSON Schema's names of types.
 
     Example:
 

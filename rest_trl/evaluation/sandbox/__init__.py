@@ -1,7 +1,7 @@
 """
-A forked child that works without network, files and processes of its own, for code that evaluates model output.
+A sandbox for code that evaluates model output: a forked child without network, writable files or other processes.
 
-Only the standard library is imported, and nothing of the package around: other environments load this folder by path.
+This folder imports only the standard library and nothing of `rest_trl`, because other environments load it by path.
 """
 
 from .child import LEVELS, Limits, SandboxedChild, SandboxError, strongest_level

@@ -1,4 +1,4 @@
-"""The forked child and the parent's side of it."""
+"""The sandboxed child process, and the parent's end of it."""
 
 import json
 import os
@@ -21,29 +21,29 @@ from .isolation import (
 )
 
 
-# From the strongest: seccomp leaves a child the system calls of a process that only computes; namespaces take the
-# network, the other processes and the writable file system away. What a machine allows is tried once.
+# The strongest level comes first. Namespaces take away the network, the other processes and the writable file system.
+# The filter (seccomp) leaves only the system calls of a process that computes, reads and writes what is open.
 LEVELS = ("namespaces+seccomp", "namespaces", "seccomp")
 
 
 class SandboxError(Exception):
-    """The child did not answer: too slow, too large an answer, or dead."""
+    """There is no sandbox, or its child did not answer: it was too slow, answered too much, raised, or died."""
 
 
 @dataclass(frozen=True)
 class Limits:
     """
-    What a child may use.
+    How much a child may use.
 
     Args:
         wall_seconds (`float`, *optional*, defaults to `30.0`):
-            Time for one answer.
+            Time for one answer, in seconds.
         cpu_seconds (`int`, *optional*, defaults to `20`):
-            Processor time of a child in all.
+            Processor time of a child in all, in seconds.
         memory_bytes (`int`, *optional*, defaults to 512 MiB):
             Address space beyond what the parent has when it forks.
         answer_bytes (`int`, *optional*, defaults to 16 MiB):
-            The longest answer.
+            Length of the longest answer.
     """
 
     wall_seconds: float = 30.0
@@ -56,17 +56,17 @@ class SandboxedChild:
     """
     A forked child that answers messages with `handler`, inside a sandbox.
 
-    The child has the memory of the parent at the fork, so what the handler needs is imported before; it has a new
-    process group, no files but its two pipes, limits on memory and processor time, and the sandbox of `level`.
-    Messages and answers are JSON. A child that breaks a limit is killed with everything that it started.
+    The child starts with a copy of the parent's memory, so the parent must import what the handler needs. The child
+    has a process group of its own, no open files but two pipes, limits on memory and processor time, and the sandbox
+    of `level`. Messages and answers are JSON. A child that breaks a limit is killed with everything that it started.
 
-    The parent must have one thread only.
+    The parent must have one thread only, because a fork copies no other.
 
     Args:
         handler (`Callable[[Any], Any]`):
-            Called in the child with each message; what it raises is the text of a [`SandboxError`] in the parent.
+            Called in the child with each message. If it raises, the parent gets a [`SandboxError`] with the text.
         limits (`Limits`):
-            What the child may use.
+            How much the child may use.
         level (`str`):
             One of `LEVELS`.
 
@@ -84,7 +84,7 @@ class SandboxedChild:
         self._answer, answer = os.pipe()
         self._pid = os.fork()
         if self._pid == 0:
-            # Whatever happens, this copy of the parent must not go on with the parent's work.
+            # This copy of the parent must never go on with the parent's work, whatever is raised here.
             try:
                 self._become_child(handler, limits, level, request, answer)
             finally:
@@ -111,7 +111,8 @@ class SandboxedChild:
             if "namespaces" in level:
                 enter_namespaces(self._scratch)
             end_with_parent()
-            # Only children of this process are in the new process namespace; with the first of them all others end.
+            # The new process namespace holds the children of this process, not itself. Its first process does the
+            # work, and when that ends the kernel ends all others in there.
             if "namespaces" in level and (child := os.fork()):
                 os.waitpid(child, 0)
                 os._exit(0)
@@ -130,7 +131,13 @@ class SandboxedChild:
         _serve(handler)
 
     def send(self, message: Any) -> None:
-        """Send a message, which starts the clock of its answer. A dead child shows when the answer is received."""
+        """
+        Send a message, and start the clock for its answer.
+
+        Args:
+            message (`Any`):
+                A JSON value. If the child is dead, [`receive`](SandboxedChild.receive) raises.
+        """
         self._deadline = time.monotonic() + self.limits.wall_seconds
         data = memoryview(json.dumps(message).encode() + b"\n")
         os.set_blocking(self._request, False)
@@ -145,10 +152,13 @@ class SandboxedChild:
 
     def receive(self) -> Any:
         """
-        The answer to the message that was sent before.
+        Wait for the answer to the message that was sent last.
+
+        Returns:
+            `Any`: a JSON value.
 
         Raises:
-            SandboxError: if there is none; the child is dead then.
+            SandboxError: if there is none in time. The child has been killed then.
         """
         while b"\n" not in self._buffer:
             readable, _, _ = select.select([self._answer], [], [], max(0.0, self._deadline - time.monotonic()))
@@ -171,7 +181,7 @@ class SandboxedChild:
         return answer["answer"]
 
     def close(self) -> None:
-        """Kill the child and all that it started. Does nothing the second time."""
+        """Kill the child and all processes that it started. A second call does nothing."""
         if not self._is_open:
             return
         self._is_open = False
@@ -200,7 +210,7 @@ def _serve(handler: Callable[[Any], Any]) -> None:
             try:
                 answer = {"answer": handler(json.loads(line))}
                 _write_line(answer)
-            except BaseException as error:  # also SystemExit of evaluated text
+            except BaseException as error:  # evaluated text may raise SystemExit as well
                 _write_line({"error": f"{type(error).__name__}: {error}"})
 
 
@@ -208,11 +218,22 @@ def strongest_level() -> str:
     """
     The strongest of `LEVELS` that this machine allows, found by trying.
 
+    Every level rests on Linux: on its namespaces or on its filter of system calls. What other systems offer to a
+    program without rights is no sandbox for `eval`. Limits on resources leave files, network and processes within
+    reach, and macOS does not enforce the limit on memory (`RLIMIT_AS`). An audit hook or the isolated mode (`-I`) of
+    Python does not stop code inside the interpreter, which can undo the hook or call C. So there is no weaker level
+    for other systems: what needs a sandbox is refused there, and what executes nothing runs without one.
+
+    Returns:
+        `str`
+
     Raises:
-        SandboxError: if none is; model output is not evaluated then.
+        SandboxError: if this machine allows none, with the cause and the cure.
     """
     if not sys.platform.startswith("linux"):
-        raise SandboxError(f"model output is evaluated in a sandbox of Linux only, and this is {sys.platform}")
+        raise SandboxError(
+            f"the sandbox needs Linux, and this is {sys.platform}: run it on Linux, or in a Docker container"
+        )
     reasons = []
     for level in LEVELS:
         try:
@@ -221,4 +242,6 @@ def strongest_level() -> str:
             reasons.append(f"{level}: {error}")
         else:
             return level
-    raise SandboxError("this machine allows no sandbox to evaluate model output in: " + "; ".join(reasons))
+    raise SandboxError(
+        f"this machine allows no sandbox ({'; '.join(reasons)}): allow user namespaces, or use an x86-64 Linux"
+    )

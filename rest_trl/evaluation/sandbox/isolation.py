@@ -1,4 +1,4 @@
-"""What takes rights away from the process that calls it: namespaces, limits and a filter of system calls."""
+"""Functions that take rights away from the process that calls them: namespaces, limits, a filter of system calls."""
 
 import ctypes
 import os
@@ -39,9 +39,18 @@ def _prctl(option: int, value: Any) -> None:
 
 
 def enter_namespaces(scratch: str) -> None:
-    """Leave the network, the other processes and the writable files behind, but for an empty `scratch` in memory."""
+    """
+    Leave the network and the other processes behind, and make the file system read-only.
+
+    Args:
+        scratch (`str`):
+            A folder, over which an empty one in memory is mounted. Only there can files be written.
+
+    Raises:
+        OSError: if the machine does not allow it.
+    """
     if os.geteuid() == 0:
-        # Root's files would stay root's to write: go on as nobody, who then is the only user of the namespace.
+        # Root could still write to root's files. So the process becomes nobody, the only user in the namespace.
         os.setgroups([])
         os.setresgid(_NOBODY, _NOBODY, _NOBODY)
         os.setresuid(_NOBODY, _NOBODY, _NOBODY)
@@ -62,13 +71,29 @@ def enter_namespaces(scratch: str) -> None:
 
 
 def drop_capabilities() -> None:
-    """Give up the rights that the first process of a user namespace has in it."""
+    """
+    Give up the rights that the first process of a user namespace has in it.
+
+    Raises:
+        OSError: if the machine does not allow it.
+    """
     header, nothing = struct.pack("=Ii", 0x20080522, 0), struct.pack("=6I", *[0] * 6)
     _call("capset", header, nothing)
 
 
 def set_limits(cpu_seconds: int, memory_bytes: int) -> None:
-    """Limit processor time, address space beyond what is in use, files and processes."""
+    """
+    Limit processor time, memory, open files and their size, and forbid new processes.
+
+    Args:
+        cpu_seconds (`int`):
+            Processor time in seconds.
+        memory_bytes (`int`):
+            Address space beyond what is in use.
+
+    Raises:
+        OSError: if the machine does not allow it.
+    """
     with open("/proc/self/statm") as file:
         in_use = int(file.read().split()[0]) * resource.getpagesize()
     for kind, value in (
@@ -83,7 +108,12 @@ def set_limits(cpu_seconds: int, memory_bytes: int) -> None:
 
 
 def forbid_syscalls() -> None:
-    """Allow only the system calls of a process that computes, reads and writes what is open."""
+    """
+    Allow only the system calls of a process that computes, reads and writes what is open.
+
+    Raises:
+        OSError: if the machine has another processor than x86-64, or does not allow it.
+    """
     if platform.machine() != "x86_64":
         raise OSError(f"seccomp: the table of system calls is for x86_64, not for {platform.machine()}")
 
@@ -98,7 +128,7 @@ def forbid_syscalls() -> None:
         instruction(give, kill),
         instruction(load, 0),
     ]
-    # Numbers of the x32 calls are none of the list, so they are refused as well.
+    # The calls of the x32 interface have other numbers, which are not on the list, so they are refused as well.
     remaining = len(_ALLOWED_SYSCALLS)
     for number in _ALLOWED_SYSCALLS:
         program.append(instruction(jump_equal, number, remaining, 0))
@@ -110,10 +140,20 @@ def forbid_syscalls() -> None:
 
 
 def end_with_parent() -> None:
-    """Have this process killed when its parent ends."""
+    """
+    Have this process killed when its parent ends.
+
+    Raises:
+        OSError: if the machine does not allow it.
+    """
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def forbid_new_rights() -> None:
-    """Make it impossible to gain rights by starting programs, which a filter of system calls needs as well."""
+    """
+    Keep this process from gaining rights by starting programs. A filter of system calls requires this.
+
+    Raises:
+        OSError: if the machine does not allow it.
+    """
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)

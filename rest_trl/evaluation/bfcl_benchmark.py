@@ -1,28 +1,33 @@
 """BFCL as a benchmark: prompts by the model's chat template, execution and scores by the official package."""
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from ..generation import Generator, complete
-from ..samples import Completion, Sample, Score, not_generated
-from ..store import CompletionStore
-from .categories import AVERAGES
-from .client import OfficialBFCL
-from .clusters import clusters
-from .environment import PACKAGES
-from .prompts import PromptRenderer
-from .rollouts import Rollout, run_dialogues
-from .samples import Case, Verdict, encode
+from ..tool_calls import detect_syntax
+from .benchmark import Benchmark, Published
+from .bfcl.categories import AVERAGES, expand_categories
+from .bfcl.client import OfficialBFCL
+from .bfcl.clusters import clusters
+from .bfcl.environment import PACKAGES, setup
+from .bfcl.prompts import PromptRenderer
+from .bfcl.rollouts import Rollout, run_dialogues
+from .bfcl.samples import Case, Verdict, encode
+from .generation import Generator, complete
+from .options import PROMPT_OPTIONS
+from .samples import Completion, Sample, Score, not_generated
+from .store import CompletionStore
 
 
 _WHY_LENGTH = 500
 
 
-class BFCLBenchmark:
+class BFCLBenchmark(Benchmark):
     """
     Categories of a BFCL version, see [`~rest_trl.evaluation.benchmark.Benchmark`].
 
@@ -30,7 +35,7 @@ class BFCLBenchmark:
         official ([`OfficialBFCL`]):
             The official package, open as long as the benchmark is used.
         categories (`Sequence[str]`):
-            What to run, of [`CATEGORIES`].
+            The categories to run, some of [`CATEGORIES`](bfcl.CATEGORIES).
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             The model's tokenizer; its chat template must render tools.
         tool_call_syntax (`str`):
@@ -38,14 +43,24 @@ class BFCLBenchmark:
         chat_template_kwargs (`dict`, *optional*):
             Further arguments of the chat template, such as `enable_thinking`.
         limit (`int`, *optional*):
-            Only so many samples of each category.
+            Take only so many samples of each category.
 
     Raises:
-        ValueError: for an unknown category, or if the chat template does not render a prompt or does not show a
-            function.
+        ValueError: for an unknown category, if the chat template does not render a prompt or does not show a
+            function, or if there are dialogues and this machine allows no sandbox.
     """
 
-    metrics: tuple[str, ...] = ("valid",)
+    metrics = ("valid",)
+    protocol = ("chat_template_kwargs",)
+    options = {
+        "categories": {
+            "type": lambda text: text.split(","),
+            "help": "BFCL: names or all (default), python, single_turn, non_live, live, multi_turn; with commas",
+        },
+        **PROMPT_OPTIONS,
+    }
+    needs_setup = True
+    version: ClassVar[str]
 
     def __init__(
         self,
@@ -56,9 +71,14 @@ class BFCLBenchmark:
         chat_template_kwargs: dict[str, Any] | None = None,
         limit: int | None = None,
     ) -> None:
+        dialogues = [name for name in categories if name.startswith("multi_turn")]
+        if dialogues and not official.sandbox:
+            raise ValueError(
+                f"{dialogues[0]} executes what the model calls, and {official.refusal}. The single-turn categories "
+                "execute nothing: --categories single_turn runs here"
+            )
         self._official = official
         self._renderer = PromptRenderer(tokenizer, tool_call_syntax, chat_template_kwargs)
-        self.name = f"bfcl_{official.version}"
         self.settings: dict[str, Any] = {
             "categories": list(categories),
             "tool_call_syntax": tool_call_syntax,
@@ -68,7 +88,7 @@ class BFCLBenchmark:
         cases = {category: official.cases(category) for category in categories}
         self._clusters = clusters(cases)
         cases = {category: questions[:limit] for category, questions in cases.items()}
-        self._dialogues = {name: cases[name] for name in categories if name.startswith("multi_turn")}
+        self._dialogues = {name: cases[name] for name in dialogues}
         self._questions: dict[str, Sample] = {}
         for category, questions in cases.items():
             if category not in self._dialogues:
@@ -81,14 +101,30 @@ class BFCLBenchmark:
             self._renderer.check_dialogues()
         self.notes = self._notes(limit)
 
+    @classmethod
+    def from_options(
+        cls, options: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, resources: ExitStack
+    ) -> Self:
+        """See [`~rest_trl.evaluation.benchmark.Benchmark.from_options`]."""
+        categories = expand_categories(cls.version, options["categories"] or ["all"])
+        syntax = options["tool_call_syntax"] or detect_syntax(tokenizer)
+        official = resources.enter_context(OfficialBFCL(cls.version))
+        return cls(official, categories, tokenizer, syntax, options["chat_template_kwargs"], options["limit"])
+
+    @classmethod
+    def setup(cls, python: str | None) -> Path:
+        """Make the isolated environment of this version, see [`~rest_trl.evaluation.bfcl.setup`]."""
+        return setup(cls.version, python=python)
+
     def _notes(self, limit: int | None) -> list[str]:
         notes = [
             f"questions, execution and scores of {PACKAGES[self._official.version]}; prompts by the model's own chat "
             f"template, calls read as {self.settings['tool_call_syntax']}",
             "names of functions keep their dots; the types dict, float, tuple and any are shown as object, number, "
             "array and string",
-            f"calls were executed in a sandbox of {self._official.sandbox}",
         ]
+        if self._dialogues:
+            notes.append(f"calls were executed in a sandbox of {self._official.sandbox}")
         if self._renderer.one_call_per_message:
             notes.append("the chat template takes one call a message: a step's calls are shown to it one by one")
         return [f"only the first {limit} samples of each category", *notes] if limit is not None else notes
@@ -97,7 +133,7 @@ class BFCLBenchmark:
         return Sample(case.id, category, self._clusters[case.id], prompt, None)
 
     def run(self, generator: Generator, store: CompletionStore) -> list[Score]:
-        """See [`~rest_trl.evaluation.benchmark.Benchmark.run`]; `calls` of a dialogue are turns of steps of calls."""
+        """See [`~rest_trl.evaluation.benchmark.Benchmark.run`]. Calls of a dialogue are nested by turn and step."""
         prompts = {sample.id: sample.prompt for sample in self._questions.values()}
         completions = complete(prompts, generator, store, self.name)
         scores = [self._score_question(sample, completions.get(sample.id)) for sample in self._questions.values()]
@@ -122,7 +158,7 @@ class BFCLBenchmark:
             verdict = self._official.check(rollout.category, rollout.case.id, rollout.turns)
         else:
             verdict = Verdict(valid=False, error_type="broken_off", error=rollout.failure)
-        # Turn and step before each.
+        # The text of a dialogue names turn and step before each completion.
         texts = [f"[{completion.id.rpartition('/')[2]}]\n{completion.text}" for completion in completions]
         return _score(sample, verdict, _as_json(rollout.turns), completions, "\n".join(texts))
 
@@ -134,21 +170,56 @@ class BFCLBenchmark:
         return self._official.averages(accuracies)
 
     def overall(self, scores: Sequence[Score], metric: str) -> float | str:
-        """See [`~rest_trl.evaluation.benchmark.Benchmark.overall`]: by the official formula, or what was not run."""
+        """See [`~rest_trl.evaluation.benchmark.Benchmark.overall`]. The figure is that of the official formula."""
         figure = self._averages(scores, metric)["overall"]
         return figure if isinstance(figure, str) else figure / 100
 
     def groups(self, scores: Sequence[Score], metric: str) -> dict[str, tuple[float, list[Score]]]:
-        """See [`~rest_trl.evaluation.benchmark.Benchmark.groups`]: the official averages."""
+        """See [`~rest_trl.evaluation.benchmark.Benchmark.groups`]. The groups are those with official averages."""
         groups = {}
         for name, figure in self._averages(scores, metric).items():
             if name == "overall" or isinstance(figure, str):
                 continue
             members = [score for score in scores if score.subset in AVERAGES[self._official.version][name][2]]
             share = sum(score.scores[metric] for score in members) / len(members)
-            # Where the official average is the share of all samples, but for its rounding, that has an error bar.
+            # An official average that is the share of all samples, up to rounding, gets an interval as that share.
             groups[name] = (share if abs(100 * share - figure) < 0.005001 else figure / 100, members)
         return groups
+
+
+class BFCLv3(BFCLBenchmark):
+    """BFCL v3, which the paper reports."""
+
+    name = "bfcl_v3"
+    version = "v3"
+    # arXiv 2509.21826; no figure there has an error bar.
+    published_metric = "valid"
+    published = (
+        Published("multi_turn", "Qwen3-1.7B", "ResT", 15.75),
+        Published("multi_turn", "Qwen3-1.7B", "SFT then ResT", 15.25),
+        Published("multi_turn", "Qwen3-1.7B", "SFT then ResT, tuned curriculum", 17.62),
+        Published("multi_turn", "Qwen3-4B-2507", "ResT", 50.38),
+        Published("multi_turn", "Qwen3-4B-2507", "ResT, KL 0.003", 50.25),
+        Published("multi_turn", "Qwen3-4B-2507", "GRPO", 41.62),
+        Published("multi_turn", "Qwen3-4B-2507", "Dr.GRPO (range of two figures)", 45.75, 48.62),
+        Published("multi_turn", "GPT-4o", "as is", 50.00),
+        Published("multi_turn", "Qwen3-8B", "ResT", 40.13),
+        Published("multi_turn", "Qwen3-8B", "Dr.GRPO", 38.12),
+        Published("multi_turn", "Qwen3-14B", "ResT", 44.25),
+        Published("multi_turn", "Qwen3-14B", "GRPO", 38.88),
+    )
+
+    @classmethod
+    def protocol_differences(cls, summary: Mapping[str, Any]) -> list[str]:
+        """See [`~rest_trl.evaluation.benchmark.Benchmark.protocol_differences`]."""
+        return ["our prompts and parsing for the model's own syntax, the paper's handler is not published"]
+
+
+class BFCLv4(BFCLBenchmark):
+    """BFCL v4, whose questions and overall figure are others than those of v3: never compare the two."""
+
+    name = "bfcl_v4"
+    version = "v4"
 
 
 def _score(sample: Sample, verdict: Verdict, calls: Any, completions: Sequence[Completion], text: str) -> Score:
@@ -161,5 +232,5 @@ def _score(sample: Sample, verdict: Verdict, calls: Any, completions: Sequence[C
 
 
 def _as_json(calls: Any) -> list[Any]:
-    """Calls, or turns of steps of calls, as JSON values; what could not be read is an empty list."""
+    """Calls, or turns of steps of calls, as JSON values. Calls that could not be read become an empty list."""
     return json.loads(encode(calls)) or []
