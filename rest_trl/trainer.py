@@ -12,6 +12,7 @@ from .config import ResTGRPOConfig
 from .credit.assignment import CreditAssignment
 from .display.arguments import is_hub_id
 from .display.card import write_model_card
+from .display.failures import warned_if_failing
 from .display.marks import mark_regions
 from .display.token_log import TokenLog
 from .regions import PRESETS, CoefficientsFunc, Partitioner, RegionStatistics, to_regions
@@ -267,6 +268,7 @@ class ResTGRPOTrainer(GRPOTrainer):
     ) -> None:
         # A checkpoint's card gets no data set's name from `Trainer`.
         dataset_name = dataset_name or (self.recipe or {}).get("dataset_name")
-        super().create_model_card(model_name, dataset_name if is_hub_id(dataset_name) else None, tags)
-        if self.is_world_process_zero():
-            write_model_card(self, model_name, dataset_name)
+        with warned_if_failing("The model card"):
+            super().create_model_card(model_name, dataset_name if is_hub_id(dataset_name) else None, tags)
+            if self.is_world_process_zero():
+                write_model_card(self, model_name, dataset_name)

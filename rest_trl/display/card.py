@@ -91,6 +91,7 @@ def write_model_card(trainer: Any, model_name: str | None, dataset_name: str | N
         curriculum=trainer.args.curriculum and coefficients == "entropy",
         progress=trainer.progress,
         trackers=_trackers(),
+        credit=trainer.args.credit,
         coefficients=coefficients,
         regions=regions,
         regions_step=regions_step,

@@ -204,6 +204,22 @@ class TestAdapters:
         assert "--max-lora-rank 64" in card_of(trainer_of(model, tokenizer, tmp_path, config))
 
 
+class TestCredit:
+    @pytest.mark.parametrize(
+        ("credit", "words"), [("region", "still undecided"), ("local", "its own segment decides")]
+    )
+    def test_is_told_where_it_is_not_grpos(self, credit, words, model, tokenizer, tmp_path):
+        trainer = trainer_of(model, tokenizer, tmp_path, max_steps=1, credit=credit)
+        trainer.train()
+        card = card_of(trainer)
+        assert f"Credit: `{credit}`" in card and words in card and f"credit: {credit}" in card
+
+    def test_of_grpo_is_not_mentioned(self, model, tokenizer, tmp_path):
+        trainer = trainer_of(model, tokenizer, tmp_path, max_steps=1)
+        trainer.train()
+        assert "Credit:" not in card_of(trainer)
+
+
 class TestCoefficients:
     @pytest.mark.parametrize("name", ["entropy", "released", "uniform"])
     def test_of_a_preset_have_its_name(self, name, model, tokenizer, tmp_path):
