@@ -198,7 +198,7 @@ class TestBadInput:
             ({"model_name_or_path": "no/such/model"}, "there is no model directory no/such/model"),
             ({"dataset_streaming": True}, "dataset_streaming=True is not supported, because all rows are checked"),
             ({"ignore_bias_buffers": True}, "ignore_bias_buffers=True is not supported: leave it out"),
-            ({"resume_from_checkpoint": True}, "out has no whole checkpoint to resume from. Leave out resume_from_"),
+            ({"resume_from_checkpoint": True}, "out has no whole checkpoint to resume from. To start from the beg"),
             ({"resume_from_checkpoint": "no/such"}, "there is no checkpoint no/such to resume from"),
             ({"resume_from_checkpoint": "x", "overwrite_output_dir": True}, "there is no checkpoint x"),
             (

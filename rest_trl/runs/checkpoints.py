@@ -135,8 +135,8 @@ def find_checkpoint(resume: str | bool | None, output_dir: str | Path) -> str | 
     named = ", ".join(f"{path.name} is not whole ({checkpoint_fault(path)})" for path in partial)
     if whole is None:
         raise FileNotFoundError(
-            f"{output_dir} has no whole checkpoint to resume from{f': {named}' if named else ''}. Leave out "
-            "resume_from_checkpoint to start from the beginning"
+            f"{output_dir} has no whole checkpoint to resume from{f': {named}' if named else ''}. To start from the "
+            f"beginning, leave out resume_from_checkpoint{' and give --overwrite_output_dir true' if named else ''}"
         )
     if named:
         logger.warning(f"{named}: its save was interrupted. Training goes on from {whole}")

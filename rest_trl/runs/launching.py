@@ -7,6 +7,7 @@ from subprocess import CalledProcessError
 import torch
 from accelerate.commands.config.config_args import default_config_file
 from accelerate.commands.launch import launch_command, launch_command_parser
+from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 
@@ -90,6 +91,8 @@ def launch(arguments: list[str]) -> None:
         raise SystemExit(f"{_PROG}: error: {' '.join(str(error).split())}") from error
     except CalledProcessError as error:
         raise SystemExit(_status(error.returncode)) from None
+    except SignalException as error:  # torchrun has its own handler of Ctrl-C
+        raise SystemExit(128 + error.sigval) from None
     except ChildFailedError as error:
         raise SystemExit(_status(error.get_first_failure()[1].exitcode)) from None
 

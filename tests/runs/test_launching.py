@@ -1,6 +1,8 @@
+import signal
 from subprocess import CalledProcessError
 
 import pytest
+from torch.distributed.elastic.multiprocessing import SignalException
 
 from rest_trl.runs import launching
 from rest_trl.runs.launching import launch, launcher_options
@@ -63,10 +65,19 @@ class TestLaunch:
             launch([])
         assert error.value.code == status
 
+    def test_ends_with_the_status_of_ctrl_c_where_torchrun_takes_it(self, monkeypatch, launched):
+        def fail(namespace):
+            raise SignalException("got signal: 2", signal.SIGINT)
+
+        monkeypatch.setattr(launching, "launch_command", fail)
+        with pytest.raises(SystemExit) as error:
+            launch([])
+        assert error.value.code == 130
+
     def test_leaves_the_handler_of_ctrl_c_as_it_was(self, launched):
-        before = launching.signal.getsignal(launching.signal.SIGINT)
+        before = signal.getsignal(signal.SIGINT)
         launch([])
-        assert launching.signal.getsignal(launching.signal.SIGINT) is before
+        assert signal.getsignal(signal.SIGINT) is before
 
 
 class TestLauncherOptions:
