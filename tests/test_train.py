@@ -15,13 +15,10 @@ from rest_trl import train
 from rest_trl.train import main
 
 
-# One reward that varies, because a random model earns the same as all its rewards.
 DRIVER = """\
 import os, signal, sys
 from transformers import TrainerCallback
 from rest_trl import train
-
-train.get_layout_reward = lambda *settings: lambda completions, **kwargs: [float(len(c) % 7) for c in completions]
 
 class Kill(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
@@ -53,13 +50,13 @@ def dataset_path(tmp_path):
 
 
 @pytest.fixture
-def varied_reward(monkeypatch):
-    """A random model earns the same whatever it says, and would learn nothing."""
-
-    def length_reward(completions, **kwargs):
-        return [float(len(completion) % 7) for completion in completions]
-
-    monkeypatch.setattr(train, "get_layout_reward", lambda *settings: length_reward)
+def varied_reward(tmp_path, monkeypatch):
+    """Arguments for a reward that varies: a random model earns the same whatever it says, and would learn nothing."""
+    code = "def length_reward(completions, **kwargs):\n    return [float(len(c) % 7) for c in completions]\n"
+    (tmp_path / "varied.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "varied", raising=False)
+    return {"reward_funcs": ["varied.length_reward", "tool_call_reward"]}
 
 
 def write_rows(path, rows):
@@ -88,7 +85,8 @@ def settings(model_dir, dataset_path, output_dir, **changes):
 
 
 def command_line(arguments):
-    return [text for name, value in arguments.items() for text in (f"--{name}", str(value))]
+    values = {name: value if isinstance(value, list) else [value] for name, value in arguments.items()}
+    return [text for name, items in values.items() for text in (f"--{name}", *map(str, items))]
 
 
 def log_history(output_dir):
@@ -99,7 +97,7 @@ def log_history(output_dir):
 class TestMain:
     def test_trains_and_saves_a_model(self, model_dir, dataset_path, varied_reward, tmp_path):
         output_dir = tmp_path / "out"
-        main(command_line(settings(model_dir, dataset_path, output_dir)))
+        main(command_line(settings(model_dir, dataset_path, output_dir, **varied_reward)))
         before = AutoModelForCausalLM.from_pretrained(model_dir).state_dict()
         after = AutoModelForCausalLM.from_pretrained(output_dir).state_dict()
         assert after.keys() == before.keys()
@@ -111,7 +109,7 @@ class TestMain:
 
     def test_trains_an_adapter(self, model_dir, dataset_path, varied_reward, tmp_path):
         pytest.importorskip("peft")
-        lora = {"use_peft": True, "lora_r": 4, "lora_target_modules": "all-linear"}
+        lora = {"use_peft": True, "lora_r": 4, "lora_target_modules": "all-linear"} | varied_reward
         main(command_line(settings(model_dir, dataset_path, tmp_path / "out", **lora)))
         adapter = load_file(tmp_path / "out" / "adapter_model.safetensors")
         assert not (tmp_path / "out" / "model.safetensors").exists()
@@ -121,7 +119,12 @@ class TestMain:
     def test_trains_an_adapter_of_a_quantised_model(self, model_dir, dataset_path, varied_reward, tmp_path):
         pytest.importorskip("peft")
         pytest.importorskip("bitsandbytes")
-        qlora = {"use_peft": True, "lora_r": 4, "lora_target_modules": "all-linear", "load_in_4bit": True}
+        qlora = {
+            "use_peft": True,
+            "lora_r": 4,
+            "lora_target_modules": "all-linear",
+            "load_in_4bit": True,
+        } | varied_reward
         main(command_line(settings(model_dir, dataset_path, tmp_path / "out", **qlora)))
         adapter = load_file(tmp_path / "out" / "adapter_model.safetensors")
         assert any(weight.ne(0).any() for name, weight in adapter.items() if "lora_B" in name)
@@ -152,7 +155,7 @@ class TestMain:
 
     def test_trains_ten_steps_on_the_rows_of_the_paper(self, shared_data, model_dir, varied_reward, tmp_path):
         path = shared_data / "rlla" / "rlla_rl_48.parquet"
-        changes = {"max_steps": 10, "tool_call_syntax": "rlla", "max_completion_length": 8}
+        changes = {"max_steps": 10, "tool_call_syntax": "rlla", "max_completion_length": 8} | varied_reward
         main(command_line(settings(model_dir, path, tmp_path / "out", **changes)))
         logs = log_history(tmp_path / "out")
         assert [log["step"] for log in logs] == list(range(1, 11))
@@ -355,13 +358,19 @@ class TestFullDisk:
 
 
 class TestResume:
-    def test_after_a_kill_ends_with_the_weights_of_a_run_never_interrupted(self, model_dir, dataset_path, tmp_path):
+    def test_after_a_kill_ends_with_the_weights_of_a_run_never_interrupted(
+        self, model_dir, dataset_path, varied_reward, tmp_path
+    ):
         driver = tmp_path / "driver.py"
         driver.write_text(DRIVER)
         environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.getcwd()}
 
         def start(kind, output_dir, **changes):
-            changes = {"max_steps": 8, "save_strategy": "steps", "save_steps": 1, "save_total_limit": 2} | changes
+            changes = (
+                {"max_steps": 8, "save_strategy": "steps", "save_steps": 1, "save_total_limit": 2}
+                | varied_reward
+                | changes
+            )
             arguments = command_line(settings(model_dir, dataset_path, tmp_path / output_dir, **changes))
             return subprocess.Popen(
                 [sys.executable, str(driver), kind, *arguments],
