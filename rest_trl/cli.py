@@ -9,16 +9,9 @@ def _train(arguments: list[str]) -> None:
         from .train import make_parser
 
         make_parser("rest-trl train").parse_args(arguments)
-    from accelerate.commands.launch import launch_command, launch_command_parser
+    from .runs.launching import launch
 
-    launcher = ["--quiet"]  # the program has said what went wrong: no traceback of the launcher behind it
-    if "--accelerate_config" in arguments:
-        index = arguments.index("--accelerate_config")
-        if index + 1 == len(arguments):
-            raise SystemExit("rest-trl train: error: --accelerate_config needs a file")
-        launcher += ["--config_file", arguments[index + 1]]
-        arguments = arguments[:index] + arguments[index + 2 :]
-    launch_command(launch_command_parser().parse_args([*launcher, "-m", "rest_trl.train", *arguments]))
+    launch(arguments)
 
 
 def _evaluation(command: str, arguments: list[str]) -> None:

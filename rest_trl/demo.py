@@ -14,13 +14,17 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import binomtest
-from transformers import PreTrainedTokenizerBase, ProgressCallback
+from transformers import PreTrainedTokenizerBase
 
-from .display.curves import plot_curves
 from .display.terminal import colored_completion, legend
 from .regions.partition import partition
 from .rewards import is_exact
+from .runs.checkpoints import find_checkpoint, naming_full_disk
+from .runs.checks import check_packages
+from .runs.endings import run_errors, setup_errors
+from .runs.logs import configure_logging
+from .runs.progress import show_progress
+from .runs.results import check_output_dir, remove_results
 from .tiny import load_tiny_dataset
 from .tool_calls import Region, get_syntax
 from .train import make_parser, make_trainer
@@ -30,13 +34,7 @@ from .trainer import ResTGRPOTrainer
 HELD_OUT = 512  # prompts: a worst-case 95% half-width of 4.3 points
 
 
-class _Progress(ProgressCallback):
-    """A progress bar that shows the rewards instead of a page of metrics per step."""
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        if self.training_bar is not None and logs and "reward" in logs:
-            exact = logs.get("rest/reward/exact")
-            self.training_bar.set_postfix_str(f"reward {logs['reward']:.2f}, exact {exact:.2f}")
+SHOWN = "demo.txt"  # what the demo has shown; it tells the demo's directory, which is used again, from another run's
 
 
 @torch.no_grad()
@@ -117,6 +115,8 @@ def results_table(name: str, counts: Sequence[tuple[str, int]], total: int) -> T
     Returns:
         [`rich.table.Table`]
     """
+    from scipy.stats import binomtest  # of the extra `demo`
+
     table = Table(title=f"{name}: exact calls on {total} held-out prompts, sampled at temperature 1")
     for column in ("policy", "accuracy", "95% interval"):
         table.add_column(column)
@@ -137,27 +137,49 @@ def main(args: list[str] | None = None) -> ResTGRPOTrainer:
     Returns:
         [`ResTGRPOTrainer`]: the trainer after training.
     """
-    console = Console()
+    console = Console(record=True)
     start = time.perf_counter()
-    script_args, training_args, model_args = make_parser("rest_trl.demo").parse_args_and_config(args)
-    trainer = make_trainer(script_args, training_args, model_args)
-    trainer.pop_callback(ProgressCallback)
-    trainer.add_callback(_Progress)
+    prog = "rest_trl.demo"
+    configure_logging()
+    with setup_errors(prog):
+        check_packages("demo", "matplotlib", "scipy")
+        script_args, training_args, model_args = make_parser(prog).parse_args_and_config(args)
+        output = Path(training_args.output_dir)
+        resume = find_checkpoint(training_args.resume_from_checkpoint, output)
+        overwrites = script_args.overwrite_output_dir or (resume is None and (output / SHOWN).exists())
+        check_output_dir(output, resume is not None, overwrites)
+        trainer = make_trainer(script_args, training_args, model_args)
+        show_progress(trainer)
+        if overwrites:
+            remove_results(trainer)
+    with run_errors(prog, trainer):
+        _run(trainer, console, resume)
+        console.print(f"Curves: {output / 'curves.png'}. Model: {output}. {time.perf_counter() - start:.0f} seconds.")
+        console.save_text(str(output / SHOWN))
+    return trainer
+
+
+def _run(trainer: ResTGRPOTrainer, console: Console, resume: str | None) -> None:
+    """Measure, train, measure again, and show what has changed."""
+    from .display.curves import plot_curves  # of the extra `demo`
+
+    args: Any = trainer.args
+    output = Path(args.output_dir)
     tokenizer: Any = trainer.processing_class
-    tool_call_syntax: Any = training_args.tool_call_syntax  # detected with the trainer, if not set
+    tool_call_syntax: Any = args.tool_call_syntax  # detected with the trainer, if not set
     held_out = load_tiny_dataset("test", size=HELD_OUT)
 
     def measure() -> tuple[torch.Tensor, int]:
-        ids = sample(trainer.model, tokenizer, held_out["prompt"], training_args.max_completion_length, seed=0)
+        ids = sample(trainer.model, tokenizer, held_out["prompt"], args.max_completion_length, seed=0)
         return ids, count_exact(ids, held_out["solution"], tokenizer, tool_call_syntax)
 
     _, before = measure()
-    trainer.train()
+    trainer.train(resume_from_checkpoint=resume)
     completion_ids, after = measure()
-    trainer.save_model()
-    output = Path(training_args.output_dir)
-    plot_curves(trainer.state.log_history, output / "curves.png")
-    name = "GRPO" if training_args.coefficients == "uniform" else f"ResT ({training_args.coefficients})"
+    with naming_full_disk(f"the trained model in {output}", output):
+        trainer.save_model()
+        plot_curves(trainer.state.log_history, output / "curves.png")
+    name = "GRPO" if args.coefficients == "uniform" else f"ResT ({args.coefficients})"
     console.print(results_table(name, [("start", before), ("end", after)], HELD_OUT))
     region_ids = partition(completion_ids, tokenizer, tool_call_syntax)
     console.print("Three completions of the trained model:", legend())
@@ -166,8 +188,6 @@ def main(args: list[str] | None = None) -> ResTGRPOTrainer:
         console.rule()
         console.print(colored_completion(ids[:length], regions[:length], tokenizer))
     console.rule()
-    console.print(f"Curves: {output / 'curves.png'}. Model: {output}. {time.perf_counter() - start:.0f} seconds.")
-    return trainer
 
 
 if __name__ == "__main__":

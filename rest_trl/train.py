@@ -10,32 +10,35 @@ The recipe holds arguments of [`ResTScriptArguments`], [`ResTGRPOConfig`] and [`
 command line override it.
 """
 
+from .runs.logs import configure_logging, release_kernels_warning  # before PEFT is imported
+
+
+# isort: split
+
 from dataclasses import dataclass, field
 from typing import Any
 
 from accelerate.logging import get_logger
-from datasets import Dataset
-from httpx import HTTPError
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
-from trl import ModelConfig, ScriptArguments, TrlParser, get_peft_config, get_quantization_config
-from yaml import YAMLError
+from transformers import AutoTokenizer
+from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_config
 
 from .config import ResTGRPOConfig
-from .data import load_rest_dataset
 from .display.arguments import changed_arguments
 from .rewards import get_reward_func
+from .runs.checkpoints import find_checkpoint, naming_full_disk
+from .runs.checks import check_trackers
+from .runs.endings import run_errors, setup_errors
 from .runs.hub import push
+from .runs.inputs import TINY_EVAL_SIZE, find_model, load_split
+from .runs.parser import RecipeParser
 from .runs.processes import check_processes
-from .serving.recovery import VLLMServerError
-from .tiny import TINY_MODEL_DIR, load_tiny_dataset
+from .runs.progress import show_progress
+from .runs.results import check_output_dir, remove_results
 from .tool_calls import detect_syntax
 from .trainer import ResTGRPOTrainer
 
 
-logger = get_logger(__name__)
-
-# The embedded default answers to this name, as a model and as a data set.
-TINY = "tiny"
+logger = get_logger("rest_trl.train")  # also where the module is run as `__main__`
 
 
 @dataclass
@@ -46,7 +49,7 @@ class ResTScriptArguments(ScriptArguments):
     Args:
         dataset_name (`str`):
             A .json, .jsonl or .parquet file, a directory of such files, the id of a data set on the Hub, or `"tiny"`,
-            the synthetic tool world that the package holds.
+            the synthetic tool world that the package holds (2,048 prompts, and 128 others for evaluation).
         reward_funcs (`list[str]`, *optional*):
             Rewards by name (`layout_reward`, `tool_call_reward`) or dotted path, see
             [`~rest_trl.rewards.get_reward_func`]; `reward_weights` gives their weights. By default the trainer's, the
@@ -55,8 +58,21 @@ class ResTScriptArguments(ScriptArguments):
             Examples with a longer prompt, in tokens, are dropped and counted.
         strict (`bool`, *optional*, defaults to `False`):
             Whether a malformed row of the data set is an error; otherwise it is skipped, counted and named.
+        overwrite_output_dir (`bool`, *optional*, defaults to `False`):
+            Whether checkpoints and the final model of an earlier run in `output_dir` are removed before training
+            starts; otherwise such a directory is refused.
+
+    Raises:
+        ValueError: for an argument of [`~trl.ScriptArguments`] that the program cannot follow.
     """
 
+    dataset_name: str | None = field(
+        default=None,
+        metadata={
+            "help": "A .json, .jsonl or .parquet file, a directory of such files, the id of a data set on the Hub, or "
+            f"tiny: the synthetic tool world of the package, 2048 prompts and {TINY_EVAL_SIZE} others for evaluation."
+        },
+    )
     reward_funcs: list[str] | None = field(
         default=None, metadata={"help": "layout_reward, tool_call_reward, or dotted paths. Default: the paper's two."}
     )
@@ -64,9 +80,22 @@ class ResTScriptArguments(ScriptArguments):
         default=None, metadata={"help": "Drop examples with a longer prompt, in tokens."}
     )
     strict: bool = field(default=False, metadata={"help": "Make a malformed row an error instead of skipping it."})
+    overwrite_output_dir: bool = field(
+        default=False,
+        metadata={"help": "Remove checkpoints and the final model of an earlier run in output_dir."},
+    )
+
+    def __post_init__(self) -> None:
+        if self.dataset_streaming:
+            raise ValueError(
+                "dataset_streaming=True is not supported, because all rows are checked and rendered before training: "
+                "leave it out"
+            )
+        if self.ignore_bias_buffers:
+            raise ValueError("ignore_bias_buffers=True is not supported: leave it out")
 
 
-def make_parser(prog: str | None = None) -> TrlParser:
+def make_parser(prog: str | None = None) -> RecipeParser:
     """
     Parser of recipes and command lines.
 
@@ -75,50 +104,11 @@ def make_parser(prog: str | None = None) -> TrlParser:
             Name of the program in its help.
 
     Returns:
-        [`~trl.TrlParser`]
+        [`~rest_trl.runs.parser.RecipeParser`]
     """
     dataclass_types: Any = (ResTScriptArguments, ResTGRPOConfig, ModelConfig)
     # Without this, argparse shows all of several hundred arguments before each error.
-    return TrlParser(dataclass_types, prog=prog, usage="%(prog)s [-h] [--config RECIPE] [--ARGUMENT VALUE ...]")
-
-
-def load_split(
-    script_args: ResTScriptArguments, training_args: ResTGRPOConfig, tokenizer: PreTrainedTokenizerBase, split: str
-) -> Dataset:
-    """
-    One split of the data set that the arguments name.
-
-    Args:
-        script_args ([`ResTScriptArguments`]):
-            Name the data set.
-        training_args ([`ResTGRPOConfig`]):
-            Hold `chat_template_kwargs`.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The policy's tokenizer, with its chat template.
-        split (`str`):
-            Name of the split.
-
-    Returns:
-        [`~datasets.Dataset`] with columns `prompt` and `solution`.
-
-    Raises:
-        FileNotFoundError: if the data set is a path and there is nothing.
-        ValueError: if no data set is named, or it cannot be used.
-    """
-    if script_args.dataset_name is None:
-        raise ValueError("no data set: give --dataset_name a file, a directory, a Hub id, or tiny")
-    chat_template_kwargs: Any = training_args.chat_template_kwargs  # TRL has parsed it if it was a string
-    if script_args.dataset_name == TINY:
-        return load_tiny_dataset("train" if split == "train" else "test")
-    return load_rest_dataset(
-        script_args.dataset_name,
-        tokenizer,
-        split=split,
-        config=script_args.dataset_config,
-        strict=script_args.strict,
-        max_prompt_length=script_args.max_prompt_length,
-        chat_template_kwargs=chat_template_kwargs,
-    )
+    return RecipeParser(dataclass_types, prog=prog, usage="%(prog)s [-h] [--config RECIPE] [--ARGUMENT VALUE ...]")
 
 
 def make_trainer(
@@ -144,13 +134,14 @@ def make_trainer(
         [`ResTGRPOTrainer`]
 
     Raises:
-        FileNotFoundError: see [`load_split`].
+        FileNotFoundError: if there is no such model or data set.
+        ImportError: if a tracker is not installed.
         ValueError: if an argument is missing or wrong.
     """
     recipe = changed_arguments(script_args, training_args, model_args)  # as given: some are filled in below
-    if model_args.model_name_or_path is None:
-        raise ValueError("no model: give --model_name_or_path a path, a Hub id, or tiny")
-    model_name = str(TINY_MODEL_DIR) if model_args.model_name_or_path == TINY else model_args.model_name_or_path
+    model_name = find_model(model_args.model_name_or_path)
+    check_trackers(training_args)
+    release_kernels_warning(model_args.load_in_4bit)
     tokenizer = AutoTokenizer.from_pretrained(
         model_name,
         revision=model_args.model_revision,
@@ -202,24 +193,23 @@ def main(args: list[str] | None = None, prog: str = "rest_trl.train") -> None:
         SystemExit: with one line that names cause and cure, if an argument or the data set is wrong, or the trained
             model cannot be pushed.
     """
-    parser = make_parser(prog)
-    try:
-        script_args, training_args, model_args = parser.parse_args_and_config(args, fail_with_unknown_args=True)
+    configure_logging()
+    with setup_errors(prog):
+        script_args, training_args, model_args = make_parser(prog).parse_args_and_config(args)
+        resume = find_checkpoint(training_args.resume_from_checkpoint, training_args.output_dir)
+        check_output_dir(training_args.output_dir, resume is not None, script_args.overwrite_output_dir)
         trainer = make_trainer(script_args, training_args, model_args)
-    # of OSError: no such file, no such model, no access to the Hub; HTTPError: no connection to it; ImportError: an
-    # optional package that the recipe asks for
-    except (ValueError, OSError, ImportError, YAMLError, HTTPError) as error:
-        raise SystemExit(f"{prog}: error: {' '.join(str(error).split())}") from error
-    # `--resume_from_checkpoint true` is the last checkpoint of `output_dir`; the command line only has strings
-    resume = training_args.resume_from_checkpoint
-    try:
-        trainer.train(resume_from_checkpoint=True if str(resume).lower() == "true" else resume)
-    except VLLMServerError as error:
-        raise SystemExit(f"{prog}: error: {' '.join(str(error).split())}") from error
-    # As an internal call it does not push: the state is to be saved before anything can go wrong on the network.
-    trainer.save_model(training_args.output_dir, _internal_call=True)
-    trainer.save_state()
-    trainer.create_model_card()  # PEFT has written one of its own beside the adapter
+        show_progress(trainer)
+        if script_args.overwrite_output_dir:
+            remove_results(trainer)
+    with run_errors(prog, trainer):
+        trainer.train(resume_from_checkpoint=resume)
+        with naming_full_disk(f"the trained model in {training_args.output_dir}", training_args.output_dir):
+            # As an internal call it does not push: the state is to be saved before anything can go wrong on the
+            # network.
+            trainer.save_model(training_args.output_dir, _internal_call=True)
+            trainer.save_state()
+            trainer.create_model_card()  # PEFT has written one of its own beside the adapter
     logger.info(f"Model saved to {training_args.output_dir}")
     if training_args.push_to_hub:
         push(trainer, prog)

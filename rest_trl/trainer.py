@@ -21,6 +21,7 @@ from .regions.rollout import RolloutReader
 from .regions.rules import bind_rule, checked_coefficients, needs_entropies
 from .rewards import REWARDS, RuleReward
 from .rewards.checks import check_solutions
+from .runs.checkpoints import WholeCheckpoints
 from .serving.packing import keep_unpacked
 from .serving.recovery import guard
 from .serving.server import check_server
@@ -30,7 +31,7 @@ from .tool_calls import detect_syntax, get_syntax
 logger = get_logger(__name__)
 
 
-class ResTGRPOTrainer(GRPOTrainer):
+class ResTGRPOTrainer(WholeCheckpoints, GRPOTrainer):
     """
     Trainer for ResT, reshaped token-level policy gradients (https://huggingface.co/papers/2509.21826).
 

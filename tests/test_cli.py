@@ -3,6 +3,7 @@ import sys
 import pytest
 
 from rest_trl import cli
+from rest_trl.runs import launching
 
 
 def run(monkeypatch, *arguments):
@@ -14,7 +15,7 @@ def run(monkeypatch, *arguments):
 def launched(monkeypatch):
     """What is handed to `accelerate launch`."""
     namespaces = []
-    monkeypatch.setattr("accelerate.commands.launch.launch_command", namespaces.append)
+    monkeypatch.setattr(launching, "launch_command", namespaces.append)
     return namespaces
 
 
@@ -25,17 +26,6 @@ class TestTrain:
         assert namespace.module and namespace.training_script == "rest_trl.train"
         assert namespace.training_script_args == ["--config", "recipe.yaml", "--max_steps", "3"]
         assert namespace.config_file is None
-
-    def test_hands_the_accelerate_config_to_the_launcher(self, monkeypatch, launched):
-        run(monkeypatch, "train", "--config", "recipe.yaml", "--accelerate_config", "ddp.yaml", "--max_steps", "3")
-        (namespace,) = launched
-        assert namespace.config_file == "ddp.yaml"
-        assert namespace.training_script_args == ["--config", "recipe.yaml", "--max_steps", "3"]
-
-    def test_needs_a_file_behind_accelerate_config(self, monkeypatch, launched):
-        with pytest.raises(SystemExit, match="rest-trl train: error: --accelerate_config needs a file"):
-            run(monkeypatch, "train", "--accelerate_config")
-        assert not launched
 
     @pytest.mark.parametrize("flag", ["-h", "--help"])
     def test_shows_the_arguments_without_a_launch(self, monkeypatch, launched, capsys, flag):

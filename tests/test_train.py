@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -8,19 +9,16 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from rest_trl import train
 from rest_trl.train import main
 
 
-# One reward that varies, because a random model earns the same as all its rewards.
 DRIVER = """\
 import os, signal, sys
 from transformers import TrainerCallback
 from rest_trl import train
-
-train.get_layout_reward = lambda *settings: lambda completions, **kwargs: [float(len(c) % 7) for c in completions]
 
 class Kill(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
@@ -52,13 +50,13 @@ def dataset_path(tmp_path):
 
 
 @pytest.fixture
-def varied_reward(monkeypatch):
-    """A random model earns the same whatever it says, and would learn nothing."""
-
-    def length_reward(completions, **kwargs):
-        return [float(len(completion) % 7) for completion in completions]
-
-    monkeypatch.setattr(train, "get_layout_reward", lambda *settings: length_reward)
+def varied_reward(tmp_path, monkeypatch):
+    """Arguments for a reward that varies: a random model earns the same whatever it says, and would learn nothing."""
+    code = "def length_reward(completions, **kwargs):\n    return [float(len(c) % 7) for c in completions]\n"
+    (tmp_path / "varied.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "varied", raising=False)
+    return {"reward_funcs": ["varied.length_reward", "tool_call_reward"]}
 
 
 def write_rows(path, rows):
@@ -87,7 +85,8 @@ def settings(model_dir, dataset_path, output_dir, **changes):
 
 
 def command_line(arguments):
-    return [text for name, value in arguments.items() for text in (f"--{name}", str(value))]
+    values = {name: value if isinstance(value, list) else [value] for name, value in arguments.items()}
+    return [text for name, items in values.items() for text in (f"--{name}", *map(str, items))]
 
 
 def log_history(output_dir):
@@ -98,7 +97,7 @@ def log_history(output_dir):
 class TestMain:
     def test_trains_and_saves_a_model(self, model_dir, dataset_path, varied_reward, tmp_path):
         output_dir = tmp_path / "out"
-        main(command_line(settings(model_dir, dataset_path, output_dir)))
+        main(command_line(settings(model_dir, dataset_path, output_dir, **varied_reward)))
         before = AutoModelForCausalLM.from_pretrained(model_dir).state_dict()
         after = AutoModelForCausalLM.from_pretrained(output_dir).state_dict()
         assert after.keys() == before.keys()
@@ -110,7 +109,7 @@ class TestMain:
 
     def test_trains_an_adapter(self, model_dir, dataset_path, varied_reward, tmp_path):
         pytest.importorskip("peft")
-        lora = {"use_peft": True, "lora_r": 4, "lora_target_modules": "all-linear"}
+        lora = {"use_peft": True, "lora_r": 4, "lora_target_modules": "all-linear"} | varied_reward
         main(command_line(settings(model_dir, dataset_path, tmp_path / "out", **lora)))
         adapter = load_file(tmp_path / "out" / "adapter_model.safetensors")
         assert not (tmp_path / "out" / "model.safetensors").exists()
@@ -120,7 +119,12 @@ class TestMain:
     def test_trains_an_adapter_of_a_quantised_model(self, model_dir, dataset_path, varied_reward, tmp_path):
         pytest.importorskip("peft")
         pytest.importorskip("bitsandbytes")
-        qlora = {"use_peft": True, "lora_r": 4, "lora_target_modules": "all-linear", "load_in_4bit": True}
+        qlora = {
+            "use_peft": True,
+            "lora_r": 4,
+            "lora_target_modules": "all-linear",
+            "load_in_4bit": True,
+        } | varied_reward
         main(command_line(settings(model_dir, dataset_path, tmp_path / "out", **qlora)))
         adapter = load_file(tmp_path / "out" / "adapter_model.safetensors")
         assert any(weight.ne(0).any() for name, weight in adapter.items() if "lora_B" in name)
@@ -151,7 +155,7 @@ class TestMain:
 
     def test_trains_ten_steps_on_the_rows_of_the_paper(self, shared_data, model_dir, varied_reward, tmp_path):
         path = shared_data / "rlla" / "rlla_rl_48.parquet"
-        changes = {"max_steps": 10, "tool_call_syntax": "rlla", "max_completion_length": 8}
+        changes = {"max_steps": 10, "tool_call_syntax": "rlla", "max_completion_length": 8} | varied_reward
         main(command_line(settings(model_dir, path, tmp_path / "out", **changes)))
         logs = log_history(tmp_path / "out")
         assert [log["step"] for log in logs] == list(range(1, 11))
@@ -183,7 +187,7 @@ class TestBadInput:
             ({"dataset_name": "no/such/file.jsonl"}, "There is no file or directory no/such/file.jsonl."),
             ({"dataset_name": "no-such-org/no-such-data"}, "no-such-org/no-such-data"),
             ({"dataset_train_split": "dev"}, "it has the split 'train'"),
-            ({"model_name_or_path": "/no/such/model"}, "/no/such/model"),
+            ({"model_name_or_path": "/no/such/model"}, "there is no model directory /no/such/model"),
             ({"model_name_or_path": "no-such-org/no-such-model"}, "couldn't"),
             ({"tool_call_syntax": "xml"}, "unknown tool_call_syntax 'xml': choose one of "),
             ({"coefficients": "entropie"}, "coefficients='entropie' cannot be imported"),
@@ -193,7 +197,18 @@ class TestBadInput:
             ({"num_generations": 3}, "must be divisible by num_generations"),
             ({"max_prompt_length": 1}, "All 8 prompts are longer than max_prompt_length=1"),
             ({"max_prompt_length": 0}, "max_prompt_length is 0: give a number of tokens from 1"),
-            ({"coefficient_minimum": 1}, "--coefficient_minimum"),
+            ({"coefficient_minimum": 1}, "unknown argument --coefficient_minimum (do you mean coefficient_min?)"),
+            ({"model_name_or_path": "no/such/model"}, "there is no model directory no/such/model"),
+            ({"dataset_streaming": True}, "dataset_streaming=True is not supported, because all rows are checked"),
+            ({"ignore_bias_buffers": True}, "ignore_bias_buffers=True is not supported: leave it out"),
+            ({"resume_from_checkpoint": True}, "out has no whole checkpoint to resume from. To start from the beg"),
+            ({"resume_from_checkpoint": "no/such"}, "there is no checkpoint no/such to resume from"),
+            ({"resume_from_checkpoint": "x", "overwrite_output_dir": True}, "there is no checkpoint x"),
+            (
+                {"report_to": "mlflow"},
+                "report_to=mlflow needs the package mlflow, which is not installed: pip",
+            ),
+            ({"report_to": "none-such"}, "none-such"),
         ],
         ids=lambda value: "" if isinstance(value, str) else ",".join(f"{k}={v}" for k, v in value.items()),
     )
@@ -210,7 +225,8 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            ("coefficient_minn: 0.5\n", "coefficient_minn"),
+            ("coefficient_minn: 0.5\n", "unknown argument coefficient_minn (do you mean coefficient_min?): --help"),
+            ("learning_rate: [1, 2]\n", "the recipe's learning_rate must be a number, but is [1, 2]"),
             ("coefficient_min: [0.5\n", "expected ',' or ']'"),
         ],
     )
@@ -218,6 +234,17 @@ class TestBadInput:
         recipe = tmp_path / "recipe.yaml"
         recipe.write_text(f"output_dir: {tmp_path / 'out'}\nuse_cpu: true\nbf16: false\n{content}")
         assert message in self.error(["--config", str(recipe)])
+
+    @pytest.mark.parametrize("name", ["output_dir", "model_name_or_path"])
+    def test_of_a_file_for_a_directory(self, model_dir, dataset_path, tmp_path, name):
+        arguments = settings(model_dir, dataset_path, tmp_path / "out") | {name: dataset_path}
+        assert "data.jsonl is a file: give " in self.error(command_line(arguments))
+
+    def test_of_a_partial_checkpoint(self, model_dir, dataset_path, tmp_path):
+        (tmp_path / "out" / "checkpoint-3").mkdir(parents=True)
+        arguments = settings(model_dir, dataset_path, tmp_path / "out", resume_from_checkpoint=True)
+        message = self.error(command_line(arguments))
+        assert "checkpoint-3 is not whole (it has no trainer_state.json, which is written last)" in message
 
     def test_of_a_recipe_that_is_not_there(self, tmp_path):
         assert "none.yaml" in self.error(["--config", str(tmp_path / "none.yaml")])
@@ -259,14 +286,91 @@ class TestBadInput:
         assert message in shown
 
 
+class TestOutputDir:
+    def test_with_another_runs_results_is_refused_or_cleared(self, model_dir, dataset_path, tmp_path):
+        arguments = settings(model_dir, dataset_path, tmp_path / "out", save_strategy="steps", save_steps=1)
+        main(command_line(arguments))
+        before = log_history(tmp_path / "out")
+        with pytest.raises(SystemExit) as error:
+            main(command_line(arguments | {"max_steps": 1}))
+        assert "out holds results of an earlier run (checkpoint-2 and 3 more): give another" in error.value.code
+        assert log_history(tmp_path / "out") == before
+        (tmp_path / "out" / "notes.txt").touch()
+        main(command_line(arguments | {"max_steps": 1, "overwrite_output_dir": True}))
+        assert len(log_history(tmp_path / "out")) == 1
+        assert [path.name for path in (tmp_path / "out").glob("checkpoint-*")] == ["checkpoint-1"]
+        assert (tmp_path / "out" / "notes.txt").exists()
+
+
+class TestInterrupt:
+    def test_says_the_step_and_how_to_go_on(self, model_dir, dataset_path, tmp_path, monkeypatch, capsys):
+        class Interrupt(TrainerCallback):
+            def on_step_end(self, args, state, control, **kwargs):
+                if state.global_step == 3:
+                    signal.raise_signal(signal.SIGINT)
+
+        make = train.make_trainer
+        monkeypatch.setattr(train, "make_trainer", lambda *arguments: make(*arguments, callbacks=[Interrupt()]))
+        changes = {"max_steps": 5, "save_strategy": "steps", "save_steps": 2}
+        with pytest.raises(SystemExit) as error:
+            main(command_line(settings(model_dir, dataset_path, tmp_path / "out", **changes)))
+        assert error.value.code == 130
+        assert capsys.readouterr().err.splitlines()[-1] == (
+            f"rest_trl.train: interrupted after step 3 of 5; {tmp_path / 'out' / 'checkpoint-2'} is whole: run the "
+            "same command with --resume_from_checkpoint true to go on from it"
+        )
+
+    def test_before_training_is_said_too(self, model_dir, dataset_path, tmp_path, monkeypatch, capsys):
+        monkeypatch.setattr(train, "make_trainer", lambda *arguments: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(SystemExit) as error:
+            main(command_line(settings(model_dir, dataset_path, tmp_path / "out")))
+        assert error.value.code == 130
+        assert capsys.readouterr().err.splitlines()[-1] == "rest_trl.train: interrupted before training started"
+
+
+class TestFullDisk:
+    @pytest.mark.parametrize("name", ["optimizer.pt", "trainer_state.json"])
+    def test_ends_with_one_line(self, model_dir, dataset_path, tmp_path, monkeypatch, name):
+        """In a checkpoint, and behind the last step, where only the trained model is saved."""
+
+        def fail(*args, **kwargs):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        if name == "optimizer.pt":
+            monkeypatch.setattr(torch, "save", fail)
+        else:
+            monkeypatch.setattr(train.ResTGRPOTrainer, "save_state", fail)
+        saves = {"save_strategy": "steps", "save_steps": 1} if name == "optimizer.pt" else {}
+        with pytest.raises(SystemExit) as error:
+            main(command_line(settings(model_dir, dataset_path, tmp_path / "out", **saves)))
+        step, written = (1, "out/checkpoint-1") if saves else (2, "the trained model in")
+        message = error.value.code
+        assert "\n" not in message and f"training stopped after step {step}: the disk is full: " in message
+        assert written in message and "has no whole checkpoint" in message
+
+    def test_a_bug_keeps_its_traceback(self, model_dir, dataset_path, tmp_path, monkeypatch):
+        def fail(*args, **kwargs):
+            raise ValueError("a bug")
+
+        monkeypatch.setattr(train.ResTGRPOTrainer, "compute_loss", fail)
+        with pytest.raises(ValueError, match="a bug"):
+            main(command_line(settings(model_dir, dataset_path, tmp_path / "out")))
+
+
 class TestResume:
-    def test_after_a_kill_ends_with_the_weights_of_a_run_never_interrupted(self, model_dir, dataset_path, tmp_path):
+    def test_after_a_kill_ends_with_the_weights_of_a_run_never_interrupted(
+        self, model_dir, dataset_path, varied_reward, tmp_path
+    ):
         driver = tmp_path / "driver.py"
         driver.write_text(DRIVER)
         environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.getcwd()}
 
         def start(kind, output_dir, **changes):
-            changes = {"max_steps": 8, "save_strategy": "steps", "save_steps": 1, "save_total_limit": 2} | changes
+            changes = (
+                {"max_steps": 8, "save_strategy": "steps", "save_steps": 1, "save_total_limit": 2}
+                | varied_reward
+                | changes
+            )
             arguments = command_line(settings(model_dir, dataset_path, tmp_path / output_dir, **changes))
             return subprocess.Popen(
                 [sys.executable, str(driver), kind, *arguments],

@@ -21,6 +21,7 @@ _PRIVATE = {
     "logging_dir",
     "log_completions_hub_repo",
     "output_dir",
+    "overwrite_output_dir",
     "push_to_hub",
     "resume_from_checkpoint",
     "run_name",

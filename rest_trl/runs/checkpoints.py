@@ -1,0 +1,252 @@
+"""Checkpoints that are whole or known not to be, and the way on from the last whole one."""
+
+import errno
+import json
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from accelerate.logging import get_logger
+from safetensors import SafetensorError, safe_open
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+
+logger = get_logger(__name__)
+
+_NAME = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
+_TORCH_SUFFIXES = (".bin", ".pt", ".pth")
+# PyTorch reports a failed write without its cause. A disk with less room than this is then taken for the cause.
+_FULL = 1 << 20  # bytes
+
+
+def checkpoint_dirs(output_dir: str | Path) -> list[Path]:
+    """
+    List the checkpoints of a run, the latest step first, whether whole or not.
+
+    Args:
+        output_dir (`str` or `Path`):
+            The run's directory; it need not exist.
+
+    Returns:
+        `list[Path]`
+    """
+    if not Path(output_dir).is_dir():
+        return []
+    found = [path for path in Path(output_dir).iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+
+
+def checkpoint_fault(checkpoint: Path) -> str | None:
+    """
+    Say why a checkpoint is not whole.
+
+    `Trainer` writes `trainer_state.json` last, so a readable one says that the save came to its end. Weights and
+    states are also checked for their length, because a copy or a machine that stopped can cut off any file. The
+    contents of the files are not read.
+
+    Args:
+        checkpoint (`Path`):
+            Directory of the checkpoint, written by this package or by plain `Trainer`.
+
+    Returns:
+        `str` or `None`: what is missing or cut off; `None` for a whole checkpoint.
+    """
+    try:
+        json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return f"it has no {TRAINER_STATE_NAME}, which is written last"
+    except ValueError:
+        return f"its {TRAINER_STATE_NAME} is cut off"
+    for index in checkpoint.glob("*.index.json"):
+        try:
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except ValueError:
+            return f"its {index.name} is cut off"
+        missing = sorted(shard for shard in shards if not (checkpoint / shard).exists())
+        if missing:
+            return f"it lacks {missing[0]}"
+    for path in sorted(checkpoint.rglob("*")):
+        if path.suffix == ".safetensors" and not _is_whole_safetensors(path):
+            return f"its {path.relative_to(checkpoint)} is cut off"
+        if path.suffix in _TORCH_SUFFIXES and path.is_file() and not zipfile.is_zipfile(path):
+            return f"its {path.relative_to(checkpoint)} is cut off"
+    return None
+
+
+def _is_whole_safetensors(path: Path) -> bool:
+    try:
+        with safe_open(path, framework="pt"):  # it compares the header with the length of the file
+            return True
+    except SafetensorError:
+        return False
+
+
+def last_whole_checkpoint(output_dir: str | Path) -> Path | None:
+    """
+    Find the checkpoint to go on from.
+
+    Args:
+        output_dir (`str` or `Path`):
+            The run's directory.
+
+    Returns:
+        `Path` or `None`: the whole checkpoint of the latest step.
+    """
+    return next((path for path in checkpoint_dirs(output_dir) if checkpoint_fault(path) is None), None)
+
+
+def find_checkpoint(resume: str | bool | None, output_dir: str | Path) -> str | None:
+    """
+    Find the checkpoint that `resume_from_checkpoint` means, and warn of later ones that are not whole.
+
+    Args:
+        resume (`str` or `bool`, *optional*):
+            `True` or `"true"` for the last whole checkpoint in `output_dir`, or the path of one.
+        output_dir (`str` or `Path`):
+            The run's directory.
+
+    Returns:
+        `str` or `None`: path of a whole checkpoint; `None` if nothing is to be resumed.
+
+    Raises:
+        FileNotFoundError: if there is no such checkpoint.
+        ValueError: if it is not whole.
+    """
+    if resume is None or str(resume).lower() == "false":
+        return None
+    whole = last_whole_checkpoint(output_dir)
+    if str(resume).lower() != "true":
+        path = Path(str(resume))
+        others = f"the last whole one in {output_dir} is {whole}" if whole else f"{output_dir} has no whole one"
+        if not path.is_dir():
+            raise FileNotFoundError(f"there is no checkpoint {path} to resume from: {others}")
+        fault = checkpoint_fault(path)
+        if fault is not None:
+            raise ValueError(f"the checkpoint {path} is not whole ({fault}): {others}")
+        return str(path)
+    partial = checkpoint_dirs(output_dir)
+    partial = partial if whole is None else partial[: partial.index(whole)]
+    named = ", ".join(f"{path.name} is not whole ({checkpoint_fault(path)})" for path in partial)
+    if whole is None:
+        raise FileNotFoundError(
+            f"{output_dir} has no whole checkpoint to resume from{f': {named}' if named else ''}. To start from the "
+            f"beginning, leave out resume_from_checkpoint{' and give --overwrite_output_dir true' if named else ''}"
+        )
+    if named:
+        logger.warning(f"{named}: its save was interrupted. Training goes on from {whole}")
+    return str(whole)
+
+
+def way_on(output_dir: str | Path) -> str:
+    """
+    Tell a user how to go on with a run that ended early.
+
+    Args:
+        output_dir (`str` or `Path`):
+            The run's directory.
+
+    Returns:
+        `str`: part of a sentence.
+    """
+    whole = last_whole_checkpoint(output_dir)
+    if whole is None:
+        return f"{output_dir} has no whole checkpoint, so the next run starts from the beginning"
+    return f"{whole} is whole: run the same command with --resume_from_checkpoint true to go on from it"
+
+
+class FullDiskError(OSError):
+    """The disk was full while a checkpoint or a model was written. The message says which, and how to go on."""
+
+
+@contextmanager
+def naming_full_disk(written: str | Path, output_dir: str | Path) -> Iterator[None]:
+    """
+    Turn whatever a save raises on a full disk into a [`FullDiskError`]; other errors pass.
+
+    Args:
+        written (`str` or `Path`):
+            What is written inside the context.
+        output_dir (`str` or `Path`):
+            The run's directory, where whole checkpoints are looked for.
+
+    Raises:
+        FullDiskError: if the disk is full.
+    """
+    try:
+        yield
+    except Exception as error:  # tokenizers raise no narrower class
+        if not is_full_disk(error, output_dir):
+            raise
+        raise FullDiskError(
+            errno.ENOSPC, f"the disk is full: {written} could not be written. Free some room; {way_on(output_dir)}"
+        ) from error
+
+
+def is_full_disk(error: BaseException, directory: str | Path) -> bool:
+    """
+    Tell whether a failed write means that the disk is full, or the user's quota of it.
+
+    Args:
+        error (`BaseException`):
+            What the write raised.
+        directory (`str` or `Path`):
+            Where was written; it need not exist.
+
+    Returns:
+        `bool`
+    """
+    numbers = (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, OSError):
+        return error.errno in numbers
+    if any(f"(os error {number})" in str(error) for number in numbers):  # safetensors and tokenizers, of Rust
+        return True
+    if "inline_container" not in str(error):  # PyTorch's writer
+        return False
+    path = Path(directory).absolute()
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    return shutil.disk_usage(existing).free < _FULL
+
+
+class WholeCheckpoints:
+    """
+    Mixin of a [`~transformers.Trainer`] whose interrupted saves are not taken for checkpoints.
+
+    A checkpoint is whole when its `trainer_state.json` is (see [`checkpoint_fault`]). So nothing may be written after
+    that file, and an old one may not stand in a directory that is written again.
+    """
+
+    args: Any
+    accelerator: Any
+    model: Any
+    state: Any
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Train as `Trainer` does; `resume_from_checkpoint=True` is the last whole checkpoint of `output_dir`."""
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = find_checkpoint(True, self.args.output_dir)
+        return super().train(resume_from_checkpoint, *args, **kwargs)  # type: ignore[misc]
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        run_dir = self._get_output_dir(trial=trial)  # type: ignore[attr-defined]
+        checkpoint = os.path.join(run_dir, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+        if self.args.should_save and os.path.isdir(checkpoint):
+            shutil.rmtree(checkpoint)
+        self.accelerator.wait_for_everyone()  # the other ranks write into the directory, too
+        with naming_full_disk(checkpoint, run_dir):
+            super()._save_checkpoint(model, trial)  # type: ignore[misc]
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)  # type: ignore[misc]
+        # The last that a rank writes, but for `trainer_state.json`, for which the main process waits here.
+        self.accelerator.wait_for_everyone()
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        # A tied weight is saved once, so its other name is in no checkpoint.
+        missing = [name for name in load_result.missing_keys if name not in self.model.all_tied_weights_keys]
+        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))  # type: ignore[misc]

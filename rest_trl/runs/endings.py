@@ -1,0 +1,105 @@
+"""One line for whatever a user can mend; what is a bug keeps its traceback."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from httpx import HTTPError
+from transformers import ProgressCallback
+from yaml import YAMLError
+
+from ..serving.recovery import VLLMServerError
+from .checkpoints import FullDiskError, is_full_disk, way_on
+
+
+INTERRUPTED = 130  # exit status of a program that Ctrl-C has ended, as shells have it
+
+# Of OSError: no such file, no such model, no access to the Hub. HTTPError: no connection to it. ImportError: an
+# optional package that the recipe asks for.
+_USER_ERRORS = (ValueError, OSError, ImportError, YAMLError, HTTPError)
+
+
+def one_line(error: BaseException) -> str:
+    """
+    Return the message of an error without line breaks.
+
+    Args:
+        error (`BaseException`):
+            An error that a user can mend.
+
+    Returns:
+        `str`
+    """
+    # An OSError made here has a number and a message; that of the system also has a path, which must stay.
+    message = error.strerror if isinstance(error, OSError) and error.strerror and not error.filename else str(error)
+    return " ".join(str(message).split())
+
+
+@contextmanager
+def setup_errors(prog: str) -> Iterator[None]:
+    """
+    End the program with one line where its arguments, model or data cannot be used.
+
+    Args:
+        prog (`str`):
+            Name of the program in messages.
+
+    Raises:
+        SystemExit: with that line, or with status 130 on Ctrl-C.
+    """
+    try:
+        yield
+    except _USER_ERRORS as error:
+        raise SystemExit(f"{prog}: error: {one_line(error)}") from error
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{prog}: interrupted before training started\n")
+        raise SystemExit(INTERRUPTED) from None
+
+
+@contextmanager
+def run_errors(prog: str, trainer: Any) -> Iterator[None]:
+    """
+    End the program with one line where training stops for a reason outside it: Ctrl-C, a full disk, a lost server.
+
+    Args:
+        prog (`str`):
+            Name of the program in messages.
+        trainer ([`~trl.GRPOTrainer`]):
+            The trainer that runs inside the context.
+
+    Raises:
+        SystemExit: with that line, or with status 130 on Ctrl-C.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        _close_bars(trainer)
+        if trainer.is_world_process_zero():
+            state = trainer.state
+            sys.stderr.write(
+                f"{prog}: interrupted after step {state.global_step} of {state.max_steps}; "
+                f"{way_on(trainer.args.output_dir)}\n"
+            )
+        raise SystemExit(INTERRUPTED) from None
+    except VLLMServerError as error:
+        _close_bars(trainer)
+        raise SystemExit(f"{prog}: error: {one_line(error)}") from error
+    except OSError as error:
+        output_dir = trainer.args.output_dir
+        if not is_full_disk(error, output_dir):
+            raise
+        _close_bars(trainer)
+        cause = one_line(error)
+        if not isinstance(error, FullDiskError):  # not of a save
+            cause = f"the disk is full ({cause}). Free some room; {way_on(output_dir)}"
+        raise SystemExit(f"{prog}: error: training stopped after step {trainer.state.global_step}: {cause}") from error
+
+
+def _close_bars(trainer: Any) -> None:
+    """Leave the bars as they stand, so that the last line does not run on behind one."""
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, ProgressCallback):
+            for bar in (callback.training_bar, callback.prediction_bar):
+                if bar is not None:
+                    bar.close()

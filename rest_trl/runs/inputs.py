@@ -1,0 +1,86 @@
+"""The model and the data set that a recipe names."""
+
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from ..config import ResTGRPOConfig
+from ..data import load_rest_dataset
+from ..display.arguments import is_local_path
+from ..tiny import TINY_MODEL_DIR, load_tiny_dataset
+
+
+# The embedded default answers to this name, as a model and as a data set.
+TINY = "tiny"
+TINY_EVAL_SIZE = 128  # prompts: a reward's standard error is then below a tenth of its standard deviation
+
+
+def find_model(name: str | None) -> str:
+    """
+    Find the model that the arguments name.
+
+    Args:
+        name (`str`, *optional*):
+            A path, an id, or `"tiny"`.
+
+    Returns:
+        `str`: the directory with `~` expanded, or the id.
+
+    Raises:
+        FileNotFoundError: if it can only be a path and there is nothing.
+        NotADirectoryError: if there is a file.
+        ValueError: if no model is named.
+    """
+    if name is None:
+        raise ValueError("no model: give --model_name_or_path a path, a Hub id, or tiny")
+    if name == TINY:
+        return str(TINY_MODEL_DIR)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return str(path)
+    if path.exists():
+        raise NotADirectoryError(f"the model {name} is a file: give the directory with its config.json")
+    if is_local_path(name) or len(path.parts) > 2:  # an id has at most one slash
+        raise FileNotFoundError(f"there is no model directory {name}: check model_name_or_path")
+    return name
+
+
+def load_split(
+    script_args: Any, training_args: ResTGRPOConfig, tokenizer: PreTrainedTokenizerBase, split: str
+) -> Dataset:
+    """
+    One split of the data set that the arguments name.
+
+    Args:
+        script_args ([`~rest_trl.train.ResTScriptArguments`]):
+            Name the data set.
+        training_args ([`ResTGRPOConfig`]):
+            Hold `chat_template_kwargs`.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            The policy's tokenizer, with its chat template.
+        split (`str`):
+            Name of the split.
+
+    Returns:
+        [`~datasets.Dataset`] with columns `prompt` and `solution`.
+
+    Raises:
+        FileNotFoundError: if the data set is a path and there is nothing.
+        ValueError: if no data set is named, or it cannot be used.
+    """
+    if script_args.dataset_name is None:
+        raise ValueError("no data set: give --dataset_name a file, a directory, a Hub id, or tiny")
+    chat_template_kwargs: Any = training_args.chat_template_kwargs  # TRL has parsed it if it was a string
+    if script_args.dataset_name == TINY:
+        return load_tiny_dataset() if split == "train" else load_tiny_dataset("test", size=TINY_EVAL_SIZE)
+    return load_rest_dataset(
+        script_args.dataset_name,
+        tokenizer,
+        split=split,
+        config=script_args.dataset_config,
+        strict=script_args.strict,
+        max_prompt_length=script_args.max_prompt_length,
+        chat_template_kwargs=chat_template_kwargs,
+    )

@@ -1,0 +1,105 @@
+"""`rest-trl train`: the training program under `accelerate launch`."""
+
+import signal
+from pathlib import Path
+from subprocess import CalledProcessError
+
+import torch
+from accelerate.commands.config.config_args import default_config_file
+from accelerate.commands.launch import launch_command, launch_command_parser
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+
+_PROG = "rest-trl train"
+_OPTION = "--accelerate_config"
+
+
+def split_accelerate_config(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """
+    Take `--accelerate_config FILE` or `--accelerate_config=FILE` out of a command line.
+
+    Args:
+        arguments (`list[str]`):
+            The command line.
+
+    Returns:
+        `tuple[str | None, list[str]]`: the file, if one is given, and the other arguments.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if no file is given behind the option.
+    """
+    arguments = [
+        part for text in arguments for part in (text.split("=", 1) if text.startswith(_OPTION + "=") else [text])
+    ]
+    if _OPTION not in arguments:
+        return None, arguments
+    index = arguments.index(_OPTION)
+    file = "".join(arguments[index + 1 : index + 2])
+    if not file:
+        raise ValueError(f"{_OPTION} needs a file")
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"there is no {file} for {_OPTION}: recipes/accelerate holds some")
+    return file, arguments[:index] + arguments[index + 2 :]
+
+
+def launcher_options(config_file: str | None) -> list[str]:
+    """
+    Choose the options of `accelerate launch`.
+
+    Args:
+        config_file (`str`, *optional*):
+            Accelerate's configuration.
+
+    Returns:
+        `list[str]`: the configuration, if there is one, be it the user's default; otherwise what accelerate would
+        choose by itself, which it then need not list at each start: all GPUs of this machine, or one process.
+    """
+    if config_file is not None:
+        return ["--config_file", config_file]
+    if Path(default_config_file).is_file():
+        return []
+    processes = max(1, torch.accelerator.device_count())
+    options = ["--num_processes", str(processes), "--num_machines", "1"]
+    options += ["--mixed_precision", "no", "--dynamo_backend", "no"]  # the recipe says bf16 and torch_compile
+    return [*options, "--multi_gpu"] if processes > 1 else options
+
+
+def launch(arguments: list[str]) -> None:
+    """
+    Run the training program under `accelerate launch`.
+
+    Args:
+        arguments (`list[str]`):
+            Those of the program, and `--accelerate_config FILE`.
+
+    Raises:
+        SystemExit: with the exit status of the program, which has said what went wrong; or with one line if it could
+            not be started, or was killed.
+    """
+    try:
+        config_file, arguments = split_accelerate_config(arguments)
+        options = [*launcher_options(config_file), "-m", "rest_trl.train", *arguments]
+        # Ctrl-C is for the program, which gets it, too, and tells how to go on. It does not inherit this handler.
+        before = signal.signal(signal.SIGINT, lambda *_: None)
+        try:
+            launch_command(launch_command_parser().parse_args(options))
+        finally:
+            signal.signal(signal.SIGINT, before)
+    except (ValueError, OSError) as error:  # of the configuration: the program is another process
+        raise SystemExit(f"{_PROG}: error: {' '.join(str(error).split())}") from error
+    except CalledProcessError as error:
+        raise SystemExit(_status(error.returncode)) from None
+    except SignalException as error:  # torchrun has its own handler of Ctrl-C
+        raise SystemExit(128 + error.sigval) from None
+    except ChildFailedError as error:
+        raise SystemExit(_status(error.get_first_failure()[1].exitcode)) from None
+
+
+def _status(returncode: int) -> int | str:
+    if returncode > 0:
+        return returncode
+    name = signal.Signals(-returncode).name
+    memory = ": perhaps the machine was out of memory" if name == "SIGKILL" else ""
+    return f"{_PROG}: error: the training program was killed by {name}{memory}"

@@ -1,0 +1,113 @@
+"""Reading a recipe and a command line, with one line for what is wrong in them."""
+
+import argparse
+import sys
+import types
+import typing
+from collections.abc import Iterable
+from difflib import get_close_matches
+from functools import cached_property
+from typing import Any
+
+from trl import TrlParser
+
+
+_DESCRIPTIONS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a string",
+    list: "a list",
+    dict: "a mapping",
+    types.NoneType: "null",
+}
+
+
+class RecipeParser(TrlParser):
+    """
+    Parser of a recipe (`--config FILE` or `--config=FILE`) and of arguments that override it.
+
+    It differs from [`~trl.TrlParser`] in what it refuses: an unknown argument is named with the nearest known one, and
+    a value of a recipe must have the type of its argument, where TRL hands any value on.
+    """
+
+    def parse_args_and_config(self, args: Iterable[str] | None = None, *pos: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """See [`~trl.TrlParser`]; raises `ValueError` for unknown arguments and values of another type."""
+        args = self._split_config(sys.argv[1:] if args is None else list(args))
+        return super().parse_args_and_config(args, *pos, **kwargs)
+
+    @staticmethod
+    def _split_config(args: list[str]) -> list[str]:
+        args = [part for arg in args for part in (arg.split("=", 1) if arg.startswith("--config=") else [arg])]
+        if args and args[-1] == "--config":
+            raise ValueError("--config needs a file")
+        return args
+
+    def set_defaults_with_config(self, **kwargs: Any) -> list[str]:
+        """Take the values of a recipe as defaults; raises `ValueError` for unknown keys and values of another type."""
+        unknown = [key for key in kwargs if key not in self._hints]
+        if unknown:
+            raise ValueError(f"the recipe has {self._named(unknown)}")
+        for name, value in kwargs.items():
+            if not fits(value, self._hints[name]):
+                raise ValueError(f"the recipe's {name} must be {_describe(self._hints[name])}, but is {value!r}")
+        return super().set_defaults_with_config(**kwargs)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:  # type: ignore[override]
+        """See `argparse.ArgumentParser`; raises `ValueError` for unknown arguments."""
+        namespace, rest = super().parse_known_args(args, namespace)
+        unknown = [argument.split("=")[0] for argument in rest if argument.startswith("--")]
+        if unknown:
+            raise ValueError(f"the command line has {self._named(unknown)}")
+        if rest:
+            raise ValueError(f"the command line has {' '.join(rest)!r} without an argument: is a -- missing?")
+        return namespace, rest
+
+    @cached_property
+    def _hints(self) -> dict[str, Any]:
+        """Type of each argument."""
+        hints: dict[str, Any] = {}
+        for dataclass_type in self.dataclass_types:
+            hints |= typing.get_type_hints(dataclass_type)
+        return {action.dest: hints[action.dest] for action in self._actions if action.dest in hints}
+
+    def _named(self, unknown: list[str]) -> str:
+        """Name unknown arguments, each with the known one that it is like."""
+        named = []
+        for name in unknown:
+            near = get_close_matches(name.lstrip("-").replace("-", "_"), self._hints, n=1)
+            named.append(f"{name} (do you mean {near[0]}?)" if near else name)
+        return f"unknown argument{'s' * (len(named) > 1)} {', '.join(named)}: --help lists all"
+
+
+def _kinds(hint: Any) -> list[Any]:
+    """The classes that a type hint allows; `list[str] | None` allows `list` and `NoneType`."""
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    options = typing.get_args(hint) if is_union else (hint,)
+    return [typing.get_origin(option) or option for option in options]
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """
+    Tell whether a value of a recipe can be the value of an argument.
+
+    Args:
+        value:
+            As YAML reads it.
+        hint:
+            Type hint of the argument.
+
+    Returns:
+        `bool`: also true for all strings, because the parser converts or refuses these itself, and for scalars where a
+        string is meant, because YAML reads an unquoted `no` or `3` as what it looks like.
+    """
+    kinds = _kinds(hint)
+    if value is None or isinstance(value, list | dict):
+        return type(value) in kinds
+    if isinstance(value, str) or any(kind not in _DESCRIPTIONS or kind is str for kind in kinds):
+        return True
+    return type(value) in kinds or (isinstance(value, int) and not isinstance(value, bool) and float in kinds)
+
+
+def _describe(hint: Any) -> str:
+    return " or ".join(_DESCRIPTIONS[kind] for kind in _kinds(hint) if kind in _DESCRIPTIONS)

@@ -1,0 +1,82 @@
+"""Results of an earlier run, which a new run may not overwrite in silence."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from .checkpoints import checkpoint_dirs
+
+
+# What a run leaves at its end beside checkpoints: weights, their index, and the state of the trainer.
+_FINAL = (
+    "trainer_state.json",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model*.bin",
+    "pytorch_model.bin.index.json",
+    "adapter_model.safetensors",
+    "adapter_model.bin",
+)
+
+
+def earlier_results(output_dir: str | Path) -> list[Path]:
+    """
+    List checkpoints and the final model that a run has left in its directory.
+
+    Args:
+        output_dir (`str` or `Path`):
+            The run's directory; it need not exist.
+
+    Returns:
+        `list[Path]`: checkpoints, the latest step first, then files of the final model.
+    """
+    return checkpoint_dirs(output_dir) + sorted(path for name in _FINAL for path in Path(output_dir).glob(name))
+
+
+def check_output_dir(output_dir: str | Path, resumes: bool, overwrites: bool) -> None:
+    """
+    Refuse a directory that a new run would spoil.
+
+    Args:
+        output_dir (`str` or `Path`):
+            Where the run is to write; it need not exist.
+        resumes (`bool`):
+            Whether the run goes on from a checkpoint.
+        overwrites (`bool`):
+            Whether the user gives up what is there.
+
+    Raises:
+        FileExistsError: if it holds results of an earlier run, and neither is the case.
+        NotADirectoryError: if it is a file.
+        ValueError: if both are the case.
+    """
+    if Path(output_dir).exists() and not Path(output_dir).is_dir():
+        raise NotADirectoryError(f"output_dir={output_dir} is a file: give a directory, or a path that is free")
+    if resumes and overwrites:
+        raise ValueError(
+            "resume_from_checkpoint goes on with a run that overwrite_output_dir would remove: leave out one of them"
+        )
+    results = earlier_results(output_dir)
+    if results and not resumes and not overwrites:
+        rest = f" and {len(results) - 1} more" if len(results) > 1 else ""
+        raise FileExistsError(
+            f"{output_dir} holds results of an earlier run ({results[0].name}{rest}): give another --output_dir, go "
+            "on with that run (--resume_from_checkpoint true), or remove them (--overwrite_output_dir true)"
+        )
+
+
+def remove_results(trainer: Any) -> None:
+    """
+    Remove checkpoints and the final model of an earlier run, and no other file, on the main process.
+
+    Args:
+        trainer ([`~transformers.Trainer`]):
+            The trainer that is to write into the same directory.
+    """
+    if trainer.args.should_save:
+        for path in earlier_results(trainer.args.output_dir):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    trainer.accelerator.wait_for_everyone()

@@ -1,0 +1,31 @@
+import pytest
+
+from rest_trl import ResTGRPOConfig
+from rest_trl.runs.inputs import TINY_EVAL_SIZE, find_model, load_split
+from rest_trl.tiny import TINY_MODEL_DIR
+from rest_trl.train import ResTScriptArguments, make_parser
+
+
+class TestFindModel:
+    def test_knows_the_tiny_model_paths_and_ids(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        (tmp_path / "model").mkdir()
+        assert find_model("tiny") == str(TINY_MODEL_DIR)
+        assert find_model("~/model") == str(tmp_path / "model")
+        assert find_model("Qwen/Qwen3-1.7B") == "Qwen/Qwen3-1.7B"
+
+    @pytest.mark.parametrize("name", ["/no/such/model", "./model", "~/no-such-model", "outputs/demo/checkpoint-5"])
+    def test_refuses_a_path_to_nothing(self, name):
+        with pytest.raises(FileNotFoundError, match="there is no model directory"):
+            find_model(name)
+
+
+class TestLoadSplit:
+    def test_of_the_tiny_world_has_few_prompts_for_evaluation(self, tokenizer):
+        arguments = ResTScriptArguments("tiny"), ResTGRPOConfig("out", use_cpu=True, bf16=False), tokenizer
+        training, evaluation = (load_split(*arguments, split) for split in ("train", "test"))
+        assert (len(training), len(evaluation)) == (2048, TINY_EVAL_SIZE)
+        assert not set(training["prompt"]) & set(evaluation["prompt"])
+        assert f"2048 prompts and {TINY_EVAL_SIZE} others for evaluation" in " ".join(
+            make_parser().format_help().split()
+        )
