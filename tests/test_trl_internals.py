@@ -33,8 +33,10 @@ class Internal(NamedTuple):
 
 
 TRL_INTERNALS = [
+    Internal("trl.GRPOTrainer", "_generate", "the rollout is read where it is sampled, before the rewards are called"),
     Internal("trl.GRPOTrainer", "_generate_and_score_completions", "regions are added to what it returns"),
     Internal("trl.GRPOTrainer", "_get_per_token_logps_and_entropies", "the entropies of a micro-batch come from it"),
+    Internal("trl.GRPOTrainer", "_is_vlm", "policies with images are told from those of text"),
     Internal("trl.GRPOTrainer", "_load_from_checkpoint", "adapters get back the dtype that they were trained in"),
     Internal("trl.GRPOTrainer", "_logs", "the table of completions gets a column with the regions"),
     Internal("trl.GRPOTrainer", "_metrics", "the metrics of a step are logged with those of TRL"),

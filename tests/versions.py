@@ -40,9 +40,10 @@ CORE_TESTS = (
     "tests/test_trl_internals.py",
     "tests/test_config.py",
     "tests/test_trainer.py",
-    "tests/test_rewards.py",
+    "tests/test_native_tools.py",
     "tests/test_data.py",
     "tests/regions",
+    "tests/rewards",
     "tests/tool_calls",
 )
 TEST_ENVIRONMENT = {
