@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -47,8 +48,18 @@ class TestTracker:
         assert with_kept / without > TARGET
 
 
+def shortened(case: Case) -> Case:
+    """The case with fewer tokens, which take less time; the bounds hold for every length."""
+    return replace(case, length=512) if case.length < 4096 else case
+
+
 class TestPeak:
-    @pytest.mark.parametrize("case", [CASES[0], *map(smallest, CASES)], ids=lambda case: case.name)
+    # The first has a vocabulary of 32,768: its peak is at the logits.
+    @pytest.mark.parametrize(
+        "case",
+        [replace(CASES[0], length=256), *(shortened(smallest(case)) for case in CASES)],
+        ids=lambda case: case.name,
+    )
     def test_is_at_most_half_a_percent_over_grpo(self, case):
         (grpo, grpo_buffer), (rest, rest_buffer) = (measure(arm, case) for arm in ("GRPO", "ResT"))
         tokens = 2 * case.length
