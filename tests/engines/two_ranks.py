@@ -138,7 +138,6 @@ class Record(TrainerCallback):
             "weights": self.weights,
             "statistics": self.statistics,
             "coefficients": self.coefficients,
-            "entropies": self.entropies,
             "shapes": self.shapes,
             "unmasked": self.unmasked,
             "regions": self.regions,
