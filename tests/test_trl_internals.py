@@ -33,6 +33,7 @@ class Internal(NamedTuple):
 
 
 TRL_INTERNALS = [
+    Internal("trl.GRPOTrainer", "_calculate_rewards", "the rewards of a rollout are shared out over its calls"),
     Internal("trl.GRPOTrainer", "_generate", "the rollout is read where it is sampled, before the rewards are called"),
     Internal("trl.GRPOTrainer", "_generate_and_score_completions", "regions are added to what it returns"),
     Internal("trl.GRPOTrainer", "_get_per_token_logps_and_entropies", "the entropies of a micro-batch come from it"),
@@ -48,6 +49,7 @@ TRL_INTERNALS = [
     Internal("trl.extras.profiling", "profiling_context", "the time of the regions is logged with TRL's times"),
     Internal("trl.trainer.utils", "get_comet_experiment_url", "the model card links the run"),
     Internal("trl.trainer.utils", "get_trackio_space_url", "the model card links the run"),
+    Internal("trl.trainer.utils", "nanstd", "advantages with credit are scaled as TRL scales its own"),
 ]
 # These are needed with a vLLM server only, so they are checked where vLLM is installed (`make test-vllm`).
 VLLM_INTERNALS = [
@@ -60,6 +62,8 @@ VLLM_INTERNALS = [
         "the weights of a quantised policy are sent through it",
     ),
 ]
+# The standard library documents these names of named tuples.
+PUBLIC = {"_asdict", "_fields", "_make", "_replace"}
 # Classes of TRL that rest_trl extends or is handed.
 OWNERS = (
     "trl.GRPOTrainer",
@@ -99,7 +103,7 @@ def names_of(owner: str) -> frozenset[str]:
 
 
 def is_private(name: str) -> bool:
-    return name.startswith("_") and not name.startswith("__")
+    return name.startswith("_") and not name.startswith("__") and name not in PUBLIC
 
 
 def names_bound_by(statement: ast.stmt) -> set[str]:

@@ -42,6 +42,7 @@ CORE_TESTS = (
     "tests/test_trainer.py",
     "tests/test_native_tools.py",
     "tests/test_data.py",
+    "tests/credit",
     "tests/regions",
     "tests/rewards",
     "tests/tool_calls",
