@@ -1,4 +1,4 @@
-# make demo | bfcl | test | test-vllm | quality | bench-step | bench-regions | bench-memory | bench-evaluation | bench-gpu | fuzz. Everything is installed into .venv; PYTHON is any Python from 3.11.
+# make demo | bfcl | test | test-vllm | test-versions | quality | bench-step | bench-regions | bench-memory | bench-evaluation | bench-gpu | fuzz. Everything is installed into .venv; PYTHON is any Python from 3.11.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,7 +20,7 @@ COEFFICIENTS_grpo := uniform
 OUTPUT_rest := outputs/demo
 OUTPUT_grpo := outputs/demo-grpo
 
-.PHONY: install demo bfcl test test-vllm vllm-transcript quality bench-step bench-regions bench-memory bench-evaluation bench-gpu fuzz build
+.PHONY: install demo bfcl test test-vllm test-versions vllm-transcript quality bench-step bench-regions bench-memory bench-evaluation bench-gpu fuzz build
 
 install: $(VENV)/.installed
 
@@ -50,7 +50,13 @@ quality: install
 	$(BIN)/mypy rest_trl
 
 test-vllm: $(VLLM_VENV)/.installed
-	$(RUN) $(VLLM_VENV)/bin/python -m pytest tests/serving tests/tool_calls/test_conformance.py
+	$(RUN) $(VLLM_VENV)/bin/python -m pytest tests/serving tests/tool_calls/test_conformance.py \
+		tests/test_trl_internals.py
+
+# The core tests in environments of their own (.versions/), with the lowest and the highest versions on the index, for every
+# Python from 3.11 to 3.13 that is there. TRL=1.17.0 tries another TRL; PINS="transformers==5.24.0 ..." other packages.
+test-versions:
+	$(PYTHON) tests/versions.py $(addprefix trl==,$(TRL)) $(PINS)
 
 vllm-transcript: $(VLLM_VENV)/.installed
 	$(RUN) $(VLLM_VENV)/bin/python -m tests.benchmarks.vllm_transcript

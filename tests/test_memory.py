@@ -1,11 +1,12 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from benchmarks import gpu
 from benchmarks.memory import CASES, TARGET, Case, make_trainer, measure, peak_bytes, smallest
 
-from rest_trl.regions.partition import region_sums
+from rest_trl.regions import region_sums
 from rest_trl.tool_calls import Region
 
 
@@ -47,36 +48,46 @@ class TestTracker:
         assert with_kept / without > TARGET
 
 
+def shortened(case: Case) -> Case:
+    """The case with fewer tokens, which take less time; the bounds hold for every length."""
+    return replace(case, length=512) if case.length < 4096 else case
+
+
 class TestPeak:
-    @pytest.mark.parametrize("case", [CASES[0], *map(smallest, CASES)], ids=lambda case: case.name)
+    # The first has a vocabulary of 32,768: its peak is at the logits.
+    @pytest.mark.parametrize(
+        "case",
+        [replace(CASES[0], length=256), *(shortened(smallest(case)) for case in CASES)],
+        ids=lambda case: case.name,
+    )
     def test_is_at_most_half_a_percent_over_grpo(self, case):
         (grpo, grpo_buffer), (rest, rest_buffer) = (measure(arm, case) for arm in ("GRPO", "ResT"))
         tokens = 2 * case.length
         assert grpo < rest <= TARGET * grpo
-        assert rest_buffer - grpo_buffer == 2 * tokens  # two int8 per token
-        # At the peak no more is alive than that and the float32 advantages of the micro-batch of one completion.
-        assert rest - grpo <= 2 * tokens + 4 * case.length + 1024
+        assert rest_buffer - grpo_buffer == tokens  # an int8 per token
+        # At the peak no more is alive than that and one float32 per token of the micro-batch of one completion.
+        assert rest - grpo <= tokens + 4 * case.length + 1024
 
 
 class TestRegionSums:
     def test_take_no_tensor_of_all_regions(self):
         region_ids = torch.arange(8192).remainder(len(Region)).to(torch.int8).view(8, 1024)
         entropies = torch.rand(8, 1024)
-        assert peak_bytes(lambda: region_sums(region_ids, entropies, entropies)) <= 6 * region_ids.numel()
+        assert peak_bytes(lambda: region_sums(region_ids, entropies, entropies)) <= 10 * region_ids.numel()
 
     def test_are_the_sums_over_each_region(self):
         generator = torch.Generator().manual_seed(0)
         region_ids = torch.randint(0, 5, (8, 100), dtype=torch.int8, generator=generator)
         values = torch.rand(8, 100, generator=generator)
-        values[0, 0] = float("nan")
+        values[0, 0], values[1, 0] = float("nan"), float("inf")
         sums = region_sums(region_ids, values)
-        assert sums.shape == (2, len(Region))
+        assert sums.shape == (3, len(Region))
         assert sums[:, Region.NONE].eq(0).all()
         for region in list(Region)[1:]:
             inside = region_ids == region
-            assert sums[0, region] == inside.sum()
-            expected = values[inside].double().nan_to_num().sum().item()
-            assert sums[1, region].item() == pytest.approx(expected, rel=1e-6)
+            finite = inside & values.isfinite()
+            assert sums[:2, region].tolist() == [inside.sum(), finite.sum()]
+            assert sums[2, region].item() == pytest.approx(values[finite].double().sum().item(), rel=1e-6)
 
 
 class TestGpuBenchmark:

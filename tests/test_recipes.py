@@ -14,7 +14,7 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils import DistributedType
 from peft import LoraConfig, get_peft_model
 from transformers import Qwen3Config, Qwen3ForCausalLM
-from trl import GRPOTrainer, ModelConfig, get_peft_config, get_quantization_config
+from trl import GRPOTrainer, ModelConfig, get_peft_config
 from trl.scripts.vllm_serve import ScriptArguments as ServeArguments
 from trl.scripts.vllm_serve import build_command
 from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
@@ -32,54 +32,34 @@ PAPER_RECIPES = [recipe for recipe in RECIPES if recipe not in (DEMO, *QLORA_REC
 TWO_NODE_RECIPES = [recipe for recipe in PAPER_RECIPES if recipe.stem.endswith("_2nodes")]
 ONE_NODE_RECIPES = [recipe for recipe in PAPER_RECIPES if recipe not in TWO_NODE_RECIPES]
 
-MODELS = {
-    "qwen3_1.7b": "Qwen/Qwen3-1.7B",
-    "qwen3_4b_2507": "Qwen/Qwen3-4B-Instruct-2507",
-    "qwen3_8b": "Qwen/Qwen3-8B",
-    "qwen3_14b": "Qwen/Qwen3-14B",
-    "qwen3_32b": "Qwen/Qwen3-32B",
-    "llama3.2_3b": "meta-llama/Llama-3.2-3B-Instruct",
+FAMILIES = ("qwen3_1.7b", "qwen3_4b_2507", "qwen3_8b", "qwen3_14b", "qwen3_32b", "llama3.2_3b")
+# Keys in which a run differs from the full ResT run of the same model, beside `output_dir`.
+LORA = {"dtype", "learning_rate", "use_peft", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"}
+VARIANTS = {
+    "full": set(),
+    "lora": LORA,
+    "grpo": {"coefficients", "reward_schedule"},
+    "dr_grpo": {"coefficients", "reward_schedule", "loss_type", "scale_rewards"},
+    "static_reward": {"reward_schedule"},
+    "no_curriculum": {"curriculum"},
+    "kl": {"beta"},
+    "2nodes": {"vllm_server_base_url", "vllm_group_port", "gradient_accumulation_steps"},
+    "released": {"coefficients", "reward_schedule", "loss_type", "delta"},
 }
-# What sets a run apart from the full ResT run of the same model.
-VARIANTS: dict[str, dict[str, Any]] = {
-    "lora": {
-        "dtype": "bfloat16",
-        "learning_rate": 1e-5,
-        "use_peft": True,
-        "lora_r": 32,
-        "lora_alpha": 32,
-        "lora_dropout": 0.0,
-        "lora_target_modules": "all-linear",
-    },
-    "grpo": {"coefficients": "uniform", "reward_schedule": "static"},
-    "dr_grpo": {
-        "coefficients": "uniform",
-        "reward_schedule": "static",
-        "loss_type": "dr_grpo",
-        "scale_rewards": "none",
-    },
-    "static_reward": {"reward_schedule": "static"},
-    "no_curriculum": {"curriculum": False},
-    "kl": {"beta": 0.003},
-    "2nodes": {
-        "vllm_server_base_url": "http://SERVER:8000",
-        "vllm_group_port": 51216,
-        "gradient_accumulation_steps": 32,
-    },
-    "released": {"coefficients": "released", "reward_schedule": "released", "loss_type": "dapo", "delta": 3.0},
-}
-# What sets a QLoRA run on one card apart from the LoRA run of the same model, beside how much it generates at once.
+# Keys in which a QLoRA run on one card differs from the LoRA run of the same model, beside those of vLLM.
 QLORA = {
-    "load_in_4bit": True,
-    "bnb_4bit_quant_type": "nf4",
-    "use_bnb_nested_quant": True,
-    "use_vllm": False,
-    "max_completion_length": 1024,
-    "per_device_train_batch_size": 2,
-    "gradient_accumulation_steps": 32,
-    "num_train_epochs": 1,
-    "logging_steps": 1,
-    "save_steps": 25,
+    "load_in_4bit",
+    "bnb_4bit_quant_type",
+    "use_bnb_nested_quant",
+    "use_vllm",
+    "output_dir",
+    "generation_batch_size",
+    "max_completion_length",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "num_train_epochs",
+    "logging_steps",
+    "save_steps",
 }
 SOURCES = ("[paper]", "[script]", "[verl]", "[TRL]", "[LoRA]", "[QLoRA]", "[prototype]", "[ours]")
 
@@ -135,8 +115,20 @@ def values(recipe: Path) -> dict[str, Any]:
 
 def split_name(recipe: Path) -> tuple[str, str]:
     """Family and variant of a recipe."""
-    family = next(family for family in MODELS if recipe.stem.startswith(f"{family}_"))
+    family = next(family for family in FAMILIES if recipe.stem.startswith(f"{family}_"))
     return family, recipe.stem.removeprefix(f"{family}_")
+
+
+def differing_keys(one: Path, other: Path) -> set[str]:
+    """Keys that only one of two recipes has, or whose values differ."""
+    first, second = values(one), values(other)
+    return {key for key in first | second if first.get(key) != second.get(key)}
+
+
+def recipes_by_batches() -> list[Path]:
+    """One recipe of the paper for each way of splitting its batch."""
+    keys = ("per_device_train_batch_size", "gradient_accumulation_steps")
+    return list({tuple(values(recipe)[key] for key in keys): recipe for recipe in PAPER_RECIPES}.values())
 
 
 def parse(*arguments: str) -> tuple[ResTScriptArguments, ResTGRPOConfig, ModelConfig]:
@@ -168,27 +160,23 @@ def resolve(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 class TestCollection:
-    def test_every_model_has_a_full_and_a_lora_recipe(self):
-        stems = {recipe.stem for recipe in RECIPES}
-        assert {f"{family}_{variant}" for family in MODELS for variant in ("full", "lora")} <= stems
-
-    def test_baselines_ablations_and_demo_are_there(self):
-        stems = {recipe.stem for recipe in RECIPES}
-        assert {"qwen3_4b_2507_grpo", "qwen3_8b_dr_grpo", "qwen3_8b_static_reward", "qwen3_8b_no_curriculum"} <= stems
-        assert DEMO in RECIPES
-
-    def test_recipes_for_one_card_and_for_two_nodes_are_there(self):
-        stems = {recipe.stem for recipe in RECIPES}
-        assert {"qwen3_1.7b_qlora_24gb", "qwen3_4b_2507_qlora_24gb", "qwen3_14b_2nodes", "qwen3_32b_2nodes"} <= stems
-
-    def test_accelerate_configs_are_there(self):
-        assert {"ddp", "fsdp2", "zero3"} <= {config.stem for config in ACCELERATE_CONFIGS}
-
     def test_nothing_lies_outside_what_is_tested(self):
-        assert {path.relative_to(ROOT) for path in ROOT.glob("recipes/**/*") if path.is_file()} == {
-            *RECIPES,
-            *ACCELERATE_CONFIGS,
-        }
+        files = {path.relative_to(ROOT) for path in ROOT.glob("recipes/**/*") if path.is_file()}
+        assert len(RECIPES) > 20
+        assert files == {*RECIPES, *ACCELERATE_CONFIGS}
+
+    def test_no_two_recipes_write_to_one_directory(self):
+        assert len({values(recipe)["output_dir"] for recipe in RECIPES}) == len(RECIPES)
+
+    def test_misspelt_key_raises(self, tmp_path):
+        misspelt = tmp_path / DEMO.name
+        misspelt.write_text((ROOT / DEMO).read_text().replace("\nnum_generations:", "\nnum_generation:"))
+        with pytest.raises(ValueError, match="num_generation"):
+            parse("--config", str(misspelt))
+
+    def test_command_line_overrides_the_recipe(self):
+        _, args, _ = parse("--config", str(DEMO), "--coefficients", "uniform", "--max_steps", "3")
+        assert (args.coefficients, args.max_steps) == ("uniform", 3)
 
 
 @by_name
@@ -220,20 +208,6 @@ class TestEveryRecipe:
             comment = lines[key].partition("  # ")[2]
             assert comment.startswith(SOURCES), lines[key]
 
-    def test_sources_are_explained_in_the_header(self, recipe):
-        labels = set(re.findall(r"\[\w+\]", (ROOT / recipe).read_text()))
-        assert labels <= set(SOURCES)
-        assert all(f"{label}: " in " ".join(header(recipe)) for label in labels)
-
-    def test_misspelt_key_raises(self, recipe, tmp_path):
-        misspelt = tmp_path / recipe.name
-        misspelt.write_text((ROOT / recipe).read_text().replace("\nnum_generations:", "\nnum_generation:"))
-        with pytest.raises(ValueError, match="num_generation"):
-            parse("--config", str(misspelt))
-
-    def test_output_directory_is_its_own(self, recipe):
-        assert values(recipe)["output_dir"] == f"outputs/{recipe.stem}"
-
 
 @by_paper_name
 class TestPaperRecipes:
@@ -246,6 +220,32 @@ class TestPaperRecipes:
         assert args.steps_per_generation == 8 * args.gradient_accumulation_steps
         assert args.steps_per_rollout == 8
 
+    def test_off_policy_updates_get_the_old_probabilities(self, recipe, resolve):
+        # TRL computes them when generation and updates do not coincide; without them the ratio would always be 1.
+        args = resolve(recipe)[1]
+        assert args.gradient_accumulation_steps % (args.steps_per_generation * args.num_iterations) != 0
+
+    def test_differs_from_the_full_run_only_in_what_its_name_says(self, recipe):
+        family, variant = split_name(recipe)
+        own = VARIANTS[variant] | ({"output_dir"} if variant != "full" else set())
+        assert differing_keys(recipe, Path(f"recipes/{family}_full.yaml")) == own
+
+    def test_server_serves_the_model_as_trl_wants_it(self, recipe, resolve):
+        script_args, training_args, model_args = resolve(recipe)
+        assert (training_args.use_vllm, training_args.vllm_mode) == (True, "server")
+        server, _ = commands(recipe)
+        assert server.words[:3] == ["vllm", "serve", model_args.model_name_or_path]
+        assert server.environment["VLLM_SERVER_DEV_MODE"] == "1"
+        trl_command = build_command(ServeArguments(model=server.words[2]))
+        for option in ("--weight-transfer-config", "--logprobs-mode", "--max-logprobs"):
+            assert server.option(option) == trl_command[trl_command.index(option) + 1]
+        assert training_args.max_completion_length is not None
+        length = script_args.max_prompt_length + training_args.max_completion_length
+        assert int(server.option("--max-model-len")) == length
+
+
+class TestPaperRuns:
+    @pytest.mark.parametrize("recipe", recipes_by_batches(), ids=lambda path: path.stem)
     def test_epoch_has_seven_rollouts_of_eight_updates(self, recipe, resolve):
         args = resolve(recipe)[1]
         trainer = SimpleNamespace(
@@ -264,47 +264,10 @@ class TestPaperRecipes:
         assert len(batches) / args.gradient_accumulation_steps == 7 * 8
         assert args.num_train_epochs * 7 * 8 == 840
 
-    def test_off_policy_updates_get_the_old_probabilities(self, recipe, resolve):
-        # TRL computes them when generation and updates do not coincide; without them the ratio would always be 1.
-        args = resolve(recipe)[1]
-        assert args.gradient_accumulation_steps % (args.steps_per_generation * args.num_iterations) != 0
-
-    def test_model_is_that_of_its_name(self, recipe):
-        assert values(recipe)["model_name_or_path"] == MODELS[split_name(recipe)[0]]
-
-    def test_differs_from_the_full_run_only_in_what_its_name_says(self, recipe):
-        family, variant = split_name(recipe)
-        full = values(Path(f"recipes/{family}_full.yaml"))
-        expected = full | VARIANTS.get(variant, {}) | {"output_dir": f"outputs/{recipe.stem}"}
-        assert variant == "full" or variant in VARIANTS
-        assert values(recipe) == expected
-
-    def test_full_runs_differ_only_in_model_and_micro_batch(self, recipe):
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_full_runs_differ_only_in_model_and_micro_batch(self, family):
         own = {"model_name_or_path", "output_dir", "per_device_train_batch_size", "gradient_accumulation_steps"}
-        family, _ = split_name(recipe)
-        full, other = values(Path(f"recipes/{family}_full.yaml")), values(Path("recipes/qwen3_8b_full.yaml"))
-        assert {k: v for k, v in full.items() if k not in own} == {k: v for k, v in other.items() if k not in own}
-
-    def test_lora_adapts_all_linear_layers(self, recipe, resolve):
-        peft_config = get_peft_config(resolve(recipe)[2])
-        if split_name(recipe)[1] == "lora":
-            assert isinstance(peft_config, LoraConfig)
-            assert (peft_config.target_modules, peft_config.r) == ("all-linear", 32)
-        else:
-            assert peft_config is None
-
-    def test_server_serves_the_model_as_trl_wants_it(self, recipe, resolve):
-        script_args, training_args, model_args = resolve(recipe)
-        assert (training_args.use_vllm, training_args.vllm_mode) == (True, "server")
-        server, _ = commands(recipe)
-        assert server.words[:3] == ["vllm", "serve", model_args.model_name_or_path]
-        assert server.environment["VLLM_SERVER_DEV_MODE"] == "1"
-        trl_command = build_command(ServeArguments(model=server.words[2]))
-        for option in ("--weight-transfer-config", "--logprobs-mode", "--max-logprobs"):
-            assert server.option(option) == trl_command[trl_command.index(option) + 1]
-        assert training_args.max_completion_length is not None
-        length = script_args.max_prompt_length + training_args.max_completion_length
-        assert int(server.option("--max-model-len")) == length
+        assert differing_keys(Path(f"recipes/{family}_full.yaml"), Path("recipes/qwen3_8b_full.yaml")) <= own
 
 
 @by_one_node_name
@@ -325,20 +288,12 @@ class TestOneNodeRecipes:
 
 @by_two_node_name
 class TestTwoNodeRecipes:
-    def test_server_and_training_have_all_gpus_of_their_nodes(self, recipe, resolve):
+    def test_server_and_training_have_all_gpus_of_their_nodes(self, recipe):
         server, training = commands(recipe)
         assert "CUDA_VISIBLE_DEVICES" not in server.environment | training.environment
         assert int(server.option("--tensor-parallel-size")) == 8
-        assert resolve(recipe)[1].world_size == 8
-
-    def test_tensor_parallelism_divides_heads_and_vocabulary(self, recipe):
-        heads = {"qwen3_14b": 40, "qwen3_32b": 64}[split_name(recipe)[0]]  # of the models' config.json
-        shards = int(commands(recipe)[0].option("--tensor-parallel-size"))
-        assert [number % shards for number in (heads, 8, 151936)] == [0, 0, 0]
-
-    def test_launch_starts_eight_processes_on_one_machine(self, recipe):
         # accelerate's own merging of the command line and the config file
-        args, _, _ = _validate_launch_command(launch_arguments(commands(recipe)[-1]))
+        args, _, _ = _validate_launch_command(launch_arguments(training))
         assert (args.num_processes, args.num_machines, args.use_deepspeed) == (8, 1, True)
 
     def test_server_listens_where_the_trainer_looks_for_it(self, recipe, resolve):
@@ -347,16 +302,6 @@ class TestTwoNodeRecipes:
         assert server.option("--host") == "0.0.0.0"
         assert url.hostname == "server"  # a placeholder, not this node
         assert url.port == int(server.option("--port"))
-
-    def test_header_names_the_ports_that_must_be_open(self, recipe, resolve):
-        args, text = resolve(recipe)[1], " ".join(header(recipe)[2:])
-        assert f"Port {urlsplit(args.vllm_server_base_url).port} of the server node" in text
-        assert f"port {args.vllm_group_port} of the training node" in text
-        assert "SERVER in vllm_server_base_url" in text and "VLLM_HOST_IP" in text
-
-    def test_address_of_the_server_can_be_given_on_the_command_line(self, recipe):
-        url = "http://10.0.0.1:8000"
-        assert parse("--config", str(recipe), "--vllm_server_base_url", url)[1].vllm_server_base_url == url
 
 
 class Dimensions(NamedTuple):
@@ -443,15 +388,9 @@ def memory(family: str, model_args: ModelConfig, args: ResTGRPOConfig, prompt_le
 @by_qlora_name
 class TestQLoRARecipes:
     def test_differs_from_the_lora_run_only_in_what_one_card_asks_for(self, recipe):
-        family, variant = split_name(recipe)
-        lora = values(Path(f"recipes/{family}_lora.yaml"))
-        expected = {key: value for key, value in lora.items() if not key.startswith("vllm_")} | QLORA
-        own = {"output_dir", "generation_batch_size"}
-        assert variant == "qlora_24gb"
-        assert set(values(recipe)) == set(expected)
-        assert {k: v for k, v in values(recipe).items() if k not in own} == {
-            k: v for k, v in expected.items() if k not in own
-        }
+        family, _ = split_name(recipe)
+        differing = differing_keys(recipe, Path(f"recipes/{family}_lora.yaml"))
+        assert {key for key in differing if not key.startswith("vllm_")} == QLORA
 
     def test_starts_one_process_on_one_gpu(self, recipe, resolve):
         (training,) = commands(recipe)
@@ -460,23 +399,6 @@ class TestQLoRARecipes:
         assert len(training.gpus) == 1
         assert resolve(recipe)[1].world_size == 1
 
-    def test_base_is_nf4_with_double_quantisation_computed_in_bfloat16(self, recipe, resolve):
-        config = get_quantization_config(resolve(recipe)[2])
-        assert config is not None and config.load_in_4bit and not config.load_in_8bit
-        assert (config.bnb_4bit_quant_type, config.bnb_4bit_use_double_quant) == ("nf4", True)
-        assert config.bnb_4bit_compute_dtype == torch.bfloat16
-
-    def test_lora_adapts_all_linear_layers(self, recipe, resolve):
-        peft_config = get_peft_config(resolve(recipe)[2])
-        assert isinstance(peft_config, LoraConfig)
-        assert (peft_config.target_modules, peft_config.r) == ("all-linear", 32)
-
-    def test_generates_with_the_model_itself(self, recipe, resolve):
-        # Not with a server: NCCL refuses two ranks on one GPU. Not colocated: no bitsandbytes in vLLM since 0.28.
-        args = resolve(recipe)[1]
-        assert (args.use_vllm, args.use_transformers_continuous_batching) == (False, False)
-        assert "vllm serve" not in " ".join(header(recipe))
-
     def test_updates_are_made_of_whole_rollouts_of_their_own(self, recipe, resolve):
         args = resolve(recipe)[1]
         update = args.per_device_train_batch_size * args.gradient_accumulation_steps
@@ -484,10 +406,6 @@ class TestQLoRARecipes:
         assert update % args.generation_batch_size == 0
         assert args.gradient_accumulation_steps % (args.steps_per_generation * args.num_iterations) == 0
         assert args.steps_per_rollout == 1
-        rollouts = (
-            f"{args.generation_batch_size // 4} prompts x 4 completions, {update // args.generation_batch_size} times"
-        )
-        assert rollouts in (ROOT / recipe).read_text()
 
     def test_epoch_has_245_updates(self, recipe, resolve):
         args = resolve(recipe)[1]
@@ -509,14 +427,6 @@ class TestQLoRARecipes:
             assert found == pytest.approx(size, abs=0.0051), line
         assert stated["peak"] < 22.5
         assert "not measured" in " ".join(header(recipe))
-
-    def test_steps_of_the_learning_rate_are_lost_on_most_entries_of_a_but_not_of_b(self, recipe, resolve):
-        rate = resolve(recipe)[1].learning_rate
-        bound = DIMENSIONS[split_name(recipe)[0]].hidden ** -0.5  # PEFT draws A uniformly from what this bounds
-        entries = torch.linspace(-bound, bound, 100001).to(torch.bfloat16)
-        moved = (entries + torch.full_like(entries, rate)) != entries
-        assert 0 < moved.float().mean() < 0.5
-        assert (torch.zeros(1, dtype=torch.bfloat16) + rate).item() == pytest.approx(rate, rel=1 / 256)
 
 
 class TestMemoryEstimate:
@@ -556,19 +466,6 @@ class TestMemoryEstimate:
         assert found == pytest.approx(small.activations(), rel=0.05)
 
 
-class TestDemoRecipe:
-    def test_an_update_takes_64_rollouts(self, resolve):
-        script_args, args, model_args = resolve(DEMO)
-        assert args.world_size == 1
-        assert args.generation_batch_size == 64
-        assert args.steps_per_generation == args.gradient_accumulation_steps
-        assert (script_args.dataset_name, model_args.model_name_or_path) == ("tiny", "tiny")
-
-    def test_command_line_overrides_the_recipe(self):
-        _, args, _ = parse("--config", str(DEMO), "--coefficients", "uniform", "--max_steps", "3")
-        assert (args.coefficients, args.max_steps) == ("uniform", 3)
-
-
 @by_accelerate_name
 class TestAccelerateConfigs:
     def test_loads_with_accelerate(self, config):
@@ -591,12 +488,6 @@ class TestAccelerateConfigs:
             expected["deepspeed_config"] |= {"offload_optimizer_device": "cpu"}
         expected.get("deepspeed_config", {}).pop("deepspeed_multinode_launcher", None)
         assert values(config) == expected
-
-    def test_misspelt_key_raises(self, config, tmp_path):
-        misspelt = tmp_path / config.name
-        misspelt.write_text(config.read_text().replace("\nnum_processes:", "\nnum_process:"))
-        with pytest.raises(ValueError, match="num_process"):
-            load_config_from_file(str(misspelt))
 
     def test_header_is_that_of_a_recipe_that_uses_it(self, config):
         recipe = Path(commands(config)[-1].option("--config"))

@@ -25,10 +25,10 @@ from transformers import AutoTokenizer, PreTrainedModel, Qwen3Config, Qwen3ForCa
 from trl import GRPOConfig, GRPOTrainer
 
 from rest_trl import ResTGRPOConfig, ResTGRPOTrainer
-from rest_trl.rewards import LayoutReward, ToolCallReward
 from rest_trl.tiny import TINY_MODEL_DIR, load_tiny_dataset
 
 from .regions import completions
+from .rewards import rule_rewards
 
 
 ARMS = {"GRPO": (GRPOTrainer, GRPOConfig), "ResT": (ResTGRPOTrainer, ResTGRPOConfig)}
@@ -82,9 +82,10 @@ class Arm:
         trainer_class, config_class = ARMS[name]
         self.device, self.optimizer = model.device, optimizer
         self.micro_batches = sizes.completions // sizes.micro_batch_size
+        tokenizer = AutoTokenizer.from_pretrained(TINY_MODEL_DIR)
         self.trainer: Any = trainer_class(
             model,
-            [LayoutReward(), ToolCallReward()],
+            rule_rewards(tokenizer),
             config_class(
                 path,
                 loss_type="grpo",
@@ -100,7 +101,7 @@ class Arm:
                 report_to="none",
             ),
             train_dataset=load_tiny_dataset(size=sizes.completions),
-            processing_class=AutoTokenizer.from_pretrained(TINY_MODEL_DIR),
+            processing_class=tokenizer,
         )
         self.trainer.current_gradient_accumulation_steps = self.micro_batches
         rows = list(self.trainer.train_dataset)[: sizes.completions // NUM_GENERATIONS]

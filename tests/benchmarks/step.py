@@ -21,8 +21,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
 from rest_trl import ResTGRPOConfig, ResTGRPOTrainer
-from rest_trl.rewards import LayoutReward, ToolCallReward
 from rest_trl.tiny import TINY_MODEL_DIR, load_tiny_dataset
+
+from .rewards import rule_rewards
 
 
 PAIRS = 60
@@ -45,12 +46,13 @@ def make_trainer(trainer_class: type[GRPOTrainer], config_class: type[GRPOConfig
         bf16=False,
         gradient_checkpointing=False,
     )
+    tokenizer = AutoTokenizer.from_pretrained(TINY_MODEL_DIR)
     trainer = trainer_class(
         AutoModelForCausalLM.from_pretrained(TINY_MODEL_DIR, dtype=torch.float32),
-        [LayoutReward(), ToolCallReward()],
+        rule_rewards(tokenizer),
         args,
         train_dataset=load_tiny_dataset(size=COMPLETIONS),
-        processing_class=AutoTokenizer.from_pretrained(TINY_MODEL_DIR),
+        processing_class=tokenizer,
     )
     trainer.model.train()
     trainer.current_gradient_accumulation_steps = 1

@@ -74,9 +74,8 @@ class Record(TrainerCallback):
         self.gradients: list[dict[str, torch.Tensor]] = []
         self.weights: list[dict[str, torch.Tensor]] = []
         self.statistics: list[dict[str, Any]] = []
-        # by step and completion ids: the completion's coefficients and entropies
+        # by step and completion ids: the completion's coefficients
         self.coefficients: dict[tuple[int, ...], torch.Tensor] = {}
-        self.entropies: dict[tuple[int, ...], torch.Tensor] = {}
         # by micro-batch: shape, unmasked tokens and regions
         self.shapes: list[tuple[int, ...]] = []
         self.unmasked: list[int] = []
@@ -98,7 +97,6 @@ class Record(TrainerCallback):
                 real = ids != pad
                 key = (trainer.state.global_step, *ids[real].tolist())
                 self.coefficients[key] = coefficients[i, real].clone()
-                self.entropies[key] = kwargs["entropies"][i, real].clone()
             return coefficients
 
         trainer._coefficients_func = observed
@@ -140,7 +138,6 @@ class Record(TrainerCallback):
             "weights": self.weights,
             "statistics": self.statistics,
             "coefficients": self.coefficients,
-            "entropies": self.entropies,
             "shapes": self.shapes,
             "unmasked": self.unmasked,
             "regions": self.regions,

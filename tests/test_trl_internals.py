@@ -1,0 +1,255 @@
+"""
+What rest_trl uses of TRL and transformers that these do not promise to keep.
+
+This is the only list of it. Where TRL lacks an entry, one test fails with one line that says what is gone and what it
+was for. Where rest_trl uses something that is not listed, a test fails and says where.
+"""
+
+import ast
+import importlib
+import inspect
+import sys
+import textwrap
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import trl
+
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Internal(NamedTuple):
+    """A name that is not public: of a class or of a module, and what rest_trl does with it."""
+
+    owner: str
+    name: str
+    purpose: str
+
+    def __str__(self) -> str:
+        return f"{self.owner}.{self.name}"
+
+
+TRL_INTERNALS = [
+    Internal("trl.GRPOTrainer", "_calculate_rewards", "the rewards of a rollout are shared out over its calls"),
+    Internal("trl.GRPOTrainer", "_generate", "the rollout is read where it is sampled, before the rewards are called"),
+    Internal("trl.GRPOTrainer", "_generate_and_score_completions", "regions are added to what it returns"),
+    Internal("trl.GRPOTrainer", "_get_per_token_logps_and_entropies", "the entropies of a micro-batch come from it"),
+    Internal("trl.GRPOTrainer", "_is_vlm", "policies with images are told from those of text"),
+    Internal("trl.GRPOTrainer", "_load_from_checkpoint", "adapters get back the dtype that they were trained in"),
+    Internal("trl.GRPOTrainer", "_logs", "the table of completions gets a column with the regions"),
+    Internal("trl.GRPOTrainer", "_metrics", "the metrics of a step are logged with those of TRL"),
+    Internal("trl.GRPOTrainer", "_name", "the model card names the method by it"),
+    Internal("trl.GRPOTrainer", "_paper", "the model card cites it"),
+    Internal("trl.GRPOTrainer", "_tag_names", "models on the Hub are tagged with it"),
+    Internal("trl.GRPOTrainer", "_tokenizer", "regions are found with the tokenizer of text and multimodal models"),
+    Internal("transformers.PretrainedConfig", "_name_or_path", "the policy is named by it"),
+    Internal("trl.extras.profiling", "profiling_context", "the time of the regions is logged with TRL's times"),
+    Internal("trl.trainer.utils", "get_comet_experiment_url", "the model card links the run"),
+    Internal("trl.trainer.utils", "get_trackio_space_url", "the model card links the run"),
+    Internal("trl.trainer.utils", "nanstd", "advantages with credit are scaled as TRL scales its own"),
+]
+# These are needed with a vLLM server only, so they are checked where vLLM is installed (`make test-vllm`).
+VLLM_INTERNALS = [
+    Internal("trl.generation.vllm_client", "VLLMClient", "a client that survives a restart of the server extends it"),
+    Internal("trl.generation.vllm_generation", "VLLMGeneration", "generation that is tried again extends it"),
+    Internal("trl.generation.vllm_client.VLLMClient", "_post", "the weights of the server are marked through it"),
+    Internal(
+        "trl.generation.vllm_generation.VLLMGeneration",
+        "_iter_named_params",
+        "the weights of a quantised policy are sent through it",
+    ),
+]
+# The standard library documents these names of named tuples.
+PUBLIC = {"_asdict", "_fields", "_make", "_replace"}
+# Classes of TRL that rest_trl extends or is handed.
+OWNERS = (
+    "trl.GRPOTrainer",
+    "trl.GRPOConfig",
+    "trl.generation.vllm_client.VLLMClient",
+    "trl.generation.vllm_generation.VLLMGeneration",
+)
+
+
+class Use(NamedTuple):
+    """A place in rest_trl that names something private."""
+
+    name: str
+    place: str
+
+
+def load(path: str) -> Any:
+    """The module or class at a dotted path."""
+    try:
+        return importlib.import_module(path)
+    except ModuleNotFoundError:
+        module, _, name = path.rpartition(".")
+        return getattr(importlib.import_module(module), name)
+
+
+@cache
+def names_of(owner: str) -> frozenset[str]:
+    """Names of a class or module, with those that the methods of a class give to `self`."""
+    found = load(owner)
+    names = set(dir(found))
+    for base in inspect.getmro(found) if inspect.isclass(found) else ():
+        if base.__module__.startswith(("trl.", "transformers.")):
+            for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(base)))):
+                if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                    names.add(node.attr)
+    return frozenset(names)
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__") and name not in PUBLIC
+
+
+def names_bound_by(statement: ast.stmt) -> set[str]:
+    """Names that a statement of a class body gives to the class."""
+    if isinstance(statement, ast.FunctionDef):
+        return {statement.name}
+    return {node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+
+
+class Scanner(ast.NodeVisitor):
+    """Finds in one file the private names that belong to TRL or transformers, or whose owner cannot be told."""
+
+    def __init__(self, path: Path, root: Path, own: set[str], of_trl: set[str]) -> None:
+        self.path, self.own, self.of_trl = path.relative_to(root.parent), own, of_trl
+        # Classes that inherit names of TRL: imported ones, our own two, and those of this file that extend them.
+        self.heirs = {"ResTGRPOTrainer", "ResTGRPOConfig"}
+        self.extends_trl = False
+        self.uses: list[Use] = []
+        self.visit(ast.parse(path.read_text()))
+
+    def add(self, name: str, node: ast.stmt | ast.expr) -> None:
+        self.uses.append(Use(name, f"{self.path}:{node.lineno}"))
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        package = (node.module or "").split(".")[0] if not node.level else ""
+        for alias in node.names:
+            if package == "trl":
+                self.heirs.add(alias.name)
+            if (package == "trl" and node.module != "trl") or (package and is_private(alias.name)):
+                self.add(alias.name, node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        outer, self.extends_trl = self.extends_trl, any(ast.unparse(base) in self.heirs for base in node.bases)
+        if self.extends_trl:
+            self.heirs.add(node.name)
+            for statement in node.body:
+                for name in names_bound_by(statement) & self.of_trl:
+                    self.add(name, statement)
+        self.generic_visit(node)
+        self.extends_trl = outer
+
+    def visit_Attribute(self, node: ast.Attribute) -> None:
+        self.generic_visit(node)
+        holder = ast.unparse(node.value)
+        of_another_class = holder in ("self", "cls", "super()") and not self.extends_trl
+        if not is_private(node.attr) or of_another_class or holder in sys.stdlib_module_names:
+            return
+        if node.attr in self.of_trl or node.attr not in self.own:
+            self.add(node.attr, node)
+
+
+def scan(root: Path) -> list[Use]:
+    """All uses of private names of others in the files of a package."""
+    paths = sorted(root.rglob("*.py"))
+    own = set()
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                own.add(node.name)
+            elif isinstance(node, ast.Attribute | ast.Name) and isinstance(node.ctx, ast.Store):
+                own.add(node.attr if isinstance(node, ast.Attribute) else node.id)
+    of_trl = {name for owner in OWNERS for name in names_of(owner) if is_private(name)}
+    return [use for path in paths for use in Scanner(path, root, own, of_trl).uses]
+
+
+def check(internal: Internal) -> None:
+    try:
+        names = names_of(internal.owner)
+    except (ImportError, AttributeError):
+        names = frozenset()
+    if internal.name not in names:
+        places = ", ".join(sorted({use.place for use in scan(ROOT / "rest_trl") if use.name == internal.name}))
+        package = load(internal.owner.split(".")[0])
+        message = f"{package.__name__} {package.__version__} has no {internal}: {internal.purpose} ({places})"
+        pytest.fail(message, pytrace=False)
+
+
+@pytest.mark.parametrize("internal", TRL_INTERNALS, ids=str)
+def test_trl_has(internal):
+    check(internal)
+
+
+@pytest.mark.parametrize("internal", VLLM_INTERNALS, ids=str)
+def test_trl_has_for_vllm(internal):
+    pytest.importorskip("vllm", reason="needed with vLLM only: run `make test-vllm`")
+    check(internal)
+
+
+class TestList:
+    def test_holds_every_private_name_that_rest_trl_uses(self):
+        listed = {internal.name for internal in (*TRL_INTERNALS, *VLLM_INTERNALS)}
+        missing = [use for use in scan(ROOT / "rest_trl") if use.name not in listed]
+        message = "; ".join(f"{use.place} uses {use.name}" for use in missing)
+        assert not missing, f"add to TRL_INTERNALS or VLLM_INTERNALS of {Path(__file__).name}: {message}"
+
+    def test_holds_nothing_that_rest_trl_does_not_use(self):
+        used = {use.name for use in scan(ROOT / "rest_trl")}
+        unused = [str(internal) for internal in (*TRL_INTERNALS, *VLLM_INTERNALS) if internal.name not in used]
+        assert not unused, f"rest_trl no longer uses {', '.join(unused)}: take it off the list"
+
+
+class TestScan:
+    @pytest.fixture
+    def uses(self, tmp_path):
+        def found(source):
+            package = tmp_path / "package"
+            package.mkdir()
+            (package / "module.py").write_text(textwrap.dedent(source))
+            return [(use.name, use.place) for use in scan(package)]
+
+        return found
+
+    def test_finds_what_an_heir_overrides_calls_and_reads(self, uses):
+        source = """\
+            from trl import GRPOTrainer
+            class Trainer(GRPOTrainer):
+                _tag_names = ["a"]
+                def _generate(self):
+                    self._own = 1
+                    return super()._generate(), self._metrics, self._own, self._gone
+            class Heir(Trainer):
+                def f(self):
+                    return self._logs
+        """
+        places = [f"package/module.py:{line}" for line in (3, 4, 6, 6, 6, 9)]
+        names = ["_tag_names", "_generate", "_generate", "_metrics", "_gone", "_logs"]
+        assert uses(source) == list(zip(names, places, strict=True))
+
+    def test_finds_what_is_read_from_another_object_and_imported_from_inside(self, uses):
+        source = """\
+            from trl.trainer.utils import pad
+            from transformers.trainer import _private
+            def f(trainer):
+                return trainer._metrics, trainer.model.config._name_or_path, trainer._own()
+            class Other:
+                def _own(self):
+                    return self._metrics
+        """
+        assert [name for name, _ in uses(source)] == ["pad", "_private", "_metrics", "_name_or_path"]
+
+    def test_leaves_out_the_standard_library(self, uses):
+        assert uses("import os\nos._exit(0)\n") == []
+
+
+def test_names_what_is_gone_in_one_line():
+    gone = Internal("trl.GRPOTrainer", "_gone", "nothing needs it")
+    with pytest.raises(pytest.fail.Exception) as error:
+        check(gone)
+    assert str(error.value) == f"trl {trl.__version__} has no trl.GRPOTrainer._gone: nothing needs it ()"
