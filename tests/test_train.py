@@ -153,8 +153,8 @@ class TestMain:
         main(command_line(settings(model_dir, dataset_path, tmp_path / "out", **changes)))
         assert log_history(tmp_path / "out")[0]["reward"] == worst
 
-    def test_trains_ten_steps_on_the_rows_of_the_paper(self, shared_data, model_dir, varied_reward, tmp_path):
-        path = shared_data / "rlla" / "rlla_rl_48.parquet"
+    def test_trains_ten_steps_on_the_rows_of_the_paper(self, paper_data, model_dir, varied_reward, tmp_path):
+        path = paper_data / "rlla" / "rlla_rl_48.parquet"
         changes = {"max_steps": 10, "tool_call_syntax": "rlla", "max_completion_length": 8} | varied_reward
         main(command_line(settings(model_dir, path, tmp_path / "out", **changes)))
         logs = log_history(tmp_path / "out")
