@@ -6,6 +6,11 @@ python -m rest_trl.demo --config recipes/demo.yaml
 ```
 """
 
+from .runs.logs import configure_logging  # before PEFT is imported
+
+
+# isort: split
+
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +27,6 @@ from .rewards import is_exact
 from .runs.checkpoints import find_checkpoint, naming_full_disk
 from .runs.checks import check_packages
 from .runs.endings import run_errors, setup_errors
-from .runs.logs import configure_logging
 from .runs.progress import show_progress
 from .runs.results import check_output_dir, remove_results
 from .tiny import load_tiny_dataset
@@ -152,6 +156,7 @@ def main(args: list[str] | None = None) -> ResTGRPOTrainer:
         show_progress(trainer)
         if overwrites:
             remove_results(trainer)
+        (output / SHOWN).touch()  # a demo that is interrupted is also one
     with run_errors(prog, trainer):
         _run(trainer, console, resume)
         console.print(f"Curves: {output / 'curves.png'}. Model: {output}. {time.perf_counter() - start:.0f} seconds.")

@@ -63,8 +63,10 @@ class TestMain:
         (tmp_path / "model.safetensors").touch()
         with pytest.raises(SystemExit, match="holds results of an earlier run"):
             demo.main(arguments)
-        (tmp_path / demo.SHOWN).touch()
         with pytest.raises(Stop):
+            demo.main([*arguments, "--overwrite_output_dir"])
+        (tmp_path / "model.safetensors").touch()
+        with pytest.raises(Stop):  # interrupted as it was, that was a demo
             demo.main(arguments)
         assert sorted(path.name for path in tmp_path.iterdir()) == [demo.SHOWN, "notes.md"]
 
