@@ -16,7 +16,7 @@ from huggingface_hub import ModelCard
 from transformers import is_wandb_available
 from trl.trainer.utils import get_comet_experiment_url, get_trackio_space_url
 
-from .. import __version__
+from ..version import __version__
 from .arguments import changed_arguments, is_hub_id, last_component, without_directories
 from .card_facts import (
     adapter_kind,

@@ -1,7 +1,7 @@
 """Coefficient rules outside a training, from what a checkpoint and a recipe say of it."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -71,6 +71,7 @@ def read_state(checkpoint: Path) -> RunState:
 
 def make_rule(
     name: str,
+    defaults: Mapping[str, Any],
     *,
     weights: Sequence[float] | None = None,
     checkpoint: Path | None = None,
@@ -83,6 +84,8 @@ def make_rule(
     Args:
         name (`str`):
             A preset or the dotted path of a function, see [`~rest_trl.regions.get_coefficients_func`].
+        defaults (`Mapping[str, Any]`):
+            The defaults of [`~rest_trl.ResTGRPOConfig`].
         weights (`Sequence[float]` of length 5, *optional*):
             Weight of each region but `NONE`, in the place of the rule; what training logs as
             `rest/coefficient/<region>`.
@@ -117,7 +120,7 @@ def make_rule(
         known |= {"region_entropies": state.region_entropies, "region_shares": state.region_shares}
         described = f"{name} with the region entropies of step {state.step}, {progress:.0%} of the curriculum"
     if function is entropy_coefficients:
-        function = bind_rule(name, _arguments(settings))
+        function = bind_rule(name, SimpleNamespace(**{**defaults, **settings}))
         described += "" if recipe is not None else ", with the default settings of the rule (--config gives others)"
     return partial(_apply, function, name, known), described
 
@@ -127,14 +130,6 @@ def _settings(recipe: Path) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise ValueError(f"{recipe} is no recipe: it must be a YAML file of arguments")
     return settings
-
-
-def _arguments(settings: dict[str, Any]) -> SimpleNamespace:
-    """Arguments of the trainer: those of a recipe, and the defaults of [`ResTGRPOConfig`] for all others."""
-    from ..config import ResTGRPOConfig  # it imports TRL, which takes seconds
-
-    defaults = {name: field.default for name, field in ResTGRPOConfig.__dataclass_fields__.items()}
-    return SimpleNamespace(**defaults | settings)
 
 
 def _weigh(weights: torch.Tensor, *, mask: torch.Tensor, part_ids: torch.Tensor, **kwargs: object) -> torch.Tensor:

@@ -4,7 +4,8 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from .rule_rewards import LayoutReward, RuleReward, ToolCallReward
+from .base import RuleReward
+from .rule_rewards import LayoutReward, ToolCallReward
 
 
 # In this order they are the default of the trainer: the paper's rewards.

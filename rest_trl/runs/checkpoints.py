@@ -226,6 +226,10 @@ class WholeCheckpoints:
     model: Any
     state: Any
 
+    def way_on(self) -> str:
+        """Tell a user how to go on with this run if it ends early, see [`way_on`]."""
+        return way_on(self.args.output_dir)
+
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train as `Trainer` does; `resume_from_checkpoint=True` is the last whole checkpoint of `output_dir`."""
         if resume_from_checkpoint is True:

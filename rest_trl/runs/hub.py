@@ -3,10 +3,8 @@
 import shlex
 from typing import Any
 
-from ..trainer import ResTGRPOTrainer
 
-
-def push(trainer: ResTGRPOTrainer, prog: str) -> None:
+def push(trainer: Any, prog: str) -> None:
     """
     Push the saved model, with its card, to the Hub.
 

@@ -6,7 +6,6 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from ..config import ResTGRPOConfig
 from ..data import load_rest_dataset
 from ..display.arguments import is_local_path
 from ..tiny import TINY_MODEL_DIR, load_tiny_dataset
@@ -47,9 +46,7 @@ def find_model(name: str | None) -> str:
     return name
 
 
-def load_split(
-    script_args: Any, training_args: ResTGRPOConfig, tokenizer: PreTrainedTokenizerBase, split: str
-) -> Dataset:
+def load_split(script_args: Any, training_args: Any, tokenizer: PreTrainedTokenizerBase, split: str) -> Dataset:
     """
     One split of the data set that the arguments name.
 

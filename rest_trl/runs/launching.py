@@ -1,6 +1,7 @@
 """`rest-trl train`: the training program under `accelerate launch`."""
 
 import signal
+from importlib import import_module
 from pathlib import Path
 from subprocess import CalledProcessError
 
@@ -66,7 +67,7 @@ def launcher_options(config_file: str | None) -> list[str]:
     return [*options, "--multi_gpu"] if processes > 1 else options
 
 
-def launch(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """
     Run the training program under `accelerate launch`.
 
@@ -78,6 +79,8 @@ def launch(arguments: list[str]) -> None:
         SystemExit: with the exit status of the program, which has said what went wrong; or with one line if it could
             not be started, or was killed.
     """
+    if "-h" in arguments or "--help" in arguments:
+        import_module("rest_trl.train").make_parser(_PROG).parse_args(["--help"])
     try:
         config_file, arguments = split_accelerate_config(arguments)
         options = [*launcher_options(config_file), "-m", "rest_trl.train", *arguments]

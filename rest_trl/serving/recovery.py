@@ -9,7 +9,6 @@ its peer for ever; kill the training and resume. At any other time a server that
 because the mark of its weights is read before each transfer and after each generation.
 """
 
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,7 +17,6 @@ import requests
 import torch
 from accelerate.logging import get_logger
 from accelerate.utils import broadcast_object_list
-from transformers.trainer_utils import get_last_checkpoint
 from trl.generation.vllm_generation import VLLMGeneration
 
 from .guarded_client import GuardedClient, StaleWeightsError
@@ -171,11 +169,6 @@ class GuardedGeneration:
 
     def _farewell(self, cause: str) -> str:
         args, step = self.trainer.args, self.trainer.state.global_step
-        checkpoint = get_last_checkpoint(args.output_dir) if os.path.isdir(args.output_dir) else None
-        way_on = (
-            f"run the training command again with --resume_from_checkpoint true: it goes on from {checkpoint}"
-            if checkpoint
-            else f"train again: there is no checkpoint in {args.output_dir} yet (save_steps={args.save_steps})"
-        )
+        way_on = self.trainer.way_on()
         start = start_command(args, self.trainer.model.config._name_or_path)
-        return f"training stopped after step {step}: {cause}. Start the server ({start}), then {way_on}"
+        return f"training stopped after step {step}: {cause}. Start the server ({start}). Then: {way_on}"

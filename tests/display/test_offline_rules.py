@@ -3,6 +3,7 @@ import json
 import pytest
 import torch
 
+from rest_trl import ResTGRPOConfig
 from rest_trl.display.offline_rules import make_rule, read_state
 from rest_trl.regions import entropy_coefficients, released_coefficients, to_regions
 from rest_trl.tool_calls import Part
@@ -64,9 +65,12 @@ class TestReadState:
             read_state(tmp_path)
 
 
+DEFAULTS = {name: field.default for name, field in ResTGRPOConfig.__dataclass_fields__.items()}
+
+
 class TestMakeRule:
     def test_entropy_is_that_of_the_checkpoint(self, checkpoint):
-        rule, name = make_rule("entropy", checkpoint=checkpoint)
+        rule, name = make_rule("entropy", DEFAULTS, checkpoint=checkpoint)
         assert torch.equal(rule(**INPUTS), expected())
         assert "step 30, 25% of the curriculum" in name and "default settings" in name
 
@@ -80,33 +84,33 @@ class TestMakeRule:
     )
     def test_entropy_has_the_settings_of_the_recipe(self, recipe, changes, checkpoint, tmp_path):
         (tmp_path / "recipe.yaml").write_text(recipe)
-        rule, name = make_rule("entropy", checkpoint=checkpoint, recipe=tmp_path / "recipe.yaml")
+        rule, name = make_rule("entropy", DEFAULTS, checkpoint=checkpoint, recipe=tmp_path / "recipe.yaml")
         assert torch.equal(rule(**INPUTS), expected(**changes))
         assert "default settings" not in name
 
     def test_entropy_is_not_guessed_without_a_checkpoint(self):
-        assert make_rule("entropy") == (None, "entropy")
+        assert make_rule("entropy", DEFAULTS) == (None, "entropy")
 
     @pytest.mark.parametrize("step", [0, 100])
     def test_released_is_that_of_the_rollout(self, step):
-        rule, name = make_rule("released", step=step)
+        rule, name = make_rule("released", DEFAULTS, step=step)
         assert torch.equal(rule(**INPUTS), released_coefficients(mask=INPUTS["mask"], part_ids=PARTS, step=step))
         assert name == f"released at rollout {step}"
 
     def test_takes_a_dotted_path(self):
-        rule, _ = make_rule(f"{__name__}.double_rule")
+        rule, _ = make_rule(f"{__name__}.double_rule", DEFAULTS)
         assert rule(**INPUTS).tolist() == [[2.0] * 5 + [0.0]]
 
     def test_says_what_a_rule_lacks_outside_a_training(self):
-        rule, _ = make_rule(f"{__name__}.hungry_rule")
+        rule, _ = make_rule(f"{__name__}.hungry_rule", DEFAULTS)
         with pytest.raises(ValueError, match=r"missing 1 required positional argument: 'entropies'.*log_completions"):
             rule(**INPUTS)
 
     def test_takes_weights(self):
-        rule, _ = make_rule("entropy", weights=[0, 1, 0, 0, 0])
+        rule, _ = make_rule("entropy", DEFAULTS, weights=[0, 1, 0, 0, 0])
         assert rule(**INPUTS)[0].tolist() == pytest.approx([0, 0, 0, 5, 0, 0])
 
     def test_refuses_what_is_no_recipe(self, checkpoint, tmp_path):
         (tmp_path / "recipe.yaml").write_text("- a\n")
         with pytest.raises(ValueError, match="no recipe"):
-            make_rule("entropy", checkpoint=checkpoint, recipe=tmp_path / "recipe.yaml")
+            make_rule("entropy", DEFAULTS, checkpoint=checkpoint, recipe=tmp_path / "recipe.yaml")

@@ -3,12 +3,14 @@ import gzip
 import json
 import pickle
 
+import numpy as np
 import pytest
 from datasets import Dataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import TrainerState
 
+from rest_trl.regions import Turn
 from rest_trl.rewards import (
     SCHEDULES,
     LayoutReward,
@@ -540,7 +542,7 @@ class TestBinding:
     def test_reads_by_the_trainer_and_leaves_the_original_alone(self):
         reward = ToolCallReward()
         gold = write([CALL], "hermes")
-        turns = {(1, 2): [get_syntax("hermes").parse(gold)], (3,): []}
+        turns = {(1, 2): [Turn(get_syntax("hermes").parse(gold), gold, 0, np.zeros(2))], (3,): []}
         bound = reward.bind("hermes", lambda ids: [turns[tuple(i)] for i in ids], "horizon", 2)
         assert bound(["", ""], [gold, gold], completion_ids=[[1, 2], [3]], trainer_state=state(2, 4)) == [2.5, -2.5]
         assert reward.tool_call_syntax is None and reward.schedule is None

@@ -5,7 +5,7 @@ import pytest
 from torch.distributed.elastic.multiprocessing import SignalException
 
 from rest_trl.runs import launching
-from rest_trl.runs.launching import launch, launcher_options
+from rest_trl.runs.launching import launcher_options
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ class TestLaunch:
         config = tmp_path / "ddp.yaml"
         config.touch()
         option = [f"--accelerate_config={config}"] if joined else ["--accelerate_config", str(config)]
-        launch(["--config", "recipe.yaml", *option, "--max_steps", "3"])
+        launching.main(["--config", "recipe.yaml", *option, "--max_steps", "3"])
         (namespace,) = launched
         assert namespace.config_file == str(config)
         assert namespace.module and namespace.training_script == "rest_trl.train"
@@ -39,7 +39,7 @@ class TestLaunch:
     )
     def test_needs_a_file_behind_accelerate_config(self, launched, arguments, message):
         with pytest.raises(SystemExit) as error:
-            launch(arguments)
+            launching.main(arguments)
         assert error.value.code.startswith(f"rest-trl train: error: {message}") and "\n" not in error.value.code
         assert not launched
 
@@ -62,7 +62,7 @@ class TestLaunch:
 
         monkeypatch.setattr(launching, "launch_command", fail)
         with pytest.raises(SystemExit) as error:
-            launch([])
+            launching.main([])
         assert error.value.code == status
 
     def test_ends_with_the_status_of_ctrl_c_where_torchrun_takes_it(self, monkeypatch, launched):
@@ -71,12 +71,12 @@ class TestLaunch:
 
         monkeypatch.setattr(launching, "launch_command", fail)
         with pytest.raises(SystemExit) as error:
-            launch([])
+            launching.main([])
         assert error.value.code == 130
 
     def test_leaves_the_handler_of_ctrl_c_as_it_was(self, launched):
         before = signal.getsignal(signal.SIGINT)
-        launch([])
+        launching.main([])
         assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -89,7 +89,7 @@ class TestLauncherOptions:
 
         monkeypatch.setattr(launching.torch.accelerator, "device_count", lambda: devices)
         monkeypatch.setattr(accelerate_launch, "default_config_file", launching.default_config_file)
-        launch(["--config", "recipe.yaml"])
+        launching.main(["--config", "recipe.yaml"])
         arguments, _, _ = accelerate_launch._validate_launch_command(launched[0])
         assert (arguments.num_processes, arguments.multi_gpu) == (processes, processes > 1)
         assert (arguments.num_machines, arguments.mixed_precision, arguments.dynamo_backend) == (1, "no", "no")

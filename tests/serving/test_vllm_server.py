@@ -218,8 +218,8 @@ class TestDeathAndRestart:
         line = error_line(server.url, output_dir, max_steps=1000, resume_from_checkpoint=True)
         thread.join()
         found = re.search(
-            r"training stopped after step (\d+): no vLLM server answers at (\S+) for 5 s .* run the training command "
-            r"again with --resume_from_checkpoint true: it goes on from (\S+)$",
+            r"training stopped after step (\d+): no vLLM server answers at (\S+) for 5 s .* Then: (\S+) is whole: "
+            r"run the same command with --resume_from_checkpoint true to go on from it$",
             line,
         )
         step = int(found[1])

@@ -6,10 +6,10 @@ from cases import load_syntaxes
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from rest_trl.credit import call_segments
 from rest_trl.regions import Partitioner
 from rest_trl.rewards import ToolCallReward, call_score, json_equal
 from rest_trl.rewards.scoring import num_points
+from rest_trl.rewards.segments import call_segments
 from rest_trl.tool_calls import SYNTAXES, ToolCall, get_syntax
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..credit import Segment
 from ..regions import Turn
 from ..tool_calls import ToolCall, ToolCallSyntax
 from ..tool_calls.written import written_calls
-from .advantages import Segment
 
 
 def call_segments(
