@@ -9,6 +9,9 @@ from rest_trl import ResTGRPOConfig
 OWN_FIELDS = {
     "tool_call_syntax": None,
     "coefficients": "entropy",
+    "reward_schedule": "horizon",
+    "credit": "completion",
+    "credit_baseline": "group",
     "entropy_surrogate": "one_minus_exp",
     "entropy_decay": 0.9,
     "coefficient_min": 0.5,

@@ -14,6 +14,7 @@ import pytest
 from rest_trl import train
 from rest_trl.evaluation import arguments as evaluate_arguments
 from rest_trl.evaluation import compare_cli
+from rest_trl.evaluation.catalog import find_benchmarks
 from rest_trl.tiny import TINY_MODEL_DIR, load_tiny_dataset
 
 
@@ -127,7 +128,9 @@ class TestPythonExample:
         fields = (
             train.ResTGRPOConfig.__dataclass_fields__.keys() | train.ResTScriptArguments.__dataclass_fields__.keys()
         )
-        helps = evaluate_arguments.make_parser().format_help() + compare_cli.make_parser().format_help()
+        helps = (
+            evaluate_arguments.make_parser(find_benchmarks()).format_help() + compare_cli.make_parser().format_help()
+        )
         options = set(re.findall(r"--(\w+)", helps))
         for argument in re.findall(r"`?--(\w+)", README):
             assert argument in fields | options | {"help", "config", "html", "num_processes"}, argument

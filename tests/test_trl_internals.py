@@ -50,17 +50,16 @@ TRL_INTERNALS = [
     Internal("trl.trainer.utils", "get_comet_experiment_url", "the model card links the run"),
     Internal("trl.trainer.utils", "get_trackio_space_url", "the model card links the run"),
     Internal("trl.trainer.utils", "nanstd", "advantages with credit are scaled as TRL scales its own"),
+    Internal(
+        "bitsandbytes.functional",
+        "_convert_weight_packed_for_cpu_inverse",
+        "4-bit weights that were packed for a CPU are read through it",
+    ),
 ]
 # These are needed with a vLLM server only, so they are checked where vLLM is installed (`make test-vllm`).
 VLLM_INTERNALS = [
     Internal("trl.generation.vllm_client", "VLLMClient", "a client that survives a restart of the server extends it"),
     Internal("trl.generation.vllm_generation", "VLLMGeneration", "generation that is tried again extends it"),
-    Internal("trl.generation.vllm_client.VLLMClient", "_post", "the weights of the server are marked through it"),
-    Internal(
-        "trl.generation.vllm_generation.VLLMGeneration",
-        "_iter_named_params",
-        "the weights of a quantised policy are sent through it",
-    ),
 ]
 # The standard library documents these names of named tuples.
 PUBLIC = {"_asdict", "_fields", "_make", "_replace"}

@@ -1,6 +1,7 @@
 """Reading a recipe and a command line, with one line for what is wrong in them."""
 
 import argparse
+import dataclasses
 import sys
 import types
 import typing
@@ -66,10 +67,11 @@ class RecipeParser(TrlParser):
     @cached_property
     def _hints(self) -> dict[str, Any]:
         """Type of each argument."""
-        hints: dict[str, Any] = {}
+        found: dict[str, Any] = {}
         for dataclass_type in self.dataclass_types:
-            hints |= typing.get_type_hints(dataclass_type)
-        return {action.dest: hints[action.dest] for action in self._actions if action.dest in hints}
+            hints = typing.get_type_hints(dataclass_type)
+            found |= {field.name: hints[field.name] for field in dataclasses.fields(dataclass_type) if field.init}
+        return found
 
     def _named(self, unknown: list[str]) -> str:
         """Name unknown arguments, each with the known one that it is like."""
