@@ -63,20 +63,27 @@ class Segment(NamedTuple):
     own: float = 0.0
 
 
-class _Merged(NamedTuple):
-    """A run of tokens of one status under all rewards; `decided` and `own` of shape `(K,)`."""
+class _Run(NamedTuple):
+    """Tokens of one status under all rewards; `decided` and `own` of length K."""
 
     start: int
     stop: int
     status: Hashable
-    decided: torch.Tensor
-    own: torch.Tensor
+    decided: Sequence[float]
+    own: Sequence[float]
 
 
-def _merge(segments: Sequence[Sequence[Segment]]) -> list[_Merged]:
+def _runs(segments: Sequence[Sequence[Segment]]) -> list[_Run]:
     """The segments of one completion under each of K rewards as runs of tokens with a joint status."""
+    decomposed = [index for index, of_reward in enumerate(segments) if of_reward]
+    if len(decomposed) == 1:  # the usual case, in which the statuses need no joining
+        (only,), zeros = decomposed, [0.0] * len(segments)
+        return [
+            _Run(start, stop, status, _put(zeros, only, decided), _put(zeros, only, own))
+            for start, stop, status, decided, own in segments[only]
+        ]
     bounds = sorted({bound for of_reward in segments for segment in of_reward for bound in segment[:2]})
-    merged = []
+    runs = []
     for start, stop in pairwise(bounds):
         inside = [
             next((segment for segment in of_reward if segment.start <= start < segment.stop), None)
@@ -84,10 +91,14 @@ def _merge(segments: Sequence[Sequence[Segment]]) -> list[_Merged]:
         ]
         if any(segment is not None for segment in inside):
             status = tuple(None if segment is None else segment.status for segment in inside)
-            decided = torch.tensor([0.0 if segment is None else segment.decided for segment in inside])
-            own = torch.tensor([0.0 if segment is None else segment.own for segment in inside])
-            merged.append(_Merged(start, stop, status, decided, own))
-    return merged
+            decided = [0.0 if segment is None else segment.decided for segment in inside]
+            own = [0.0 if segment is None else segment.own for segment in inside]
+            runs.append(_Run(start, stop, status, decided, own))
+    return runs
+
+
+def _put(values: Sequence[float], index: int, value: float) -> list[float]:
+    return [*values[:index], value, *values[index + 1 :]]
 
 
 def credited_advantages(
@@ -159,31 +170,31 @@ def credited_advantages(
     ```
     """
     scale = num_generations / (num_generations - 1) if leave_one_out and num_generations > 1 else 1.0
-    per_token = (advantages * scale).unsqueeze(1).repeat(1, num_tokens)
+    per_token = (advantages * scale).unsqueeze(1).repeat(1, num_tokens).cpu()
     local_rows = range(len(rewards))[rows or slice(None)]
     rewards, weights = rewards.float().cpu(), weights.float().cpu()
-    factors, offsets = _affine(rewards, weights, num_generations, scale_rewards, aggregation)
-    known, scorable = rewards.nan_to_num(0.0), ~rewards.isnan().all(1)
+    factors, offsets = (x.tolist() for x in _affine(rewards, weights, num_generations, scale_rewards, aggregation))
+    # Plain numbers from here on: a completion has a few segments, and a tensor operation for each takes longer.
+    known, scorable = rewards.nan_to_num(0.0).tolist(), (~rewards.isnan().all(1)).tolist()
     first_group = local_rows.start // num_generations * num_generations
     for group in range(first_group, local_rows.stop, num_generations):
-        with_status: dict[Hashable, list[tuple[int, _Merged]]] = defaultdict(list)
-        for row in range(group, group + num_generations):
-            if scorable[row]:
-                for run in _merge(segments[row]):
-                    with_status[run.status].append((row, run))
+        with_status: dict[Hashable, list[tuple[int, _Run, list[float]]]] = defaultdict(list)
+        for row in filter(scorable.__getitem__, range(group, group + num_generations)):
+            for run in _runs(segments[row]):
+                undecided = run.own if local else [r - d for r, d in zip(known[row], run.decided, strict=True)]
+                with_status[run.status].append((row, run, list(undecided)))
         for runs in with_status.values():
-            members = [row for row, _ in runs]
-            undecided = torch.stack([run.own if local else known[row] - run.decided for row, run in runs])
-            others = len({*members}) - 1 if leave_one_out else len(runs)
-            if others == 0:
+            others = len(runs) - leave_one_out
+            if not others:
                 continue
-            total = undecided.sum(0, keepdim=True)
-            baseline = (total - undecided if leave_one_out else total) / others
-            values = ((undecided - baseline) * factors[members]).sum(1) - offsets[members]
-            for (row, run), value in zip(runs, values.tolist(), strict=True):
+            totals = [sum(values) for values in zip(*(undecided for _, _, undecided in runs), strict=True)]
+            for row, run, undecided in runs:
                 if row in local_rows:
+                    value = -offsets[row]
+                    for factor, total, own in zip(factors[row], totals, undecided, strict=True):
+                        value += factor * (own - (total - own if leave_one_out else total) / others)
                     per_token[row - local_rows.start, run.start : run.stop] = value
-    return per_token
+    return per_token.to(advantages.device)
 
 
 def _affine(

@@ -47,8 +47,10 @@ class Turn(NamedTuple):
         Returns:
             `list[int]`
         """
-        inside = np.minimum(np.array(positions, np.int64), len(self.text))
-        places = byte_offsets(self.text)[inside] + (np.array(positions, np.int64) - inside)
+        places = np.array(positions, np.int64)
+        if not self.text.isascii():
+            inside = np.minimum(places, len(self.text))
+            places = byte_offsets(self.text)[inside] + places - inside
         return (self.column + np.searchsorted(self.token_starts, places)).tolist()
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from .parsed import Part
@@ -97,12 +98,16 @@ def written_calls(text: str, parts: Sequence[tuple[int, int, Part]], syntax: Too
     return calls
 
 
+@lru_cache
+def _marks(strings: str, name_end: str, markers: tuple[str, ...]) -> re.Pattern[str]:
+    """A string, a marker, or a character that divides arguments."""
+    marker = "|".join(map(re.escape, markers))
+    return re.compile(rf"(?:{strings})|(?P<marker>{marker})|[{{}}\[\](),{name_end}]", re.DOTALL)
+
+
 def _between_marks(text: str, opening: int, syntax: ToolCallSyntax) -> Iterator[WrittenParameter]:
     """Parameters between brackets, commas and what ends a name, up to a marker of the syntax at the latest."""
-    markers = "|".join(map(re.escape, syntax.markers))
-    marks = re.compile(
-        rf"(?:{syntax.argument_strings})|(?P<marker>{markers})|[{{}}\[\](),{syntax.name_end}]", re.DOTALL
-    )
+    marks = _marks(syntax.argument_strings, syntax.name_end, syntax.markers)
     depth, start, middle = 1, opening, _NOWHERE
     for match in marks.finditer(text, opening):
         mark = match.group()
@@ -122,12 +127,17 @@ def _between_marks(text: str, opening: int, syntax: ToolCallSyntax) -> Iterator[
     yield _parameter(text, start, middle, len(text), len(text) + 1)
 
 
+@lru_cache
+def _tags(tags: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, tags)))
+
+
 def _between_tags(text: str, opening: int, tags: Sequence[str]) -> Iterator[WrittenParameter]:
     """Parameters between tags: one opens a name, one ends it, one ends the value, and others end the call."""
     opens, ends_name, _, *ends_call = tags
     start = middle = _NOWHERE
-    for match in re.finditer("|".join(map(re.escape, tags)), text[opening:]):
-        tag, tag_start, tag_end = match.group(), opening + match.start(), opening + match.end()
+    for match in _tags(tuple(tags)).finditer(text, opening):
+        tag, tag_start, tag_end = match.group(), match.start(), match.end()
         if start == _NOWHERE:
             start = tag_end if tag == opens else start
         elif tag == ends_name:
