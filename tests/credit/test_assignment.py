@@ -1,5 +1,7 @@
 import copy
 import logging
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -153,3 +155,44 @@ class TestDecomposedReward:
         output = roll_out(trainer, tokenizer, monkeypatch)
         lengths = output["completion_mask"].sum(1)[:4].float()
         assert torch.allclose(output["advantages"][:4, 1], lengths - lengths.mean())
+
+
+PROGRAM = """
+import sys
+from types import SimpleNamespace
+import torch
+from accelerate import PartialState
+from rest_trl.credit import Segment
+from rest_trl.credit.assignment import CreditAssignment
+
+class Reward:
+    def __call__(self, **kwargs): ...
+    def segments(self, completion_ids, **kwargs):
+        return [[Segment(0, 2, "a", float(ids[0])), Segment(2, 3, ids[1], 0.5)] for ids in completion_ids]
+
+rows = [[i, i % 2, 0] for i in range(8)]
+args = SimpleNamespace(
+    credit="region", credit_baseline="group", scale_rewards="batch", multi_objective_aggregation="sum_then_normalize"
+)
+state = PartialState(cpu=True)
+count = 8 // state.num_processes
+local = slice(state.process_index * count, (state.process_index + 1) * count)
+rewards = torch.arange(16.0).view(8, 2).sin()
+credit = CreditAssignment(args, [Reward(), len])
+credit.take(rewards, [Reward(), len], {"completion_ids": rows[local]}, None)
+values = credit.advantages(torch.arange(8.0)[local], torch.tensor([1.0, 0.5]), 8, 4)
+torch.save(values, f"{sys.argv[1]}/{state.num_processes}_{state.process_index}")
+"""
+
+
+class TestOnTwoRanks:
+    def test_a_group_that_is_split_over_ranks_is_compared_as_a_whole(self, tmp_path):
+        program = tmp_path / "program.py"
+        program.write_text(PROGRAM)
+        rendezvous = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", *rendezvous]
+        for command in (launcher, [sys.executable]):
+            subprocess.run([*command, str(program), str(tmp_path)], check=True, timeout=300, capture_output=True)
+        whole = torch.load(tmp_path / "1_0")
+        assert whole.shape == (8, 4) and whole[:, 0].unique().numel() > 4
+        assert torch.equal(torch.cat([torch.load(tmp_path / f"2_{rank}") for rank in range(2)]), whole)
