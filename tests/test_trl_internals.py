@@ -1,5 +1,5 @@
 """
-What rest_trl uses of TRL and transformers that these do not promise to keep.
+What rest_trl uses of TRL, transformers and bitsandbytes that these do not promise to keep.
 
 This is the only list of it. Where TRL lacks an entry, one test fails with one line that says what is gone and what it
 was for. Where rest_trl uses something that is not listed, a test fails and says where.
@@ -11,6 +11,7 @@ import inspect
 import sys
 import textwrap
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,26 +51,38 @@ TRL_INTERNALS = [
     Internal("trl.trainer.utils", "get_comet_experiment_url", "the model card links the run"),
     Internal("trl.trainer.utils", "get_trackio_space_url", "the model card links the run"),
     Internal("trl.trainer.utils", "nanstd", "advantages with credit are scaled as TRL scales its own"),
-    Internal(
-        "bitsandbytes.functional",
-        "_convert_weight_packed_for_cpu_inverse",
-        "4-bit weights that were packed for a CPU are read through it",
-    ),
 ]
 # These are needed with a vLLM server only, so they are checked where vLLM is installed (`make test-vllm`).
 VLLM_INTERNALS = [
-    Internal("trl.generation.vllm_client", "VLLMClient", "a client that survives a restart of the server extends it"),
-    Internal("trl.generation.vllm_generation", "VLLMGeneration", "generation that is tried again extends it"),
+    Internal("trl.generation.vllm_client", "VLLMClient", "the client that survives a restart of the server wraps it"),
+    Internal("trl.generation.vllm_generation", "VLLMGeneration", "the generation that is tried again wraps it"),
+    *(
+        Internal("trl.generation.vllm_client.VLLMClient", name, "the client that survives a restart wraps it")
+        for name in (
+            "base_url",
+            "close_communicator",
+            "generate",
+            "image_features",
+            "init_communicator",
+            "reset_prefix_cache",
+            "session",
+            "update_named_params",
+        )
+    ),
+    *(
+        Internal("trl.generation.vllm_generation.VLLMGeneration", name, "the generation that is tried again uses it")
+        for name in ("accelerator", "generate", "model", "sync_weights", "vllm_client")
+    ),
+    Internal(
+        "bitsandbytes.functional",
+        "_convert_weight_packed_for_cpu_inverse",
+        "weights that bitsandbytes has packed for the CPU are unpacked on their way to the server",
+    ),
 ]
 # The standard library documents these names of named tuples.
 PUBLIC = {"_asdict", "_fields", "_make", "_replace"}
-# Classes of TRL that rest_trl extends or is handed.
-OWNERS = (
-    "trl.GRPOTrainer",
-    "trl.GRPOConfig",
-    "trl.generation.vllm_client.VLLMClient",
-    "trl.generation.vllm_generation.VLLMGeneration",
-)
+# Classes of TRL that rest_trl extends.
+OWNERS = ("trl.GRPOTrainer", "trl.GRPOConfig", "trl.TrlParser")
 
 
 class Use(NamedTuple):
@@ -94,7 +107,7 @@ def names_of(owner: str) -> frozenset[str]:
     found = load(owner)
     names = set(dir(found))
     for base in inspect.getmro(found) if inspect.isclass(found) else ():
-        if base.__module__.startswith(("trl.", "transformers.")):
+        if base is not object:
             for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(base)))):
                 if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
                     names.add(node.attr)
@@ -113,7 +126,7 @@ def names_bound_by(statement: ast.stmt) -> set[str]:
 
 
 class Scanner(ast.NodeVisitor):
-    """Finds in one file the private names that belong to TRL or transformers, or whose owner cannot be told."""
+    """Finds in one file the private names that belong to others."""
 
     def __init__(self, path: Path, root: Path, own: set[str], of_trl: set[str]) -> None:
         self.path, self.own, self.of_trl = path.relative_to(root.parent), own, of_trl
@@ -175,8 +188,8 @@ def check(internal: Internal) -> None:
         names = frozenset()
     if internal.name not in names:
         places = ", ".join(sorted({use.place for use in scan(ROOT / "rest_trl") if use.name == internal.name}))
-        package = load(internal.owner.split(".")[0])
-        message = f"{package.__name__} {package.__version__} has no {internal}: {internal.purpose} ({places})"
+        package = internal.owner.split(".")[0]
+        message = f"{package} {version(package)} has no {internal}: {internal.purpose} ({places})"
         pytest.fail(message, pytrace=False)
 
 
@@ -199,7 +212,10 @@ class TestList:
         assert not missing, f"add to TRL_INTERNALS or VLLM_INTERNALS of {Path(__file__).name}: {message}"
 
     def test_holds_nothing_that_rest_trl_does_not_use(self):
+        paths = (ROOT / "rest_trl").rglob("*.py")
+        nodes = [node for path in paths for node in ast.walk(ast.parse(path.read_text()))]
         used = {use.name for use in scan(ROOT / "rest_trl")}
+        used |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
         unused = [str(internal) for internal in (*TRL_INTERNALS, *VLLM_INTERNALS) if internal.name not in used]
         assert not unused, f"rest_trl no longer uses {', '.join(unused)}: take it off the list"
 

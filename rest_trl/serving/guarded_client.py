@@ -1,15 +1,18 @@
 """TRL's client of a vLLM server, with failures that can be handled on all ranks alike."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import requests
 import torch
 from accelerate.logging import get_logger
-from trl.generation.vllm_client import VLLMClient
 
 from .client import ServerClient, mount
+
+
+if TYPE_CHECKING:  # a TRL that moves it must not end runs without a server
+    from trl.generation.vllm_client import VLLMClient
 
 
 logger = get_logger(__name__)
@@ -41,7 +44,7 @@ class GuardedClient:
             Whether the server has weights of this run, as far as is known.
     """
 
-    def __init__(self, client: VLLMClient) -> None:
+    def __init__(self, client: "VLLMClient") -> None:
         self.client, self.base_url = client, client.base_url
         mount(client.session, _CONNECTIONS)
         client.session.hooks["response"].append(_raise_for_server_error)

@@ -11,13 +11,12 @@ because the mark of its weights is read before each transfer and after each gene
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import requests
 import torch
 from accelerate.logging import get_logger
 from accelerate.utils import broadcast_object_list
-from trl.generation.vllm_generation import VLLMGeneration
 
 from .guarded_client import GuardedClient, StaleWeightsError
 from .server import check_config, start_command
@@ -29,6 +28,9 @@ from .weights import (
     iter_dequantized_params,
 )
 
+
+if TYPE_CHECKING:  # a TRL that moves it must not end runs without a server
+    from trl.generation.vllm_generation import VLLMGeneration
 
 logger = get_logger(__name__)
 
@@ -79,7 +81,7 @@ class GuardedGeneration:
             The trainer that it belongs to.
     """
 
-    def __init__(self, generation: VLLMGeneration, trainer: Any) -> None:
+    def __init__(self, generation: "VLLMGeneration", trainer: Any) -> None:
         self.generation, self.trainer = generation, trainer
         self.is_main = generation.accelerator.is_main_process
         self.quantized = is_quantized(generation.model)
