@@ -247,7 +247,7 @@ class TestConfig:
             ({"label_smoothing_factor": 0.1, **RSFT}, "no smoothing"),
             ({"reasoning_weight": -1.0}, "finite and not negative"),
             ({"reasoning_weight": float("nan")}, "finite and not negative"),
-            ({name: 0.0 for name in (*TSFT, "reasoning_weight", "response_weight")}, "one of them positive"),
+            (dict.fromkeys((*TSFT, "reasoning_weight", "response_weight"), 0.0), "one of them positive"),
             ({"tool_call_syntax": "xml"}, "unknown tool_call_syntax 'xml'"),
         ],
     )
