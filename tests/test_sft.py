@@ -1,6 +1,9 @@
 import json
+import os
 import shutil
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +19,7 @@ from rest_trl.sft.rows import tokenize_rows
 from rest_trl.tiny import TINY_MODEL_DIR
 
 
+ROOT = Path(__file__).resolve().parents[1]
 PROMPT = "<|im_start|>user\nWhat is the weather in Paris?<|im_end|>\n<|im_start|>assistant\n"
 SOLUTIONS = [
     '<think>\nParis\n</think>\n\n<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>',
@@ -251,6 +255,7 @@ class TestConfig:
             ({"tool_call_syntax": "xml"}, "unknown tool_call_syntax 'xml'"),
         ],
     )
+    @pytest.mark.filterwarnings("ignore:The `'keep_end'` truncation mode")
     def test_refuses_what_does_not_fit(self, tmp_path, change, message):
         with pytest.raises(ValueError, match=message):
             config(tmp_path, **change)
@@ -297,6 +302,23 @@ class TestProgram:
         settings = arguments(tmp_path / "rest", model_name_or_path=tmp_path / "sft", dataset_name="tiny", max_steps=1)
         rest(command_line(settings | {"num_generations": 4, "max_completion_length": 8}))
         assert len(history(tmp_path / "rest")) == 1
+
+    def test_two_ranks_train_as_one(self, tmp_path):
+        settings = {"max_steps": 1, "learning_rate": 0.1, **TSFT}
+        main(program(tmp_path / "one", per_device_train_batch_size=4, **settings))
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+        command = [*launch, "-m", "rest_trl.sft", *program(tmp_path / "two", **settings)]
+        process = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+        assert process.returncode == 0, process.stderr[-4000:]
+        start, one, two = (
+            AutoModelForCausalLM.from_pretrained(path).state_dict()
+            for path in (TINY_MODEL_DIR, tmp_path / "one", tmp_path / "two")
+        )
+        moved = max((one[name] - start[name]).abs().max() for name in one)
+        assert moved > 1e-3
+        assert max((one[name] - two[name]).abs().max() for name in one) < 1e-4 * moved
+        for name in ("loss", "rest/nll/all", "rest/coefficient/reasoning"):
+            assert history(tmp_path / "two")[0][name] == pytest.approx(history(tmp_path / "one")[0][name], rel=1e-5)
 
     def test_resumes_as_if_it_had_not_stopped(self, tmp_path):
         saves = {
