@@ -8,6 +8,7 @@ from importlib import import_module
 # The module whose `main` is the command, and the extra that it needs.
 _COMMANDS = {
     "train": ("rest_trl.runs.launching", None, "train as a recipe says (--help lists all arguments)"),
+    "sft": ("rest_trl.sft.launching", None, "fine-tune on gold completions as a recipe says"),
     "inspect": ("rest_trl.inspect", None, "show regions and coefficients of completions"),
     "evaluate": ("rest_trl.evaluation.cli", "evaluation", "evaluate a checkpoint, with error bars"),
     "compare": ("rest_trl.evaluation.compare_cli", "evaluation", "tell whether one checkpoint beats another"),

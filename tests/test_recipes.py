@@ -1,5 +1,6 @@
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -20,15 +21,18 @@ from trl.scripts.vllm_serve import build_command
 from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
 
 from rest_trl import ResTGRPOConfig
-from rest_trl.train import ResTScriptArguments, make_parser
+from rest_trl.sft import ResTSFTConfig
+from rest_trl.train import make_parser
 
 
 ROOT = Path(__file__).resolve().parents[1]
-RECIPES = sorted(path.relative_to(ROOT) for path in ROOT.glob("recipes/*.yaml"))
+RECIPES = sorted(path.relative_to(ROOT) for path in [*ROOT.glob("recipes/*.yaml"), *ROOT.glob("recipes/tiny/*.yaml")])
 ACCELERATE_CONFIGS = sorted(path.relative_to(ROOT) for path in ROOT.glob("recipes/accelerate/*.yaml"))
 DEMO = Path("recipes/demo.yaml")
+TINY_RECIPES = [recipe for recipe in RECIPES if recipe.parent.name == "tiny"]
+SFT_RECIPES = [recipe for recipe in RECIPES if re.search(r"(^|_)[tr]?sft$", recipe.stem)]
 QLORA_RECIPES = [recipe for recipe in RECIPES if recipe.stem.endswith("_qlora_24gb")]
-PAPER_RECIPES = [recipe for recipe in RECIPES if recipe not in (DEMO, *QLORA_RECIPES)]
+PAPER_RECIPES = [recipe for recipe in RECIPES if recipe not in (DEMO, *QLORA_RECIPES, *TINY_RECIPES, *SFT_RECIPES)]
 TWO_NODE_RECIPES = [recipe for recipe in PAPER_RECIPES if recipe.stem.endswith("_2nodes")]
 ONE_NODE_RECIPES = [recipe for recipe in PAPER_RECIPES if recipe not in TWO_NODE_RECIPES]
 
@@ -61,7 +65,18 @@ QLORA = {
     "logging_steps",
     "save_steps",
 }
-SOURCES = ("[paper]", "[script]", "[verl]", "[TRL]", "[LoRA]", "[QLoRA]", "[prototype]", "[ours]")
+SOURCES = (
+    "[paper]",
+    "[script]",
+    "[verl]",
+    "[TRL]",
+    "[LoRA]",
+    "[QLoRA]",
+    "[prototype]",
+    "[ours]",
+    "[tiny]",
+    "[method]",
+)
 
 by_name = pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 by_paper_name = pytest.mark.parametrize("recipe", PAPER_RECIPES, ids=lambda path: path.stem)
@@ -131,13 +146,10 @@ def recipes_by_batches() -> list[Path]:
     return list({tuple(values(recipe)[key] for key in keys): recipe for recipe in PAPER_RECIPES}.values())
 
 
-def parse(*arguments: str) -> tuple[ResTScriptArguments, ResTGRPOConfig, ModelConfig]:
+def parse(*arguments: str, parser: Any = make_parser) -> Any:
     # `use_cpu`, because TrainingArguments refuses bf16 where no GPU supports it. It changes nothing else that is
     # looked at here, and the recipe's bf16 stays.
-    script_args, training_args, model_args = make_parser().parse_args_and_config(
-        [*arguments, "--use_cpu", "true"], fail_with_unknown_args=True
-    )
-    return script_args, training_args, model_args
+    return parser().parse_args_and_config([*arguments, "--use_cpu", "true"], fail_with_unknown_args=True)
 
 
 @pytest.fixture(autouse=True)
@@ -150,11 +162,12 @@ def in_root(monkeypatch: pytest.MonkeyPatch) -> None:
 def resolve(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Resolves the launch command of a recipe as it would be on the number of processes that it starts."""
 
-    def resolved(recipe: Path) -> tuple[ResTScriptArguments, ResTGRPOConfig, ModelConfig]:
+    def resolved(recipe: Path) -> Any:
         launch = launch_arguments(commands(recipe)[-1])
         processes = launch.num_processes or load_config_from_file(launch.config_file).num_processes
-        monkeypatch.setattr(ResTGRPOConfig, "world_size", property(lambda self: processes))
-        return parse(*launch.training_script_args)
+        for config in (ResTGRPOConfig, ResTSFTConfig):
+            monkeypatch.setattr(config, "world_size", property(lambda self: processes))
+        return parse(*launch.training_script_args, parser=import_module(launch.training_script).make_parser)
 
     return resolved
 
@@ -193,7 +206,7 @@ class TestEveryRecipe:
     def test_first_comment_is_its_launch_command(self, recipe):
         launch = launch_arguments(commands(recipe)[-1])
         assert launch.module
-        assert launch.training_script == "rest_trl.train"
+        assert launch.training_script == ("rest_trl.sft" if recipe in SFT_RECIPES else "rest_trl.train")
         assert launch.training_script_args == ["--config", str(recipe)]
         if launch.config_file is not None:
             assert Path(launch.config_file) in ACCELERATE_CONFIGS

@@ -32,6 +32,8 @@ class CoefficientsFunc(Protocol):
     - `entropies` (`torch.Tensor` of shape `(B, T)`): entropy of every token in nats, of the policy that the loss
       differentiates, without gradient. A rule that has a parameter of this name costs a forward pass of its own before
       the one of the loss; all others cost none.
+    - `surrogate`, `minimum`, `maximum`, `format_slope`, `parameters_slope`, `reasoning_slope`, `parameter_name_scale`:
+      settings of the config, see [`entropy_coefficients`], for a rule that has parameters of these names.
 
     It returns finite, non-negative coefficients of shape `(B, T)`.
     """
@@ -79,7 +81,7 @@ def get_coefficients_func(coefficients: str | CoefficientsFunc) -> CoefficientsF
 
 def bind_rule(coefficients: str | CoefficientsFunc, args: Any) -> CoefficientsFunc:
     """
-    The rule that a config names, with the settings of the config if it is the paper's.
+    The rule that a config names, with those settings of the config that it names.
 
     Args:
         coefficients (`str` or [`CoefficientsFunc`]):
@@ -91,18 +93,18 @@ def bind_rule(coefficients: str | CoefficientsFunc, args: Any) -> CoefficientsFu
         [`CoefficientsFunc`]
     """
     coefficients_func = get_coefficients_func(coefficients)
-    if coefficients_func is not entropy_coefficients:
-        return coefficients_func
-    return partial(
-        coefficients_func,
-        surrogate=args.entropy_surrogate,
-        minimum=args.coefficient_min,
-        maximum=args.coefficient_max,
-        format_slope=args.format_slope if args.curriculum else 0.0,
-        parameters_slope=args.parameters_slope if args.curriculum else 0.0,
-        reasoning_slope=args.reasoning_slope if args.curriculum else 0.0,
-        parameter_name_scale=args.parameter_name_scale,
-    )
+    settings = {
+        "surrogate": args.entropy_surrogate,
+        "minimum": args.coefficient_min,
+        "maximum": args.coefficient_max,
+        "format_slope": args.format_slope if args.curriculum else 0.0,
+        "parameters_slope": args.parameters_slope if args.curriculum else 0.0,
+        "reasoning_slope": args.reasoning_slope if args.curriculum else 0.0,
+        "parameter_name_scale": args.parameter_name_scale,
+    }
+    named = inspect.signature(coefficients_func).parameters
+    bound = {name: value for name, value in settings.items() if name in named}
+    return partial(coefficients_func, **bound) if bound else coefficients_func
 
 
 def needs_entropies(coefficients_func: CoefficientsFunc) -> bool:

@@ -9,7 +9,7 @@ def push(trainer: Any, prog: str) -> None:
     Push the saved model, with its card, to the Hub.
 
     Args:
-        trainer ([`ResTGRPOTrainer`]):
+        trainer ([`~transformers.Trainer`]):
             The trainer, whose model is saved in its `output_dir`.
         prog (`str`):
             Name of the program in messages.
@@ -20,7 +20,7 @@ def push(trainer: Any, prog: str) -> None:
     try:
         trainer.push_to_hub()
     except Exception as error:  # of the network, the Hub or its metadata check: to a trained model all mean the same
-        args: Any = trainer.args
+        args = trainer.args
         repo = trainer.hub_model_id or args.hub_model_id
         command = ["hf", "upload", repo, args.output_dir, ".", "--exclude", "checkpoint-*"]
         command += ["--revision", args.hub_revision] if args.hub_revision else []

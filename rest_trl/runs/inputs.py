@@ -51,9 +51,9 @@ def load_split(script_args: Any, training_args: Any, tokenizer: PreTrainedTokeni
     One split of the data set that the arguments name.
 
     Args:
-        script_args ([`~rest_trl.train.ResTScriptArguments`]):
+        script_args ([`~rest_trl.runs.program.DataArguments`]):
             Name the data set.
-        training_args ([`ResTGRPOConfig`]):
+        training_args ([`ResTGRPOConfig`] or [`~rest_trl.sft.ResTSFTConfig`]):
             Hold `chat_template_kwargs`.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             The policy's tokenizer, with its chat template.

@@ -1,4 +1,4 @@
-"""`rest-trl train`: the training program under `accelerate launch`."""
+"""`rest-trl train` and `rest-trl sft`: the training programs under `accelerate launch`."""
 
 import signal
 from importlib import import_module
@@ -12,7 +12,6 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 
-_PROG = "rest-trl train"
 _OPTION = "--accelerate_config"
 
 
@@ -67,23 +66,26 @@ def launcher_options(config_file: str | None) -> list[str]:
     return [*options, "--multi_gpu"] if processes > 1 else options
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str], command: str = "train") -> None:
     """
-    Run the training program under `accelerate launch`.
+    Run a training program under `accelerate launch`.
 
     Args:
         arguments (`list[str]`):
             Those of the program, and `--accelerate_config FILE`.
+        command (`str`, *optional*, defaults to `"train"`):
+            `"train"` or `"sft"`: the program is the module of this name.
 
     Raises:
         SystemExit: with the exit status of the program, which has said what went wrong; or with one line if it could
             not be started, or was killed.
     """
+    prog, module = f"rest-trl {command}", f"rest_trl.{command}"
     if "-h" in arguments or "--help" in arguments:
-        import_module("rest_trl.train").make_parser(_PROG).parse_args(["--help"])
+        import_module(module).make_parser(prog).parse_args(["--help"])
     try:
         config_file, arguments = split_accelerate_config(arguments)
-        options = [*launcher_options(config_file), "-m", "rest_trl.train", *arguments]
+        options = [*launcher_options(config_file), "-m", module, *arguments]
         # Ctrl-C is for the program, which gets it, too, and tells how to go on. It does not inherit this handler.
         before = signal.signal(signal.SIGINT, lambda *_: None)
         try:
@@ -91,18 +93,18 @@ def main(arguments: list[str]) -> None:
         finally:
             signal.signal(signal.SIGINT, before)
     except (ValueError, OSError) as error:  # of the configuration: the program is another process
-        raise SystemExit(f"{_PROG}: error: {' '.join(str(error).split())}") from error
+        raise SystemExit(f"{prog}: error: {' '.join(str(error).split())}") from error
     except CalledProcessError as error:
-        raise SystemExit(_status(error.returncode)) from None
+        raise SystemExit(_status(prog, error.returncode)) from None
     except SignalException as error:  # torchrun has its own handler of Ctrl-C
         raise SystemExit(128 + error.sigval) from None
     except ChildFailedError as error:
-        raise SystemExit(_status(error.get_first_failure()[1].exitcode)) from None
+        raise SystemExit(_status(prog, error.get_first_failure()[1].exitcode)) from None
 
 
-def _status(returncode: int) -> int | str:
+def _status(prog: str, returncode: int) -> int | str:
     if returncode > 0:
         return returncode
     name = signal.Signals(-returncode).name
     memory = ": perhaps the machine was out of memory" if name == "SIGKILL" else ""
-    return f"{_PROG}: error: the training program was killed by {name}{memory}"
+    return f"{prog}: error: the training program was killed by {name}{memory}"

@@ -13,6 +13,7 @@ logger = get_logger(__name__)
 # Of some fifty metrics these tell whether a run goes well. The others are in the trackers and in `log_history`.
 _SHOWN = {
     "reward": "reward {:.2f}",
+    "rest/nll/all": "NLL {:.3f}",
     "rest/reward/exact": "exact {:.2f}",
     "entropy": "entropy {:.2f}",
     "grad_norm": "gradient norm {:.2g}",
@@ -50,7 +51,7 @@ def _end(logs: dict[str, Any], state: Any) -> str | None:
     """What is worth a line of its own: an evaluation, or the end of the run."""
     if "train_runtime" in logs:
         return f"trained {state.global_step} steps in {logs['train_runtime']:.0f} s"
-    if "eval_reward" in logs:
+    if "eval_reward" in logs or "eval_rest/nll/all" in logs:
         return f"evaluation after step {state.global_step}: {summary(logs)}"
     return None
 

@@ -1,0 +1,153 @@
+"""What the training programs share: their arguments of the data set, the tokenizer, and the course of a run."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from accelerate.logging import get_logger
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from trl import ModelConfig, ScriptArguments
+
+from ..tool_calls import detect_syntax
+from .checkpoints import find_checkpoint, naming_full_disk
+from .checks import check_trackers
+from .endings import run_errors, setup_errors
+from .hub import push
+from .inputs import TINY_EVAL_SIZE, find_model
+from .logs import release_kernels_warning
+from .parser import RecipeParser
+from .progress import show_progress
+from .results import check_output_dir, remove_results
+
+
+logger = get_logger(__name__)
+
+
+@dataclass
+class DataArguments(ScriptArguments):
+    """
+    Arguments of a training program beside those of the trainer and the model.
+
+    Args:
+        dataset_name (`str`):
+            A .json, .jsonl or .parquet file, a directory of such files, the id of a data set on the Hub, or `"tiny"`,
+            the synthetic tool world that the package holds (2,048 prompts, and 128 others for evaluation).
+        max_prompt_length (`int`, *optional*):
+            Examples with a longer prompt, in tokens, are dropped and counted.
+        strict (`bool`, *optional*, defaults to `False`):
+            Whether a malformed row of the data set is an error; otherwise it is skipped, counted and named.
+        overwrite_output_dir (`bool`, *optional*, defaults to `False`):
+            Whether checkpoints and the final model of an earlier run in `output_dir` are removed before training
+            starts; otherwise such a directory is refused.
+
+    Raises:
+        ValueError: for an argument of [`~trl.ScriptArguments`] that the program cannot follow.
+    """
+
+    dataset_name: str | None = field(
+        default=None,
+        metadata={
+            "help": "A .json, .jsonl or .parquet file, a directory of such files, the id of a data set on the Hub, or "
+            f"tiny: the synthetic tool world of the package, 2048 prompts and {TINY_EVAL_SIZE} others for evaluation."
+        },
+    )
+    max_prompt_length: int | None = field(
+        default=None, metadata={"help": "Drop examples with a longer prompt, in tokens."}
+    )
+    strict: bool = field(default=False, metadata={"help": "Make a malformed row an error instead of skipping it."})
+    overwrite_output_dir: bool = field(
+        default=False,
+        metadata={"help": "Remove checkpoints and the final model of an earlier run in output_dir."},
+    )
+
+    def __post_init__(self) -> None:
+        if self.dataset_streaming:
+            raise ValueError(
+                "dataset_streaming=True is not supported, because all rows are checked and rendered before training: "
+                "leave it out"
+            )
+        if self.ignore_bias_buffers:
+            raise ValueError("ignore_bias_buffers=True is not supported: leave it out")
+
+
+def prepare_model(training_args: Any, model_args: ModelConfig) -> tuple[str, PreTrainedTokenizerBase]:
+    """
+    Find the model and load its tokenizer.
+
+    `model_init_kwargs` and, where it is not given, `tool_call_syntax` of the training arguments are filled in.
+
+    Args:
+        training_args ([`ResTGRPOConfig`] or [`~rest_trl.sft.ResTSFTConfig`]):
+            Training.
+        model_args ([`~trl.ModelConfig`]):
+            Model.
+
+    Returns:
+        `tuple[str, PreTrainedTokenizerBase]`: directory or id of the model, and its tokenizer.
+
+    Raises:
+        FileNotFoundError: if there is no such model.
+        ImportError: if a tracker is not installed.
+        ValueError: if no model is named, or its syntax of tool calls is not known.
+    """
+    model_name = find_model(model_args.model_name_or_path)
+    check_trackers(training_args)
+    release_kernels_warning(model_args.load_in_4bit)
+    tokenizer = AutoTokenizer.from_pretrained(
+        model_name,
+        revision=model_args.model_revision,
+        trust_remote_code=training_args.trust_remote_code,
+        padding_side="left",
+    )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    training_args.model_init_kwargs = {
+        "revision": model_args.model_revision,
+        "attn_implementation": model_args.attn_implementation,
+        "dtype": model_args.dtype,
+        **(training_args.model_init_kwargs or {}),
+    }
+    if training_args.tool_call_syntax is None:
+        training_args.tool_call_syntax = detect_syntax(tokenizer)
+        logger.info(f"tool_call_syntax={training_args.tool_call_syntax!r}, from the chat template")
+    return model_name, tokenizer
+
+
+def run(prog: str, parser: Callable[[str], RecipeParser], make_trainer: Callable[..., Any], args: Any) -> None:
+    """
+    Train as the command line says.
+
+    Args:
+        prog (`str`):
+            Name of the program in messages.
+        parser (`Callable`):
+            Makes the parser of the arguments, [`DataArguments`] first and those of the trainer second.
+        make_trainer (`Callable`):
+            Makes the trainer that they describe.
+        args (`list[str]`, *optional*):
+            The command line, by default the process's.
+
+    Raises:
+        SystemExit: with one line that names cause and cure, if an argument or the data set is wrong, or the trained
+            model cannot be pushed.
+    """
+    with setup_errors(prog):
+        arguments = parser(prog).parse_args_and_config(args)
+        script_args, training_args = arguments[:2]
+        resume = find_checkpoint(training_args.resume_from_checkpoint, training_args.output_dir)
+        check_output_dir(training_args.output_dir, resume is not None, script_args.overwrite_output_dir)
+        trainer = make_trainer(*arguments)
+        show_progress(trainer)
+        if script_args.overwrite_output_dir:
+            remove_results(trainer)
+    with run_errors(prog, trainer):
+        trainer.train(resume_from_checkpoint=resume)
+        with naming_full_disk(f"the trained model in {training_args.output_dir}", training_args.output_dir):
+            # As an internal call it does not push: the state is to be saved before anything can go wrong on the
+            # network.
+            trainer.save_model(training_args.output_dir, _internal_call=True)
+            trainer.save_state()
+            trainer.create_model_card()  # PEFT has written one of its own beside the adapter
+    logger.info(f"Model saved to {training_args.output_dir}")
+    if training_args.push_to_hub:
+        push(trainer, prog)

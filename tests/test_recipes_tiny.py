@@ -1,0 +1,82 @@
+"""Recipes of the baselines and ablations: what sets them apart. `test_recipes.py` parses them as all others."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from test_recipes import FAMILIES, ROOT, SFT_RECIPES, TINY_RECIPES, values
+
+from rest_trl.regions import get_coefficients_func
+from rest_trl.sft import make_parser
+
+
+REST = Path("recipes/tiny/rest.yaml")
+SFT = Path("recipes/tiny/sft.yaml")
+BIG_SFT = Path("recipes/qwen3_8b_sft.yaml")
+ABLATIONS = "rest_trl.regions.ablations."
+GRPO = {"coefficients": "uniform", "reward_schedule": "static"}
+# What sets a run apart from ResT, beside `output_dir`.
+OF_REST = {
+    "grpo": GRPO,
+    "dr_grpo": GRPO | {"loss_type": "dr_grpo", "scale_rewards": "none"},
+    "gdpo": GRPO | {"multi_objective_aggregation": "normalize_then_sum"},
+    "top_entropy": GRPO | {"top_entropy_quantile": 0.2},
+    "static_reward": {"reward_schedule": "static"},
+    "no_reasoning_gradient": {"coefficients": ABLATIONS + "no_reasoning"},
+    "call_tokens_only": {"coefficients": ABLATIONS + "call_tokens_only"},
+    "token_entropy": {"coefficients": ABLATIONS + "token_entropy"},
+    "no_curriculum": {"curriculum": False},
+    "kl": {"beta": 0.003},
+    "entropy_bonus": {"entropy_coef": 0.001},
+    "reciprocal": {"entropy_surrogate": "reciprocal"},
+    "sft_then_grpo": GRPO | {"model_name_or_path": "outputs/tiny/sft"},
+    "sft_then_rest": {"curriculum_horizon": 25, "model_name_or_path": "outputs/tiny/sft"},
+}
+# What sets a run apart from SFT, beside `output_dir`.
+OF_SFT = {
+    "sft": {},
+    "tsft": {"format_weight": 2.0, "tool_name_weight": 2.0, "parameters_weight": 2.0},
+    "rsft": {"reasoning_weight": 2.0},
+}
+
+
+def test_no_tiny_recipe_is_left_out():
+    assert {recipe.stem for recipe in TINY_RECIPES} == {"rest", *OF_REST, *OF_SFT}
+
+
+@pytest.mark.parametrize("name", OF_REST)
+def test_run_differs_from_rest_only_in_what_its_name_says(name):
+    expected = values(REST) | OF_REST[name] | {"output_dir": f"outputs/tiny/{name}"}
+    assert values(Path(f"recipes/tiny/{name}.yaml")) == expected
+    get_coefficients_func(expected["coefficients"])
+
+
+@pytest.mark.parametrize("recipe", SFT_RECIPES, ids=str)
+def test_run_differs_from_sft_only_in_its_weights(recipe):
+    plain = SFT if recipe in TINY_RECIPES else BIG_SFT
+    name = recipe.stem.rpartition("_")[2]
+    output_dir = values(plain)["output_dir"].removesuffix("sft") + name
+    assert values(recipe) == values(plain) | OF_SFT[name] | {"output_dir": output_dir}
+
+
+def test_sft_has_a_recipe_of_each_size():
+    stems = {recipe.stem for recipe in SFT_RECIPES}
+    assert stems == {*OF_SFT, *(f"qwen3_8b_{name}" for name in OF_SFT)}
+    assert "qwen3_8b" in FAMILIES
+
+
+def test_rl_starts_where_sft_ends():
+    output_dir = values(SFT)["output_dir"]
+    for name in ("sft_then_grpo", "sft_then_rest"):
+        assert values(Path(f"recipes/tiny/{name}.yaml"))["model_name_or_path"] == output_dir
+
+
+def test_large_sft_trains_the_rows_and_batches_of_rest(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    rest, sft = values(Path("recipes/qwen3_8b_full.yaml")), values(BIG_SFT)
+    for key in ("model_name_or_path", "dataset_name", "tool_call_syntax", "max_prompt_length"):
+        assert sft[key] == rest[key]
+    processes = yaml.safe_load(Path("recipes/accelerate/fsdp2.yaml").read_text())["num_processes"]
+    assert sft["per_device_train_batch_size"] * sft["gradient_accumulation_steps"] * processes == 64
+    _, args, _ = make_parser().parse_args_and_config(["--config", str(BIG_SFT), "--use_cpu", "true"])
+    assert args.max_length == rest["max_prompt_length"] + rest["max_completion_length"]
