@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from rest_trl.rewards import LayoutReward, ToolCallReward
-from rest_trl.rewards.reading import read_turns
-from rest_trl.rewards.rule_rewards import RuleReward
-from rest_trl.tool_calls import ParsedCompletion, get_syntax
+from rest_trl.regions import Turn
+from rest_trl.rewards import LayoutReward, RuleReward, ToolCallReward
+from rest_trl.tool_calls import get_syntax
 
 
 def rule_rewards(tokenizer: PreTrainedTokenizerBase) -> list[RuleReward]:
@@ -20,7 +20,8 @@ def rule_rewards(tokenizer: PreTrainedTokenizerBase) -> list[RuleReward]:
     """
     syntax = get_syntax("hermes")
 
-    def read(completion_ids: Sequence[Sequence[int]]) -> list[list[ParsedCompletion]]:
-        return [read_turns(text, syntax) for text in tokenizer.batch_decode(completion_ids)]
+    def read(completion_ids: Sequence[Sequence[int]]) -> list[list[Turn]]:
+        # The rewards read the parse alone, so the tokens' places are left out.
+        return [[Turn(syntax.parse(text), text, 0, np.zeros(0))] for text in tokenizer.batch_decode(completion_ids)]
 
     return [reward.bind(syntax.name, read, "static", 1) for reward in (LayoutReward(), ToolCallReward())]

@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 from datasets import Dataset
+from trl import GRPOTrainer
 
 import rest_trl
 from rest_trl import ResTGRPOConfig, ResTGRPOTrainer
@@ -285,7 +286,7 @@ class TestFailures:
             raise importlib.metadata.PackageNotFoundError(name)
 
         trainer = trainer_of(model, tokenizer, tmp_path)
-        base = trainer.__class__.__mro__[1].create_model_card
+        base = GRPOTrainer.create_model_card
         base(trainer)
         monkeypatch.setattr(importlib.metadata, "version", missing)
         model_card.write_model_card(trainer, None, None)
