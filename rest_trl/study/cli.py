@@ -7,6 +7,7 @@ rest-trl study --config recipes/tiny/study.yaml
 """
 
 import argparse
+import shlex
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from rich.console import Console
 from yaml import YAMLError
 
 from .config import Study, load_study
+from .report import write_report
 from .run import parse_arm
 from .scheduler import Processes, run_study
 from .store import StudyStore, write_table
@@ -52,6 +54,12 @@ def check_arms(study: Study) -> None:
                 raise ValueError(f"arm {arm}: {error}") from error
 
 
+def _command(arguments: argparse.Namespace) -> str:
+    """The command that makes the runs of a report, of which `--workers` and `--report_only` change no figure."""
+    seeds = [] if arguments.seeds is None else ["--seeds", str(arguments.seeds)]
+    return shlex.join(["rest-trl", "study", "--config", str(arguments.config), *seeds])
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """
     Run a study and report on it.
@@ -70,7 +78,9 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         study = load_study(arguments.config, arguments.seeds, arguments.workers)
         store = StudyStore(study.output_dir)
-        if not arguments.report_only:
+        if arguments.report_only:
+            store.check(study)
+        else:
             check_arms(study)
             with store.lock():
                 store.register(study)
@@ -81,16 +91,18 @@ def main(args: Sequence[str] | None = None) -> None:
                     processes.close()
         results = store.results()
         write_table(results, study.output_dir / "results.parquet")
+        failures = store.failures()
+        report = write_report(study, results, failures, store.manifest()["versions"], _command(arguments))
     except (ValueError, OSError, ImportError, YAMLError) as error:
         raise SystemExit(f"rest-trl study: error: {' '.join(str(error).split())}") from error
     except KeyboardInterrupt as error:
         raise SystemExit(
             "rest-trl study: broken off; the same command goes on with the runs that are missing"
         ) from error
-    failures = store.failures()
     for (arm, seed), line in failures.items():
         console.print(f"arm {arm}, seed {seed} failed: {line}", soft_wrap=True, highlight=False)
     console.print(f"Results: {study.output_dir / 'results.parquet'}", soft_wrap=True, highlight=False)
+    console.print(f"Report:  {report}", soft_wrap=True, highlight=False)
     if failures:
         raise SystemExit(1)
 

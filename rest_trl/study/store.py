@@ -71,7 +71,7 @@ class StudyStore:
         What the runs of the folder were asked for.
 
         Returns:
-            `dict[str, Any]`: `arms` with their settings, `baseline`, `held_out`, `evaluations` and `versions`.
+            `dict[str, Any]`: `arms` with their settings, `held_out`, `evaluations` and `versions`.
 
         Raises:
             ValueError: if the folder holds no study.
@@ -80,6 +80,37 @@ class StudyStore:
         if not path.exists():
             raise ValueError(f"{self.directory} holds no study: there is no {_MANIFEST}")
         return dict(json.loads(path.read_text(encoding="utf-8")))
+
+    def check(self, study: Study, versions: dict[str, str] | None = None) -> None:
+        """
+        Compare a study with the one that the folder holds.
+
+        Args:
+            study ([`Study`]):
+                The study.
+            versions (`dict[str, str]`, *optional*):
+                Versions of the packages that new runs would be made with.
+
+        Raises:
+            ValueError: if the folder holds none, or if its runs are not those that the study asks for, or would not be
+                comparable with new ones.
+        """
+        old, new = self.manifest(), _asked_for(study)
+        if versions is not None:
+            new["versions"] = versions
+        changed = [f"{key} was {old[key]!r}, is {new[key]!r}" for key in new if key != "arms" and old[key] != new[key]]
+        for arm in (arm for arm in old["arms"] if arm in new["arms"]):
+            before, after = old["arms"][arm], new["arms"][arm]
+            changed += [
+                f"{key} of {arm} was {before.get(key)!r}, is {after.get(key)!r}"
+                for key in sorted(before.keys() | after.keys())
+                if before.get(key) != after.get(key)
+            ]
+        if changed:
+            raise ValueError(
+                f"{self.directory} holds another study ({'; '.join(changed)}): use another output_dir, or these "
+                "settings; only seeds and arms can be added"
+            )
 
     def register(self, study: Study) -> None:
         """
@@ -92,32 +123,11 @@ class StudyStore:
         Raises:
             ValueError: if runs of the folder would not be comparable with those of the study.
         """
-        new: dict[str, Any] = {
-            "arms": study.arms,
-            "baseline": study.baseline,
-            "held_out": study.held_out,
-            "evaluations": study.evaluations,
-            "versions": {"rest_trl": __version__, **{name: version(name) for name in _PACKAGES}},
-        }
-        new = json.loads(json.dumps(new, default=str))  # what writing and reading makes of it
+        versions = {"rest_trl": __version__, **{name: version(name) for name in _PACKAGES}}
+        new = {**_asked_for(study), "versions": versions}
         if (self.directory / _MANIFEST).exists():
-            old = self.manifest()
-            changed = [
-                f"{key} was {old[key]!r}, is {new[key]!r}" for key in new if key != "arms" and old[key] != new[key]
-            ]
-            for arm in old["arms"].keys() & new["arms"].keys():
-                before, after = old["arms"][arm], new["arms"][arm]
-                changed += [
-                    f"{key} of {arm} was {before.get(key)!r}, is {after.get(key)!r}"
-                    for key in sorted(before.keys() | after.keys())
-                    if before.get(key) != after.get(key)
-                ]
-            if changed:
-                raise ValueError(
-                    f"{self.directory} holds another study ({'; '.join(changed)}): use another output_dir, or these "
-                    "settings; only seeds and arms can be added"
-                )
-            new["arms"] = {**old["arms"], **new["arms"]}
+            self.check(study, versions)
+            new["arms"] = {**self.manifest()["arms"], **new["arms"]}
         self.directory.mkdir(parents=True, exist_ok=True)
         write_atomically(self.directory / _MANIFEST, json.dumps(new, indent=2) + "\n")
 
@@ -161,6 +171,12 @@ class StudyStore:
             (path.parent.parent.name, int(path.parent.name.removeprefix("seed_"))): path.read_text(encoding="utf-8")
             for path in sorted(self.directory.glob("work/*/seed_*/failed.txt"))
         }
+
+
+def _asked_for(study: Study) -> dict[str, Any]:
+    """What the runs of a study depend on, as writing and reading leaves it."""
+    asked = {"arms": study.arms, "held_out": study.held_out, "evaluations": study.evaluations}
+    return dict(json.loads(json.dumps(asked, default=str)))
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
