@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from transformers import TrainerState
 
 
+_EXCHANGES = 10  # tried per segment: many leave nothing of the first order
+
+
 def _random(trainer_state: "TrainerState | None") -> Random:
     """Numbers that depend on the step alone, and are none of those that the training samples with."""
     return Random(0 if trainer_state is None else trainer_state.global_step)
@@ -25,8 +28,9 @@ def _random(trainer_state: "TrainerState | None") -> Random:
 
 class ShuffledStatusReward(ToolCallReward):
     """
-    Segments get statuses of other segments of their group, so that tokens are compared with tokens that decide
-    something else. What is decided stays right. A status still occurs at most once in a completion.
+    Segments exchange their statuses with others of their completion and of its group, so that tokens are compared with
+    tokens that decide something else. What is decided stays right. The group has the same statuses as before, and each
+    occurs at most once in a completion.
     """
 
     def segments(
@@ -37,16 +41,26 @@ class ShuffledStatusReward(ToolCallReward):
         **kwargs: Any,
     ) -> list[list[Segment]]:
         segments = super().segments(completion_ids, solution, trainer_state, **kwargs)
-        random, shuffled = _random(trainer_state), []
+        random = _random(trainer_state)
         for _, rows in groupby(range(len(segments)), key=lambda row: kwargs["prompt"][row]):
-            group = [segments[row] for row in rows]
-            statuses = list(dict.fromkeys(segment.status for of_completion in group for segment in of_completion))
-            for of_completion in group:
-                drawn = random.sample(statuses, len(of_completion))
-                shuffled.append(
-                    [segment._replace(status=status) for segment, status in zip(of_completion, drawn, strict=True)]
-                )
-        return shuffled
+            _exchange_statuses([segments[row] for row in rows], random)
+        return segments
+
+
+def _exchange_statuses(group: list[list[Segment]], random: Random) -> None:
+    """Let random pairs of a group's segments exchange their statuses, unless one would occur twice in a completion."""
+    places = [(row, column) for row, of_completion in enumerate(group) for column in range(len(of_completion))]
+    statuses = [{segment.status for segment in of_completion} for of_completion in group]
+    for _ in range(_EXCHANGES * len(places)):
+        (row, column), (other_row, other_column) = random.choice(places), random.choice(places)
+        status, other = group[row][column].status, group[other_row][other_column].status
+        if row != other_row:
+            if other in statuses[row] or status in statuses[other_row]:
+                continue
+            statuses[row] = statuses[row] - {status} | {other}
+            statuses[other_row] = statuses[other_row] - {other} | {status}
+        group[row][column] = group[row][column]._replace(status=other)
+        group[other_row][other_column] = group[other_row][other_column]._replace(status=status)
 
 
 class ShuffledPartsReward(ToolCallReward):

@@ -46,11 +46,12 @@ def plot_study(results: pd.DataFrame, arms: list[str], baseline: str, path: Path
         *(f"Entropy, {region.replace('_', ' ')} (nats, smoothed)" for region in _ENTROPIES),
     ]
     base = _smoothed(results, baseline, TRAINING)
+    beside = 0.008 * results["step"].max()
     for number, arm in enumerate(arms):
         color = f"C{number}"
         accuracy = _smoothed(results, arm, TRAINING)
         _band(axes[0, 0], accuracy, arm, color)
-        _held_out_points(axes[0, 1], results, arm, color, (number - (len(arms) - 1) / 2) * 0.4)
+        _held_out_points(axes[0, 1], results, arm, color, (number - (len(arms) - 1) / 2) * beside)
         if arm != baseline:
             _band(axes[1, 0], (accuracy - base).dropna(how="all").dropna(axis=1), arm, color)
         tokens = _smoothed(results, arm, "generated_tokens")

@@ -4,6 +4,7 @@ import os
 import queue
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
@@ -41,6 +42,7 @@ class Processes:
     def __init__(self) -> None:
         self._processes: set[subprocess.Popen[bytes]] = set()
         self._closed = False
+        self._lock = threading.Lock()
 
     def __call__(self, store: StudyStore, run: Run, worker: int) -> None:
         """
@@ -57,18 +59,18 @@ class Processes:
         Raises:
             RunFailed: if there is no result.
         """
-        if self._closed:
-            raise RunFailed("the study was broken off")
         store.work(run).mkdir(parents=True, exist_ok=True)
         log = store.work(run) / "log.txt"
         environment = {**os.environ, **_ENVIRONMENT, **_device(worker)}
         command = [sys.executable, "-m", "rest_trl.study.run", str(store.directory), run[0], str(run[1])]
-        with log.open("wb") as output:
+        with log.open("wb") as output, self._lock:
+            if self._closed:
+                raise RunFailed("the study was broken off")
             # The run ends with its standard input, so also if this process is killed.
             process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=environment
             )
-        self._processes.add(process)
+            self._processes.add(process)
         status = process.wait()
         self._processes.discard(process)
         if status != 0 or not store.result(run).exists():
@@ -76,10 +78,11 @@ class Processes:
             raise RunFailed(f"status {status}: {lines[-1][:500] if lines else 'no output'} ({log})")
 
     def close(self) -> None:
-        """End all runs."""
-        self._closed = True
-        for process in list(self._processes):
-            process.kill()
+        """End all runs, and let none begin."""
+        with self._lock:
+            self._closed = True
+            for process in list(self._processes):
+                process.kill()
 
 
 def _device(worker: int) -> dict[str, str]:
@@ -104,7 +107,8 @@ def run_study(study: Study, store: StudyStore, run_function: RunFunction) -> Non
     Make all runs of a study that are not there yet; those of one seed come one after the other, so that pairs are
     complete early.
 
-    A run that fails leaves one line in the folder and the others go on; it is tried again when the study is.
+    A run that fails leaves one line in the folder and the others go on; it is tried again when the study is. If this
+    is interrupted, no further run begins, and it does not wait for those that are under way: they are the caller's.
 
     Args:
         study ([`Study`]):
@@ -129,12 +133,10 @@ def run_study(study: Study, store: StudyStore, run_function: RunFunction) -> Non
             free.put(worker)
 
     done = len(runs) - len(missing)
-    with (
-        ThreadPoolExecutor(workers) as executor,
-        tqdm(total=len(runs), initial=done, desc="runs", unit="run", smoothing=0.1) as bar,
-    ):
+    executor = ThreadPoolExecutor(workers)
+    try:
         futures = {executor.submit(make, run): run for run in missing}
-        try:
+        with tqdm(total=len(runs), initial=done, desc="runs", unit="run", smoothing=0.1) as bar:
             for future in as_completed(futures):
                 run = futures[future]
                 try:
@@ -144,6 +146,5 @@ def run_study(study: Study, store: StudyStore, run_function: RunFunction) -> Non
                     store.work(run).mkdir(parents=True, exist_ok=True)
                     write_atomically(store.failure(run), str(error))
                 bar.update()
-        except BaseException:
-            executor.shutdown(wait=False, cancel_futures=True)
-            raise
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
