@@ -16,6 +16,7 @@ from accelerate import PartialState
 from rich.console import Console
 from yaml import YAMLError
 
+from ..rewards import get_reward_func
 from .config import Study, load_study
 from .report import write_report
 from .run import parse_arm
@@ -37,7 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def check_arms(study: Study) -> None:
     """
-    Parse the recipe of every arm, so that a misspelt argument is found before the first run.
+    Parse the recipe of every arm and find its rewards, so that a misspelt name is found before the first run.
 
     Args:
         study ([`Study`]):
@@ -49,7 +50,9 @@ def check_arms(study: Study) -> None:
     with tempfile.TemporaryDirectory() as directory:
         for arm, settings in study.arms.items():
             try:
-                parse_arm(settings, (arm, study.seeds[0]), Path(directory))
+                script_args, _, _ = parse_arm(settings, (arm, study.seeds[0]), Path(directory))
+                for name in script_args.reward_funcs or []:
+                    get_reward_func(name)
             except ValueError as error:
                 raise ValueError(f"arm {arm}: {error}") from error
 
