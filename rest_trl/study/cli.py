@@ -94,7 +94,9 @@ def main(args: Sequence[str] | None = None) -> None:
                     processes.close()
         results = store.results()
         write_table(results, study.output_dir / "results.parquet")
-        failures = store.failures()
+        failures = {
+            run: line for run, line in store.failures().items() if run[0] in study.arms and run[1] in study.seeds
+        }
         report = write_report(study, results, failures, store.manifest()["versions"], _command(arguments))
     except (ValueError, OSError, ImportError, YAMLError) as error:
         raise SystemExit(f"rest-trl study: error: {' '.join(str(error).split())}") from error

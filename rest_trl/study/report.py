@@ -178,10 +178,11 @@ def _prices(results: pd.DataFrame, arms: Sequence[str], baseline: str) -> str:
             reached = reached if price is None else f"{price.reached} of {pairs}"
         rows.append([arm, pairs, *cells, reached])
     size = window_size(base.shape[1])
+    steps = f"{size} step{'s' * (size > 1)}"
     text = (
         f"## Price of {baseline}'s final level\n\n"
-        f"The level is {baseline}'s mean training accuracy over its last {size} steps. Both mean curves are smoothed "
-        f"over windows of {size} steps, the place where each first comes to the level is interpolated between "
+        f"The level is {baseline}'s mean training accuracy over its last {steps}. Both mean curves are smoothed "
+        f"over windows of {steps}, the place where each first comes to the level is interpolated between "
         f"windows, and the ratio is what the arm has spent there over what {baseline} has (bootstrap over pairs of "
         "seeds, which draws the level, too). *Reached* counts the seeds whose own curve comes to the level. The ratio "
         f"is undefined where {baseline} ends no better than it starts.\n\n"

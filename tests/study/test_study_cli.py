@@ -116,9 +116,12 @@ class TestMain:
         store.failure(("better", 5)).parent.mkdir(parents=True)
         store.failure(("better", 5)).write_text("status 1: no memory")
         with pytest.raises(SystemExit) as error:
-            main(["--config", str(path), "--report_only"])
+            main(["--config", str(path), "--report_only", "--seeds", "6"])
         assert error.value.code == 1
         assert "arm better, seed 5 failed: status 1: no memory" in capsys.readouterr().out
+        # The failure is none of a study without that seed.
+        main(["--config", str(path), "--report_only", "--seeds", "2"])
+        assert "no memory" not in capsys.readouterr().out
 
     def test_report_only_of_nothing_says_so(self, tmp_path):
         with pytest.raises(SystemExit, match="holds no study"):
