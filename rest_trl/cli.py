@@ -12,6 +12,7 @@ _COMMANDS = {
     "inspect": ("rest_trl.inspect", None, "show regions and coefficients of completions"),
     "evaluate": ("rest_trl.evaluation.cli", "evaluation", "evaluate a checkpoint, with error bars"),
     "compare": ("rest_trl.evaluation.compare_cli", "evaluation", "tell whether one checkpoint beats another"),
+    "study": ("rest_trl.study.cli", "evaluation", "train arms and seeds of one recipe in pairs, and tell them apart"),
     "doctor": ("rest_trl.doctor", None, "say what of the stack is missing and what to do about it"),
 }
 

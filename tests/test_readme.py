@@ -15,6 +15,8 @@ from rest_trl import train
 from rest_trl.evaluation import arguments as evaluate_arguments
 from rest_trl.evaluation import compare_cli
 from rest_trl.evaluation.catalog import find_benchmarks
+from rest_trl.study import cli as study_cli
+from rest_trl.study.config import load_study
 from rest_trl.tiny import TINY_MODEL_DIR, load_tiny_dataset
 
 
@@ -66,6 +68,11 @@ class TestCommands:
         main()
         assert "Completion 0, step 10" in capsys.readouterr().out
         assert page.exists()
+
+    def test_studies_name_arms_that_can_be_trained(self):
+        (command,) = (command for command in COMMANDS if "study" in command)
+        study = load_study(ROOT / study_cli.make_parser().parse_args(command[2:]).config)
+        study_cli.check_arms(study)
 
     def test_doctor_finds_no_problem_here(self, monkeypatch, capsys):
         from rest_trl.cli import main

@@ -1,0 +1,1 @@
+"""Studies: arms and seeds of one recipe, paired, in parallel, with intervals."""

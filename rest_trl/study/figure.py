@@ -1,0 +1,115 @@
+"""The curves of a study as one picture."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from .held_out import METRIC as HELD_OUT
+from .statistics import curves, mean_over_seeds, window_means, window_size
+
+
+TRAINING = "rest/reward/exact"
+_ENTROPIES = ("parameters", "tool_name", "reasoning")
+
+
+def plot_study(results: pd.DataFrame, arms: list[str], baseline: str, path: Path) -> None:
+    """
+    Learning curves, their differences to the baseline, gradient norms and entropies over the steps, as a PNG.
+
+    Lines are means over seeds, bands their 95% t intervals; with one seed there is no band.
+
+    Args:
+        results (`pd.DataFrame`):
+            Columns `arm`, `seed`, `step` and the metrics.
+        arms (`list[str]`):
+            The arms to show.
+        baseline (`str`):
+            The arm that the others are compared with.
+        path (`Path`):
+            The file to write.
+    """
+    # Not pyplot, which would touch the backend of the user's notebook.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 13), layout="constrained")
+    axes = figure.subplots(4, 2)
+    titles = [
+        "Exact calls, training rollouts (smoothed)",
+        "Exact calls, held-out prompts",
+        f"Exact calls, training rollouts: difference to {baseline}",
+        "Exact calls, training rollouts, by generated tokens",
+        "Gradient norm (smoothed)",
+        *(f"Entropy, {region.replace('_', ' ')} (nats, smoothed)" for region in _ENTROPIES),
+    ]
+    base = _smoothed(results, baseline, TRAINING)
+    beside = 0.008 * results["step"].max()
+    for number, arm in enumerate(arms):
+        color = f"C{number}"
+        accuracy = _smoothed(results, arm, TRAINING)
+        _band(axes[0, 0], accuracy, arm, color)
+        _held_out_points(axes[0, 1], results, arm, color, (number - (len(arms) - 1) / 2) * beside)
+        if arm != baseline:
+            _band(axes[1, 0], (accuracy - base).dropna(how="all").dropna(axis=1), arm, color)
+        tokens = _smoothed(results, arm, "generated_tokens")
+        _band(axes[1, 1], accuracy, arm, color, None if tokens.empty else tokens.mean().to_numpy())
+        _band(axes[2, 0], _smoothed(results, arm, "grad_norm"), arm, color)
+        for axis, region in zip((axes[2, 1], axes[3, 0], axes[3, 1]), _ENTROPIES, strict=True):
+            _band(axis, _smoothed(results, arm, f"rest/entropy/{region}"), arm, color)
+    axes[1, 0].axhline(0, color="black", linewidth=0.8)
+    for axis, title in zip(axes.flat, titles, strict=True):
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("generated tokens" if title.endswith("tokens") else "step")
+        axis.grid(alpha=0.3)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(fontsize=8)
+        else:
+            axis.text(0.5, 0.5, "nothing to show", ha="center", va="center", transform=axis.transAxes)
+    temporary = path.with_suffix(".tmp.png")
+    try:
+        figure.savefig(temporary, dpi=110)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _smoothed(results: pd.DataFrame, arm: str, metric: str) -> pd.DataFrame:
+    """A metric of an arm, seeds by the middles of the windows that it is smoothed over."""
+    table = curves(results, arm, metric)
+    if table.empty:
+        return table
+    size = window_size(table.shape[1])
+    middles = window_means(table.columns.to_numpy(dtype=float), size)
+    return pd.DataFrame(window_means(table, size), index=table.index, columns=middles)
+
+
+def _band(axis: Any, table: pd.DataFrame, label: str, color: str, places: NDArray[Any] | None = None) -> None:
+    if table.empty:
+        return
+    places = table.columns.to_numpy(dtype=float) if places is None else places
+    estimates = [mean_over_seeds(table[column]) for column in table]
+    marker = "." if len(estimates) == 1 else None
+    axis.plot(places, [estimate.value for estimate in estimates], color=color, label=label, marker=marker)
+    if len(table) > 1:
+        low, high = np.array([(estimate.low, estimate.high) for estimate in estimates], dtype=float).T
+        axis.fill_between(places, low, high, color=color, alpha=0.15, linewidth=0)
+
+
+def _held_out_points(axis: Any, results: pd.DataFrame, arm: str, color: str, shift: float) -> None:
+    """Means of the measurements with their intervals, beside those of the other arms; a faint point for each seed."""
+    if HELD_OUT not in results:
+        return
+    measured = results[results["arm"] == arm].dropna(subset=[HELD_OUT])
+    if measured.empty:
+        return
+    steps, estimates = [], []
+    for step, rows in measured.groupby("step"):
+        steps.append(float(step) + shift)
+        estimates.append(mean_over_seeds(rows[HELD_OUT]))
+    axis.plot(measured["step"] + shift, measured[HELD_OUT], ".", color=color, alpha=0.25, markersize=4)
+    errors = [0.0 if estimate.high is None else estimate.high - estimate.value for estimate in estimates]
+    values = [estimate.value for estimate in estimates]
+    axis.errorbar(steps, values, yerr=errors, fmt="o", color=color, label=arm, capsize=3, markersize=5)

@@ -1,0 +1,146 @@
+"""
+One run of a study, in a process of its own.
+
+```shell
+python -m rest_trl.study.run DIRECTORY ARM SEED
+```
+
+It ends when its standard input does: so does the run of a study that was killed, and the next one can start it again.
+"""
+
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from ..train import load_split, make_parser, make_trainer
+from .held_out import HeldOut
+from .store import Run, StudyStore
+
+
+class CommonRandomNumbers(TrainerCallback):
+    """
+    Draws the random numbers of every optimiser step from the seed and the step alone.
+
+    Two arms of one seed thus sample with the same numbers at every step, however many either has used before. What a
+    vLLM engine samples is not reached by this.
+    """
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        set_seed(int(np.random.SeedSequence([args.seed, state.global_step]).generate_state(1)[0]))
+
+
+def parse_arm(settings: dict[str, Any], run: Run, directory: Path) -> tuple[Any, Any, Any]:
+    """
+    Arguments of a run, through the training program's parser.
+
+    Args:
+        settings (`dict[str, Any]`):
+            The recipe of the arm.
+        run (`Run`):
+            Arm and seed.
+        directory (`Path`):
+            Folder in which the run works; the recipe that is parsed is left there.
+
+    Returns:
+        `tuple`: [`~rest_trl.train.ResTScriptArguments`], [`ResTGRPOConfig`] and [`~trl.ModelConfig`].
+
+    Raises:
+        ValueError: if an argument is unknown or wrong.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    own = {"seed": run[1], "output_dir": str(directory), "logging_strategy": "steps", "logging_steps": 1}
+    recipe = directory / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({**settings, **own}, sort_keys=False), encoding="utf-8")
+    arguments: Any = make_parser("rest-trl study").parse_args_and_config(
+        ["--config", str(recipe)], fail_with_unknown_args=True
+    )
+    return arguments
+
+
+def train(store: StudyStore, run: Run) -> pd.DataFrame:
+    """
+    Train one arm with one seed.
+
+    Args:
+        store ([`StudyStore`]):
+            Holds the settings of the arm. If an earlier try has left a checkpoint, the run goes on from there.
+        run (`Run`):
+            Arm and seed.
+
+    Returns:
+        `pd.DataFrame`: see [`step_table`].
+    """
+    manifest, directory = store.manifest(), store.work(run)
+    script_args, training_args, model_args = parse_arm(manifest["arms"][run[0]], run, directory)
+    set_seed(run[1])  # before the trainer is made, which may draw the first weights of an adapter
+    training_args.disable_tqdm = True
+    trainer = make_trainer(script_args, training_args, model_args, callbacks=[CommonRandomNumbers()])
+    tokenizer: Any = trainer.processing_class
+    held_out = load_split(script_args, training_args, tokenizer, script_args.dataset_test_split)
+    held_out = held_out.select(range(min(manifest["held_out"], len(held_out))))
+    trainer.add_callback(HeldOut(trainer, held_out, manifest["evaluations"]))
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(directory)))
+    return step_table(run, trainer.state.log_history, training_args.generation_batch_size)
+
+
+def step_table(run: Run, log_history: list[dict[str, float]], completions: int) -> pd.DataFrame:
+    """
+    What a run has logged, as a table.
+
+    Args:
+        run (`Run`):
+            Arm and seed.
+        log_history (`list[dict[str, float]]`):
+            `trainer.state.log_history`.
+        completions (`int`):
+            Completions per rollout.
+
+    Returns:
+        `pd.DataFrame`: one row per step; `arm`, `seed`, `step`, `rollouts` and `generated_tokens` (completions and
+        their tokens up to this step), and every metric under the name that it was logged with.
+    """
+    rows: dict[int, dict[str, Any]] = {}
+    for log in log_history:
+        rows.setdefault(int(log["step"]), {}).update(log)
+    table = pd.DataFrame([rows[step] for step in sorted(rows)])
+    # A step that trains on rollouts of an earlier one logs no lengths, and generates nothing.
+    lengths = table["completions/mean_length"]
+    table["rollouts"] = lengths.notna().cumsum() * completions
+    table["generated_tokens"] = (lengths.fillna(0) * completions).round().astype("int64").cumsum()
+    table["arm"], table["seed"] = run
+    first = ["arm", "seed", "step", "rollouts", "generated_tokens"]
+    return table[first + [name for name in table if name not in first]]
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
+def main(args: list[str] | None = None) -> None:
+    """
+    Train, and write the result into the folder of the study.
+
+    Args:
+        args (`list[str]`, *optional*):
+            Folder, arm and seed; by default the process's arguments.
+    """
+    directory, arm, seed = sys.argv[1:] if args is None else args
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    store, run = StudyStore(Path(directory)), (arm, int(seed))
+    store.save(run, train(store, run))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""The folder of a study: what was asked for, and one file per finished run."""
+
+import json
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from .. import __version__
+from ..evaluation.store import write_atomically
+from .config import Study
+
+
+Run = tuple[str, int]
+"""An arm and a seed."""
+
+_MANIFEST = "study.json"
+_PACKAGES = ("torch", "transformers", "trl")
+
+
+class StudyStore:
+    """
+    The folder of a study.
+
+    `study.json` holds the settings of every arm that was ever run in it, `runs/ARM/seed_N.parquet` the finished runs,
+    `work/ARM/seed_N` what a run leaves behind: its recipe, its log, its checkpoints.
+
+    Args:
+        directory (`Path`):
+            The folder.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def result(self, run: Run) -> Path:
+        """File of a finished run."""
+        return self.directory / "runs" / run[0] / f"seed_{run[1]}.parquet"
+
+    def work(self, run: Run) -> Path:
+        """Folder in which a run works."""
+        return self.directory / "work" / run[0] / f"seed_{run[1]}"
+
+    def failure(self, run: Run) -> Path:
+        """File with the one line that says why a run failed."""
+        return self.work(run) / "failed.txt"
+
+    def lock(self) -> FileLock:
+        """
+        Take the folder for this process.
+
+        Returns:
+            [`~filelock.FileLock`]: held; it is released where it is closed, or the process ends.
+
+        Raises:
+            ValueError: if another process has it.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.directory / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise ValueError(f"another study is at work in {self.directory}: wait for it, or end it") from error
+        return lock
+
+    def manifest(self) -> dict[str, Any]:
+        """
+        What the runs of the folder were asked for.
+
+        Returns:
+            `dict[str, Any]`: `arms` with their settings, `held_out`, `evaluations` and `versions`.
+
+        Raises:
+            ValueError: if the folder holds no study.
+        """
+        path = self.directory / _MANIFEST
+        if not path.exists():
+            raise ValueError(f"{self.directory} holds no study: there is no {_MANIFEST}")
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+
+    def check(self, study: Study, versions: dict[str, str] | None = None) -> None:
+        """
+        Compare a study with the one that the folder holds.
+
+        Args:
+            study ([`Study`]):
+                The study.
+            versions (`dict[str, str]`, *optional*):
+                Versions of the packages that new runs would be made with.
+
+        Raises:
+            ValueError: if the folder holds none, or if its runs are not those that the study asks for, or would not be
+                comparable with new ones.
+        """
+        old, new = self.manifest(), _asked_for(study)
+        if versions is not None:
+            new["versions"] = versions
+        changed = [f"{key} was {old[key]!r}, is {new[key]!r}" for key in new if key != "arms" and old[key] != new[key]]
+        for arm in (arm for arm in old["arms"] if arm in new["arms"]):
+            before, after = old["arms"][arm], new["arms"][arm]
+            changed += [
+                f"{key} of {arm} was {before.get(key)!r}, is {after.get(key)!r}"
+                for key in sorted(before.keys() | after.keys())
+                if before.get(key) != after.get(key)
+            ]
+        if changed:
+            raise ValueError(
+                f"{self.directory} holds another study ({'; '.join(changed)}): use another output_dir, or these "
+                "settings; only seeds and arms can be added"
+            )
+
+    def register(self, study: Study) -> None:
+        """
+        Take a study into the folder: the first one makes it, a later one may add arms and seeds.
+
+        Args:
+            study ([`Study`]):
+                The study.
+
+        Raises:
+            ValueError: if runs of the folder would not be comparable with those of the study.
+        """
+        versions = {"rest_trl": __version__, **{name: version(name) for name in _PACKAGES}}
+        new = {**_asked_for(study), "versions": versions}
+        if (self.directory / _MANIFEST).exists():
+            self.check(study, versions)
+            new["arms"] = {**self.manifest()["arms"], **new["arms"]}
+        self.directory.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.directory / _MANIFEST, json.dumps(new, indent=2) + "\n")
+
+    def save(self, run: Run, table: pd.DataFrame) -> None:
+        """
+        Write the table of a finished run, all of it or nothing.
+
+        Args:
+            run (`Run`):
+                Arm and seed.
+            table (`pd.DataFrame`):
+                One row per step.
+        """
+        self.result(run).parent.mkdir(parents=True, exist_ok=True)
+        write_table(table, self.result(run))
+        self.failure(run).unlink(missing_ok=True)
+
+    def results(self) -> pd.DataFrame:
+        """
+        All finished runs, arms in the order of the manifest.
+
+        Returns:
+            `pd.DataFrame`: columns `arm`, `seed`, `step` and the metrics; no row where no run is finished.
+        """
+        tables = []
+        for arm in self.manifest()["arms"]:
+            paths = self.result((arm, 0)).parent.glob("seed_*.parquet")
+            tables += [
+                pd.read_parquet(path) for path in sorted(paths, key=lambda path: int(path.stem.removeprefix("seed_")))
+            ]
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["arm", "seed", "step"])
+
+    def failures(self) -> dict[Run, str]:
+        """
+        Runs that failed and have not been repeated with success.
+
+        Returns:
+            `dict[Run, str]`: one line each.
+        """
+        return {
+            (path.parent.parent.name, int(path.parent.name.removeprefix("seed_"))): path.read_text(encoding="utf-8")
+            for path in sorted(self.directory.glob("work/*/seed_*/failed.txt"))
+        }
+
+
+def _asked_for(study: Study) -> dict[str, Any]:
+    """What the runs of a study depend on, as writing and reading leaves it."""
+    asked = {"arms": study.arms, "held_out": study.held_out, "evaluations": study.evaluations}
+    return dict(json.loads(json.dumps(asked, default=str)))
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """
+    Write a Parquet file so that at no time a part of it can be found under its name.
+
+    Args:
+        table (`pd.DataFrame`):
+            What to write.
+        path (`Path`):
+            The file.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            table.to_parquet(file, index=False)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

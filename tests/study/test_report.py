@@ -1,0 +1,138 @@
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from scipy import stats
+from synthetic_study import make_results
+
+from rest_trl.study import report as report_module
+from rest_trl.study.config import Study
+from rest_trl.study.report import write_report
+
+
+COMMAND = "rest-trl study --config study.yaml"
+
+
+def make_study(directory, seeds=8, arms=("base", "better")):
+    settings = {arm: {"learning_rate": 1e-4, "credit": "completion"} for arm in arms}
+    if "better" in settings:
+        settings["better"]["credit"] = "region"
+    return Study(settings, "base", tuple(range(seeds)), Path(directory))
+
+
+def report(directory, results, study=None, failures=None):
+    study = study or make_study(directory)
+    path = write_report(study, results, failures or {}, {"rest_trl": "0.1.0", "trl": "1.16.0"}, COMMAND)
+    assert path == Path(directory) / "report.md"
+    return path.read_text()
+
+
+def section(text, title):
+    """Rows of the section's table, without its head."""
+    (found,) = (part for part in text.split("\n## ") if part.startswith(title))
+    lines = [line.strip("| ").split(" | ") for line in found.splitlines() if line.startswith("|")]
+    return lines[2:]
+
+
+class TestText:
+    @pytest.fixture(autouse=True)
+    def without_picture(self, monkeypatch):
+        """Drawing takes most of the time, and is tested below."""
+        monkeypatch.setattr(report_module, "plot_study", lambda *arguments: None)
+
+    def test_names_command_settings_and_versions(self, tmp_path):
+        text = report(tmp_path, make_results())
+        assert f"```shell\n{COMMAND}\n```" in text and "rest_trl 0.1.0, trl 1.16.0" in text
+        # What all arms share tells them not apart.
+        assert "| arm | credit |\n| --- | --- |\n| base | `completion` |\n| better | `region` |" in text
+
+    def test_gives_paired_differences_with_the_interval_of_student(self, tmp_path):
+        rows = section(report(tmp_path, make_results()), "Paired differences to base")
+        differences = [0.03, 0.01] * 4
+        interval = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
+        expected = f"+0.0200 [{interval.low:+.4f}, {interval.high:+.4f}]"
+        assert rows[0] == ["better", "held-out, at the end", "8", expected, "8 of 8"]
+        assert rows[1] == ["better", "held-out, half way", "8", expected, "8 of 8"]
+        assert [row[1] for row in rows[2:]] == ["training, second half"]
+
+    def test_training_counts_the_second_half(self, tmp_path):
+        (base, better) = section(report(tmp_path, make_results(noise=0.0)), "Accuracy")
+        # Steps 26 to 50 of .1 + .004 step, without spread over seeds.
+        assert base[-1] == "0.2520 [0.2520, 0.2520]" == better[-1]
+
+    def test_gives_the_price_of_the_level(self, tmp_path):
+        rows = section(report(tmp_path, make_results(noise=0.0, fast=2.0)), "Price of base's final level")
+        assert rows == [["better", "8", "0.50 [0.50, 0.50]", "0.50 [0.50, 0.50]", "8 of 8"]]
+
+    def test_says_that_an_arm_never_gets_there(self, tmp_path):
+        rows = section(report(tmp_path, make_results(noise=0.0, fast=0.5)), "Price of base's final level")
+        assert rows == [["better", "8", "never [never, never]", "never [never, never]", "0 of 8"]]
+
+    def test_gives_gradient_norms_and_entropies(self, tmp_path):
+        rows = section(report(tmp_path, make_results()), "Gradient norms")
+        norm = np.mean([1 / step + 0.1 for step in range(1, 11)])
+        assert rows[0] == ["base", "`grad_norm`", "8", f"{norm:.4f} [{norm:.4f}, {norm:.4f}]", rows[0][-1]]
+        assert [row[1] for row in rows[1:4]] == [
+            "`rest/entropy/parameters`",
+            "`rest/entropy/tool_name`",
+            "`rest/entropy/reasoning`",
+        ]
+
+    def test_counts_collapses_and_missing_runs(self, tmp_path):
+        results = make_results(noise=0.0)
+        fallen = (results["arm"] == "better") & (results["seed"] == 3) & (results["step"] > 30)
+        results.loc[fallen, "rest/reward/exact"] = 0.0
+        results = results[(results["arm"] != "base") | (results["seed"] < 6)]
+        text = report(tmp_path, results, failures={("base", 6): "status 1"})
+        assert "- base: 0 of 6\n" in text and re.search(r"- better: 1 of 8: seed 3 at step 3\d\n", text)
+        assert "- base: without 2 of 8 seeds (seed 6 failed, 1 not finished)" in text
+
+    def test_reports_what_the_command_makes_whatever_else_there_is(self, tmp_path):
+        results = make_results()
+        other = results[results["arm"] == "better"].assign(arm="other")
+        study = make_study(tmp_path, seeds=6)
+        text = report(tmp_path, pd.concat([results, other]), study)
+        assert "other" not in text and section(text, "Paired")[0][2] == "6"
+
+    def test_a_seed_gives_figures_without_intervals(self, tmp_path):
+        text = report(tmp_path, make_results(seeds=1, noise=0.0, fast=2.0), make_study(tmp_path, seeds=1))
+        assert section(text, "Paired")[0] == ["better", "held-out, at the end", "1", "+0.0300", "1 of 1"]
+        assert section(text, "Price")[0] == ["better", "1", "0.50", "0.50", "1 of 1"]
+        assert "too few seeds" in text and "nan" not in text
+
+    def test_a_run_of_two_steps_gives_one_too(self, tmp_path):
+        text = report(tmp_path, make_results(seeds=1, steps=2), make_study(tmp_path, seeds=1))
+        assert "nan" not in text
+
+    def test_an_uneven_number_of_evaluations_has_none_half_way(self, tmp_path):
+        text = report(tmp_path, make_results(evaluations=1))
+        assert [row[1] for row in section(text, "Paired")] == ["held-out, at the end", "training, second half"]
+        assert section(text, "Accuracy")[0][3] == "not measured"
+
+    def test_the_baseline_alone_has_no_pair(self, tmp_path):
+        text = report(tmp_path, make_results().query("arm == 'base'"))
+        assert text.count("There is no pair") == 2
+
+    def test_refuses_to_report_without_the_baseline(self, tmp_path):
+        with pytest.raises(ValueError, match="no run of the baseline base is finished"):
+            report(tmp_path, make_results().query("arm == 'better'"))
+
+    def test_without_exact_calls_reports_the_rest(self, tmp_path):
+        results = make_results().drop(columns="rest/reward/exact")
+        text = report(tmp_path, results)
+        assert [row[1] for row in section(text, "Paired")] == ["held-out, at the end", "held-out, half way"]
+
+
+class TestPicture:
+    @pytest.mark.parametrize(("seeds", "steps"), [(1, 2), (8, 50)])
+    def test_shows_curves_of_every_arm(self, tmp_path, seeds, steps):
+        report(tmp_path, make_results(seeds=seeds, steps=steps), make_study(tmp_path, seeds=seeds))
+        with Image.open(tmp_path / "report.png") as image:
+            assert min(image.size) > 1000
+            colors = {color for _, color in image.convert("RGB").getcolors(1 << 24)}
+        # The first two of matplotlib's colours.
+        assert {(31, 119, 180), (255, 127, 14)} <= colors
+        assert not list(tmp_path.glob("*.tmp*"))

@@ -1,0 +1,215 @@
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from accelerate import PartialState
+
+from rest_trl.study import scheduler
+from rest_trl.study.config import Study
+from rest_trl.study.scheduler import Processes, RunFailed, default_workers, run_study
+from rest_trl.study.store import StudyStore
+
+
+class FakeRuns:
+    """Makes a table instead of a training, and notes what it was asked for."""
+
+    def __init__(self, failing=(), interrupted=()):
+        self.made, self.failing, self.interrupted = [], set(failing), set(interrupted)
+        self.at_work, self.most_at_work, self.workers = set(), 0, set()
+        self._lock = threading.Lock()
+
+    def __call__(self, store, run, worker):
+        with self._lock:
+            assert worker not in self.at_work, "two runs have the same worker"
+            self.at_work.add(worker)
+            self.most_at_work = max(self.most_at_work, len(self.at_work))
+            self.workers.add(worker)
+            self.made.append(run)
+        try:
+            time.sleep(0.02)
+            if run in self.interrupted:
+                raise KeyboardInterrupt
+            if run in self.failing:
+                raise RunFailed(f"no {run[0]} today")
+            store.save(run, pd.DataFrame({"arm": [run[0]], "seed": [run[1]], "step": [1]}))
+        finally:
+            with self._lock:
+                self.at_work.remove(worker)
+
+
+def make_study(directory, seeds=3, workers=1, arms=("base", "other")):
+    return Study({arm: {"learning_rate": 1e-4} for arm in arms}, "base", tuple(range(seeds)), directory, workers)
+
+
+@pytest.fixture
+def store(tmp_path):
+    PartialState()  # a failure is logged
+    store = StudyStore(tmp_path / "study")
+    store.register(make_study(store.directory))
+    return store
+
+
+def runs_of(store):
+    results = store.results()
+    return list(zip(results["arm"], results["seed"], strict=True))
+
+
+class TestRunStudy:
+    def test_makes_pairs_complete_early(self, store):
+        runs = FakeRuns()
+        run_study(make_study(store.directory), store, runs)
+        assert runs.made == [("base", 0), ("other", 0), ("base", 1), ("other", 1), ("base", 2), ("other", 2)]
+        assert sorted(runs_of(store)) == sorted(runs.made)
+
+    @pytest.mark.parametrize("workers", [1, 3])
+    def test_has_as_many_runs_at_once_as_workers(self, store, workers):
+        runs = FakeRuns()
+        run_study(make_study(store.directory, workers=workers), store, runs)
+        assert runs.most_at_work <= workers and runs.workers <= set(range(workers))
+        assert len(runs.made) == len(set(runs.made)) == 6
+
+    def test_makes_no_finished_run_again(self, store):
+        run_study(make_study(store.directory, seeds=2), store, FakeRuns())
+        more = FakeRuns()
+        run_study(make_study(store.directory, seeds=3), store, more)
+        assert more.made == [("base", 2), ("other", 2)]
+        nothing = FakeRuns()
+        run_study(make_study(store.directory, seeds=3), store, nothing)
+        assert nothing.made == [] and len(runs_of(store)) == 6
+
+    def test_goes_on_behind_a_failure_and_tries_it_again(self, store):
+        run_study(make_study(store.directory), store, FakeRuns(failing=[("other", 1)]))
+        assert store.failures() == {("other", 1): "no other today"}
+        assert len(runs_of(store)) == 5
+        again = FakeRuns()
+        run_study(make_study(store.directory), store, again)
+        assert again.made == [("other", 1)] and store.failures() == {} and len(runs_of(store)) == 6
+
+    def test_keeps_what_was_finished_before_an_interruption(self, store):
+        first = FakeRuns(interrupted=[("other", 1)])
+        with pytest.raises(KeyboardInterrupt):
+            run_study(make_study(store.directory), store, first)
+        finished = set(runs_of(store))
+        assert {("base", 0), ("other", 0), ("base", 1)} <= finished and ("other", 1) not in finished
+        second = FakeRuns()
+        run_study(make_study(store.directory), store, second)
+        assert not finished & set(second.made) and len(runs_of(store)) == 6
+
+    def test_an_interruption_waits_for_no_run_under_way(self, store):
+        released, started = threading.Event(), threading.Event()
+
+        def runs(store, run, worker):
+            if run[0] == "other":
+                started.wait(30)
+                raise KeyboardInterrupt
+            started.set()
+            released.wait(30)
+
+        begin = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            run_study(make_study(store.directory, workers=2), store, runs)
+        assert time.monotonic() - begin < 15
+        released.set()
+
+    def test_a_fault_of_the_program_is_no_failed_run(self, store):
+        def broken(store, run, worker):
+            raise AttributeError("a fault")
+
+        with pytest.raises(AttributeError, match="a fault"):
+            run_study(make_study(store.directory), store, broken)
+        assert store.failures() == {}
+
+
+class TestProcesses:
+    """With programs of a line instead of trainings."""
+
+    @pytest.fixture
+    def program(self, monkeypatch, tmp_path):
+        def of(code):
+            executable = tmp_path / "python"
+            executable.write_text(f"#!{sys.executable}\nimport os, sys, time\n{code}\n")
+            executable.chmod(0o755)
+            monkeypatch.setattr(scheduler.sys, "executable", str(executable))
+
+        return of
+
+    def test_a_run_without_a_result_names_status_last_line_and_log(self, store, program):
+        program("print('first'); print('no memory'); sys.exit(3)")
+        with pytest.raises(RunFailed, match=r"status 3: no memory \(.*log\.txt\)"):
+            Processes()(store, ("base", 0), 0)
+
+    def test_success_without_a_result_is_a_failure(self, store, program):
+        program("pass")
+        with pytest.raises(RunFailed, match="status 0: no output"):
+            Processes()(store, ("base", 0), 0)
+
+    def test_gets_arm_seed_and_one_thread(self, store, program):
+        program("print(sys.argv[1:], os.environ['OMP_NUM_THREADS'])")
+        with pytest.raises(RunFailed):
+            Processes()(store, ("base", 7), 0)
+        line = (store.work(("base", 7)) / "log.txt").read_text().strip()
+        assert line == f"{['-m', 'rest_trl.study.run', str(store.directory), 'base', '7']} 1"
+
+    def test_closing_ends_runs_and_lets_none_begin(self, store, program):
+        program("time.sleep(60)")
+        processes = Processes()
+        failures = []
+
+        def make():
+            try:
+                processes(store, ("base", 0), 0)
+            except RunFailed as error:
+                failures.append(str(error))
+
+        thread = threading.Thread(target=make)
+        thread.start()
+        deadline = time.monotonic() + 30
+        while not processes._processes and time.monotonic() < deadline:
+            time.sleep(0.01)
+        processes.close()
+        thread.join(30)
+        assert failures and failures[0].startswith("status -9")
+        with pytest.raises(RunFailed, match="broken off"):
+            processes(store, ("base", 1), 0)
+
+    def test_a_run_ends_with_the_study_that_was_killed(self, tmp_path):
+        # The parent gives its child a pipe as the study does, and is killed without a chance to clean up.
+        child = "import threading, time, rest_trl.study.run as run;"
+        child += "threading.Thread(target=run._end_with_parent, daemon=True).start(); print('up', flush=True);"
+        child += "time.sleep(300)"
+        parent = (
+            "import subprocess, sys, time\n"
+            f"child = subprocess.Popen([sys.executable, '-c', {child!r}], stdin=subprocess.PIPE)\n"
+            "print(child.pid, flush=True); time.sleep(300)"
+        )
+        process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True)
+        pid = int(process.stdout.readline())
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        # The child holds the other end of the pipe: it is closed when the child has ended.
+        assert process.stdout.read() == ""
+        process.stdout.close()
+        status = Path(f"/proc/{pid}/stat")
+        assert not status.exists() or status.read_text().split()[2] == "Z"
+
+
+class TestWorkers:
+    def test_are_cores_where_there_is_no_gpu(self, store, monkeypatch):
+        monkeypatch.setattr(scheduler.torch.cuda, "device_count", lambda: 0)
+        monkeypatch.setattr(scheduler.os, "sched_getaffinity", lambda pid: {0, 1, 2})
+        assert default_workers(make_study(store.directory)) == 3
+        assert scheduler._device(1) == {}
+
+    def test_are_gpus_one_for_each_run(self, store, monkeypatch):
+        monkeypatch.setattr(scheduler.torch.cuda, "device_count", lambda: 2)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+        assert default_workers(make_study(store.directory)) == 2
+        assert [scheduler._device(worker) for worker in range(3)] == [
+            {"CUDA_VISIBLE_DEVICES": device} for device in ("4", "6", "4")
+        ]

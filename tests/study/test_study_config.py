@@ -1,0 +1,103 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rest_trl.study.cli import check_arms, make_parser
+from rest_trl.study.config import load_study
+
+
+ROOT = Path(__file__).parents[2]
+RECIPE = {"learning_rate": 1e-4, "coefficients": "entropy", "use_cpu": True, "bf16": False}
+STUDIES = sorted(ROOT.glob("recipes/tiny/*.yaml"))
+
+
+def write(directory, **changes):
+    content = {
+        "recipe": "recipe.yaml",
+        "arms": {"grpo": {"coefficients": "uniform"}, "rest": None},
+        "baseline": "grpo",
+        "output_dir": "outputs/study",
+        **changes,
+    }
+    (directory / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    path = directory / "study.yaml"
+    path.write_text(yaml.safe_dump({key: value for key, value in content.items() if value != "absent"}))
+    return path
+
+
+class TestLoadStudy:
+    def test_arms_are_the_recipe_with_overrides(self, tmp_path):
+        study = load_study(write(tmp_path))
+        assert study.arms == {
+            "grpo": {**RECIPE, "coefficients": "uniform"},
+            "rest": RECIPE,
+        }
+        assert (study.seeds, study.held_out, study.evaluations, study.workers) == ((0,), 512, 2, None)
+
+    @pytest.mark.parametrize(
+        ("given", "argument", "seeds"), [(3, None, (0, 1, 2)), ([5, 7], None, (5, 7)), (3, 5, (0, 1, 2, 3, 4))]
+    )
+    def test_seeds_are_a_number_or_a_list(self, tmp_path, given, argument, seeds):
+        assert load_study(write(tmp_path, seeds=given), argument).seeds == seeds
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"armes": {}}, "unknown key 'armes'"),
+            ({"baseline": "absent"}, "no baseline"),
+            ({"baseline": "nobody"}, "there is no arm 'nobody': choose of grpo, rest"),
+            ({"arms": {}}, "arms must map names"),
+            ({"arms": {"../grpo": {}}}, "names a folder"),
+            ({"arms": {"grpo": 3}}, "must be a mapping of arguments, not 3"),
+            ({"arms": {"grpo": {"seed": 3}}}, "sets seed, which the study gives to each run"),
+            ({"seeds": 0}, "give at least one"),
+            ({"seeds": [1, 1]}, "each once"),
+            ({"seeds": [-1]}, "none negative"),
+            ({"held_out": 0}, "held_out must be a positive whole number, got 0"),
+            ({"evaluations": 1.5}, "evaluations must be a positive whole number, got 1.5"),
+        ],
+    )
+    def test_refuses_what_is_no_study(self, tmp_path, changes, message):
+        with pytest.raises(ValueError, match=message):
+            load_study(write(tmp_path, **changes))
+
+    def test_a_missing_recipe_is_named(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"elsewhere\.yaml"):
+            load_study(write(tmp_path, recipe="elsewhere.yaml"))
+
+
+class TestStudiesOfThePackage:
+    def test_are_found(self):
+        assert {path.stem for path in STUDIES} >= {"study", "study_credit"}
+
+    @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+    def test_arms_parse_and_their_rewards_resolve(self, path):
+        check_arms(load_study(path))
+
+    @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+    def test_begin_with_their_command(self, path):
+        first = path.read_text().splitlines()[0]
+        assert first == f"# rest-trl study --config {path.relative_to(ROOT)}"
+        assert load_study(ROOT / make_parser().parse_args(first.split()[3:]).config).arms
+
+    def test_arms_of_one_name_in_one_folder_are_the_same(self):
+        seen = {}
+        for path in STUDIES:
+            study = load_study(path)
+            for arm, settings in study.arms.items():
+                assert seen.setdefault((study.output_dir, arm), settings) == settings, (path, arm)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"coeficients": "entropy"}, r"arm rest: .*coeficients"),
+        ({"reward_funcs": ["nobodys_reward"]}, r"arm rest: .*nobodys_reward"),
+        ({"reward_funcs": ["rest_trl.study.falsifiers.NobodysReward"]}, r"arm rest: .*NobodysReward"),
+    ],
+)
+def test_what_cannot_be_resolved_names_its_arm(tmp_path, overrides, message):
+    study = load_study(write(tmp_path, arms={"grpo": {}, "rest": overrides}))
+    with pytest.raises(ValueError, match=message):
+        check_arms(study)
