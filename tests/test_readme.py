@@ -136,7 +136,9 @@ class TestPythonExample:
             train.ResTGRPOConfig.__dataclass_fields__.keys() | train.ResTScriptArguments.__dataclass_fields__.keys()
         )
         helps = (
-            evaluate_arguments.make_parser(find_benchmarks()).format_help() + compare_cli.make_parser().format_help()
+            evaluate_arguments.make_parser(find_benchmarks()).format_help()
+            + compare_cli.make_parser().format_help()
+            + study_cli.make_parser().format_help()
         )
         options = set(re.findall(r"--(\w+)", helps))
         for argument in re.findall(r"`?--(\w+)", README):

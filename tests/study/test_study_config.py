@@ -9,7 +9,7 @@ from rest_trl.study.config import load_study
 
 ROOT = Path(__file__).parents[2]
 RECIPE = {"learning_rate": 1e-4, "coefficients": "entropy", "use_cpu": True, "bf16": False}
-STUDIES = sorted(ROOT.glob("recipes/tiny/*.yaml"))
+STUDIES = sorted(ROOT.glob("recipes/tiny/study*.yaml"))
 
 
 def write(directory, **changes):
