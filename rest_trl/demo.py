@@ -6,6 +6,7 @@ python -m rest_trl.demo --config recipes/demo.yaml
 ```
 """
 
+from .runs.held_out import count_exact, sample
 from .runs.logs import configure_logging  # before PEFT is imported
 
 
@@ -19,18 +20,16 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from transformers import PreTrainedTokenizerBase
 
 from .display.terminal import colored_completion, legend
 from .regions.partition import partition
-from .rewards import is_exact
 from .runs.checkpoints import find_checkpoint, naming_full_disk
 from .runs.checks import check_packages
 from .runs.endings import run_errors, setup_errors
 from .runs.progress import show_progress
 from .runs.results import check_output_dir, remove_results
 from .tiny import load_tiny_dataset
-from .tool_calls import Region, get_syntax
+from .tool_calls import Region
 from .train import make_parser, make_trainer
 from .trainer import ResTGRPOTrainer
 
@@ -39,69 +38,6 @@ HELD_OUT = 512  # prompts: a worst-case 95% half-width of 4.3 points
 
 
 SHOWN = "demo.txt"  # what the demo has shown; it tells the demo's directory, which is used again, from another run's
-
-
-@torch.no_grad()
-def sample(
-    model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_new_tokens: int, seed: int
-) -> torch.Tensor:
-    """
-    One sampled completion per prompt, at temperature 1.
-
-    Args:
-        model:
-            A causal language model.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Its tokenizer, padding on the left.
-        prompts (`Sequence[str]` of length `B`):
-            Rendered prompts.
-        max_new_tokens (`int`):
-            Tokens per completion at most.
-        seed (`int`):
-            Seed of the sampling; the caller's random state is left alone.
-
-    Returns:
-        `torch.Tensor` of shape `(B, T)`: completion ids, padded on the right.
-    """
-    inputs = tokenizer(list(prompts), padding=True, padding_side="left", add_special_tokens=False, return_tensors="pt")
-    was_training = model.training
-    model.eval()
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        output = model.generate(
-            **inputs.to(model.device),
-            do_sample=True,
-            temperature=1.0,
-            top_k=0,
-            max_new_tokens=max_new_tokens,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    model.train(was_training)
-    return output[:, inputs["input_ids"].size(1) :]
-
-
-def count_exact(
-    completion_ids: torch.Tensor, solutions: Sequence[str], tokenizer: PreTrainedTokenizerBase, tool_call_syntax: str
-) -> int:
-    """
-    Number of completions that make exactly the gold calls.
-
-    Args:
-        completion_ids (`torch.Tensor` of shape `(B, T)`):
-            Completion ids.
-        solutions (`Sequence[str]` of length `B`):
-            Gold completions.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The policy's tokenizer.
-        tool_call_syntax (`str`):
-            Name of the wire syntax.
-
-    Returns:
-        `int`
-    """
-    parse = get_syntax(tool_call_syntax).parse
-    texts = tokenizer.batch_decode(completion_ids, skip_special_tokens=True)
-    return sum(is_exact(parse(text), parse(gold)) for text, gold in zip(texts, solutions, strict=True))
 
 
 def results_table(name: str, counts: Sequence[tuple[str, int]], total: int) -> Table:

@@ -200,6 +200,7 @@ class ResTGRPOTrainer(WholeCheckpoints, GRPOTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
+        """TRL's loss with the advantage of every token multiplied by its coefficient (paper, algorithm, loss)."""
         coefficients = self._coefficients(model, inputs)
         advantages = inputs["advantages"] if inputs["advantages"].dim() == 2 else inputs["advantages"].unsqueeze(1)
         # A new dict, because the buffered one comes again with `num_iterations > 1`.

@@ -3,41 +3,9 @@ import subprocess
 import sys
 
 import pytest
-import torch
 from rich.console import Console
 
 from rest_trl import demo
-from rest_trl.tiny import TINY_MODEL_DIR, load_tiny_dataset
-
-
-@pytest.fixture
-def tiny():
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    return (
-        AutoModelForCausalLM.from_pretrained(TINY_MODEL_DIR, dtype=torch.float32),
-        AutoTokenizer.from_pretrained(TINY_MODEL_DIR),
-    )
-
-
-class TestSample:
-    def test_depends_on_the_seed_alone(self, tiny):
-        prompts = load_tiny_dataset("test", size=4)["prompt"]
-        torch.manual_seed(1)
-        first = demo.sample(*tiny, prompts, max_new_tokens=8, seed=0)
-        state = torch.get_rng_state()
-        assert torch.equal(first, demo.sample(*tiny, prompts, max_new_tokens=8, seed=0))
-        assert torch.equal(state, torch.get_rng_state())
-        assert not torch.equal(first, demo.sample(*tiny, prompts, max_new_tokens=8, seed=1))
-
-
-class TestCountExact:
-    def test_counts_gold_completions_and_no_others(self, tiny):
-        _, tokenizer = tiny
-        solutions = list(load_tiny_dataset("test", size=32)["solution"])
-        ids = tokenizer(solutions, padding=True, padding_side="right", return_tensors="pt")["input_ids"]
-        assert demo.count_exact(ids, solutions, tokenizer, "hermes") == 32
-        assert demo.count_exact(ids[1:], solutions[:-1], tokenizer, "hermes") < 8
 
 
 class TestResultsTable:

@@ -5,10 +5,10 @@ from typing import Any
 from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..demo import sample
 from ..regions import Partitioner
 from ..regions.rollout import RolloutReader
 from ..rewards import ToolCallReward
+from ..runs.held_out import sample
 from ..tool_calls import get_syntax
 from ..trainer import ResTGRPOTrainer
 
