@@ -182,6 +182,8 @@ credit = CreditAssignment(args, [Reward(), len])
 credit.take(rewards, [Reward(), len], {"completion_ids": rows[local]}, None)
 values = credit.advantages(torch.arange(8.0)[local], torch.tensor([1.0, 0.5]), 8, 4)
 torch.save(values, f"{sys.argv[1]}/{state.num_processes}_{state.process_index}")
+if state.num_processes > 1:
+    state.destroy_process_group()
 """
 
 

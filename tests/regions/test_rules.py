@@ -113,6 +113,7 @@ try:
 except (KeyError, RuntimeError) as error:
     with open(f"{sys.argv[1]}/{state.process_index}", "w") as file:
         file.write(f"{type(error).__name__}: {error}")
+state.destroy_process_group()
 """
 
 
