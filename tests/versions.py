@@ -41,6 +41,8 @@ CORE_TESTS = (
     "tests/test_config.py",
     "tests/test_trainer.py",
     "tests/test_native_tools.py",
+    "tests/test_train.py",
+    "tests/test_sft.py",
     "tests/test_data.py",
     "tests/credit",
     "tests/regions",
@@ -203,14 +205,14 @@ def main() -> int:
     parser.add_argument(
         "pins", nargs="*", metavar="NAME==VERSION", help="takes the place of both versions of a package"
     )
-    parser.add_argument("--pythons", nargs="+", default=pythons, help="minor versions (default: %(default)s)")
+    parser.add_argument("--python", action="append", choices=pythons, help="a minor version (default: all)")
     parser.add_argument("--cuda", action="store_true", help="take builds of torch for CUDA, too: gigabytes each")
     options = parser.parse_args()
     pins = dict(pin.split("==", 1) for pin in options.pins if "==" in pin)
     if len(pins) < len(options.pins) or not pins.keys() <= set(VARIED):
         parser.error(f"give versions as NAME==VERSION, for {', '.join(VARIED)}")
     ENVIRONMENTS.mkdir(exist_ok=True)
-    rows = [row for minor in options.pythons for row in try_versions(minor, pins, options.cuda)]
+    rows = [row for minor in options.python or pythons for row in try_versions(minor, pins, options.cuda)]
     columns = ["Python", "versions", *VARIED, "passed", "failed", "skipped", "time"]
     print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
     for row in rows:
