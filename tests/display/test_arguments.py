@@ -11,8 +11,12 @@ def parse(*arguments):
     return make_parser().parse_args_and_config([*map(str, arguments), "--use_cpu", "true"])
 
 
+# Recipes of supervised fine-tuning are read by another program, which writes no card of ours.
+RECIPES = [path for path in sorted(Path("recipes").glob("*.yaml")) if "-m rest_trl.train" in path.read_text()]
+
+
 class TestChangedArguments:
-    @pytest.mark.parametrize("recipe", sorted(Path("recipes").glob("*.yaml")), ids=lambda path: path.stem)
+    @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
     def test_make_the_recipe_again(self, recipe, tmp_path, monkeypatch):
         first = changed_arguments(*parse("--config", recipe, "--learning_rate", 1e-5, "--bf16", "false"))
         assert first["learning_rate"] == 1e-5
