@@ -36,6 +36,7 @@ from trl.trainer.utils import nanstd
 
 
 _EPSILON = 1e-4  # TRL's, which keeps groups of equal rewards from a division by zero
+_ROUNDING = 1e-5  # relative; far above the rounding of float32 sums, far below any difference of two rewards
 
 
 class Segment(NamedTuple):
@@ -209,7 +210,7 @@ def _affine(
     grouped = rewards.view(-1, num_generations, rewards.size(1))
     if aggregation == "normalize_then_sum":
         spread = nanstd(grouped, dim=1).repeat_interleave(num_generations, 0) if num_generations > 1 else 0 * rewards
-        factors = weights * _inverse(spread)
+        factors = weights * _inverse(spread, rewards.abs().nan_to_num(0.0).max())
         means = torch.nanmean(grouped, dim=1).repeat_interleave(num_generations, 0)
         sums = ((rewards - means) * factors).nansum(1)
         sums[rewards.isnan().all(1)] = torch.nan
@@ -217,15 +218,17 @@ def _affine(
         return factors / (deviation + _EPSILON), torch.nanmean(sums).expand(len(rewards)) / (deviation + _EPSILON)
     sums = (rewards * weights).nansum(1)
     sums[rewards.isnan().all(1)] = torch.nan
+    size = (rewards * weights).abs().nan_to_num(0.0).max()
     if scale_rewards == "none":
         factors = torch.ones(len(sums))
     elif scale_rewards == "batch":
-        factors = _inverse(nanstd(sums)).expand(len(sums))
+        factors = _inverse(nanstd(sums), size).expand(len(sums))
     else:
-        factors = _inverse(nanstd(sums.view(-1, num_generations), dim=1)).repeat_interleave(num_generations)
+        factors = _inverse(nanstd(sums.view(-1, num_generations), dim=1), size).repeat_interleave(num_generations)
     return factors.unsqueeze(1) * weights, torch.zeros(len(sums))
 
 
-def _inverse(spread: torch.Tensor) -> torch.Tensor:
-    is_zero = spread.isnan() | torch.isclose(spread, torch.zeros_like(spread))
+def _inverse(spread: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
+    """Inverse of a spread, zero where it is no more than the rounding of sums of rewards that are at most `size`."""
+    is_zero = spread.isnan() | (spread <= _ROUNDING * size)
     return torch.where(is_zero, 0.0, 1 / (spread + _EPSILON))

@@ -226,6 +226,19 @@ class TestCreditedAdvantages:
         assert found[:4].abs().max() < 1e-6
         assert found[4:, 0].ne(0).any()
 
+    @pytest.mark.parametrize(("scale", "aggregation"), [SCALES[0], SCALES[3]])
+    def test_the_rounding_of_a_sum_is_no_spread(self, scale, aggregation):
+        # In a real run the parts of equal rewards, added in other orders, gave advantages of thousands.
+        rewards = torch.tensor([[2.2], [2.2], [2.2], [2.2 + 2**-21], [1.0], [0.0], [2.0], [4.0]])
+        assert rewards[:4].std() > 1e-8
+        segments = [[[Segment(0, 1, "a", float(row % 2))]] for row in range(8)]
+        advantages = trl_advantages(rewards, torch.ones(1), 4, scale, aggregation)
+        found = credited_advantages(
+            advantages, rewards, torch.ones(1), segments, 4, 1, scale_rewards=scale, aggregation=aggregation
+        )
+        assert found[:4].abs().max() < 0.01
+        assert found[4:, 0].ne(0).any()
+
     def test_of_groups_do_not_mix(self, rewards):
         segments = [[[Segment(0, 1, "a", 0.3 * row)], []] for row in range(8)]
         advantages = trl_advantages(rewards, self.WEIGHTS, 4, "group", "sum_then_normalize")
