@@ -1,23 +1,24 @@
 """Data sets loaded and rendered for training."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
 from accelerate import PartialState
 from accelerate.logging import get_logger
-from accelerate.utils import tqdm
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from .messages import MalformedRowError
+from .examples import Example, SourceReport, first_reasons, render_source
+from .masking import check_masks
 from .rendering import StepRenderer
-from .rows import detect_schema
 from .sources import Source, dataset_source, open_sources
 
 
 logger = get_logger(__name__)
 
-MAX_REASONS = 5
+# [ours] The limit of a prompt where neither the user nor the tokenizer gives one: far beyond the 2,048 tokens of the
+# paper, and below what takes all memory of a GPU.
+DEFAULT_MAX_PROMPT_LENGTH = 32_768
 
 
 def load_rest_dataset(
@@ -29,6 +30,8 @@ def load_rest_dataset(
     strict: bool = False,
     max_prompt_length: int | None = None,
     chat_template_kwargs: dict[str, Any] | None = None,
+    mask_tools: Collection[str] = (),
+    seed: int = 0,
 ) -> Dataset:
     """
     Load a data set and prepare it with [`prepare_dataset`].
@@ -46,9 +49,15 @@ def load_rest_dataset(
         strict (`bool`, *optional*, defaults to `False`):
             Whether a malformed row is an error; otherwise it is skipped and named in a warning.
         max_prompt_length (`int`, *optional*):
-            Drop examples whose prompt is longer, in tokens.
+            Drop examples whose prompt is longer, in tokens. By default the tokenizer's `model_max_length`, at most
+            32,768.
         chat_template_kwargs (`dict`, *optional*):
             Further arguments of the chat template, such as `enable_thinking`.
+        mask_tools (`Collection[str]`, *optional*, defaults to `()`):
+            Some of `"functions"` and `"parameters"`: their names become random, see
+            [`~rest_trl.data.masking.mask_step`].
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of these names.
 
     Returns:
         `Dataset`: As [`prepare_dataset`] returns it. `source` counts each file's rows, not its blank lines, from 0.
@@ -64,7 +73,15 @@ def load_rest_dataset(
     ```
     """
     sources = open_sources(dataset_name, split, config)
-    return _prepare(sources, tokenizer, strict, max_prompt_length, chat_template_kwargs)
+    return prepare_sources(
+        sources,
+        tokenizer,
+        strict=strict,
+        max_prompt_length=max_prompt_length,
+        chat_template_kwargs=chat_template_kwargs,
+        mask_tools=mask_tools,
+        seed=seed,
+    ).dataset()
 
 
 def prepare_dataset(
@@ -75,6 +92,8 @@ def prepare_dataset(
     strict: bool = False,
     max_prompt_length: int | None = None,
     chat_template_kwargs: dict[str, Any] | None = None,
+    mask_tools: Collection[str] = (),
+    seed: int = 0,
 ) -> Dataset:
     """
     Bring a data set of any supported schema to one example per step: what the model reads, and the gold completion.
@@ -83,10 +102,14 @@ def prepare_dataset(
     turn k alone (arXiv 2509.21826, single-turn decomposition). Prompts are rendered here, with the tools of their row,
     because `GRPOTrainer` renders all prompts with the same tools.
 
-    The columns tell the schema: `prompt` and `reward_model` (ToolRL/ResT RL rows), `messages`, `prompt` and
-    `solution`, `prompt` and `completion`, or `instruction`, `input` and `output` (ToolRL SFT rows). Where there are
-    messages, a column `tools` can hold the JSON schemas of their tools. Text prompts, completions and solutions are
-    taken as they are. An assistant message becomes what the chat template writes for it after the generation prompt.
+    The columns and, where several schemas have the same, the first rows tell the schema: `prompt` and `reward_model`
+    (ToolRL/ResT RL rows); `messages` (files for OpenAI's fine-tuning, also with `functions` and `function_call`);
+    `conversations` of `from` and `value` (ShareGPT, APIGen-MT; with the tools in `system`, ToolACE) or of `role` and
+    `content`; `query`, `tools` and `answers` (xLAM, Hammer); `prompt` and `solution`; `prompt` and `completion`; or
+    `instruction`, `input` and `output` (ToolRL's and Hammer's SFT rows). Where there are messages, a column `tools`
+    can hold the JSON schemas of their tools. Text prompts, completions and solutions are taken as they are. An
+    assistant message becomes what the chat template writes for it after the generation prompt. What was read as what
+    is logged, and what was skipped, with its reason, is in one warning per source.
 
     Args:
         dataset (`Dataset`):
@@ -98,9 +121,15 @@ def prepare_dataset(
         strict (`bool`, *optional*, defaults to `False`):
             Whether a malformed row is an error; otherwise it is skipped and named in a warning.
         max_prompt_length (`int`, *optional*):
-            Drop examples whose prompt is longer, in tokens.
+            Drop examples whose prompt is longer, in tokens. By default the tokenizer's `model_max_length`, at most
+            32,768.
         chat_template_kwargs (`dict`, *optional*):
             Further arguments of the chat template, such as `enable_thinking`.
+        mask_tools (`Collection[str]`, *optional*, defaults to `()`):
+            Some of `"functions"` and `"parameters"`: their names become random, see
+            [`~rest_trl.data.masking.mask_step`].
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of these names.
 
     Returns:
         `Dataset`: With the columns `prompt` (`str`), `solution` (`str`, without the end-of-turn marker), `source`
@@ -110,92 +139,113 @@ def prepare_dataset(
         `ValueError`: If the data set is empty, has no supported schema or leaves no example, or with `strict` if a
         row is malformed; if it holds messages and the tokenizer has no chat template.
     """
-    return _prepare([dataset_source(dataset, name)], tokenizer, strict, max_prompt_length, chat_template_kwargs)
+    return prepare_sources(
+        [dataset_source(dataset, name)],
+        tokenizer,
+        strict=strict,
+        max_prompt_length=max_prompt_length,
+        chat_template_kwargs=chat_template_kwargs,
+        mask_tools=mask_tools,
+        seed=seed,
+    ).dataset()
+
+
+class Prepared(NamedTuple):
+    """
+    Examples, and what became of the rows.
+
+    Args:
+        examples (`list[Example]`):
+            The examples that are kept.
+        reports (`list[SourceReport]`):
+            One per source, from before prompts were dropped for their length.
+        too_long (`list[Example]`):
+            The examples that were dropped for the length of their prompt.
+        max_prompt_length (`int`):
+            The limit, in tokens.
+    """
+
+    examples: list[Example]
+    reports: list[SourceReport]
+    too_long: list[Example]
+    max_prompt_length: int
+
+    def dataset(self) -> Dataset:
+        """The data set that training reads."""
+        return Dataset.from_list([example.columns() for example in self.examples])
 
 
 # `Dataset.map` is not used here. Its cache would return the examples of an earlier run without the report of what was
 # skipped, and rows of JSON files need not fit an Arrow table.
-def _prepare(
+def prepare_sources(
     sources: Sequence[Source],
     tokenizer: PreTrainedTokenizerBase,
-    strict: bool,
-    max_prompt_length: int | None,
-    chat_template_kwargs: dict[str, Any] | None,
-) -> Dataset:
+    *,
+    strict: bool = False,
+    max_prompt_length: int | None = None,
+    chat_template_kwargs: dict[str, Any] | None = None,
+    mask_tools: Collection[str] = (),
+    seed: int = 0,
+) -> Prepared:
+    """
+    Make examples of sources, and log what was read as what and what was left out.
+
+    Args:
+        sources (`Sequence[Source]`):
+            Where the rows are.
+        tokenizer, strict, max_prompt_length, chat_template_kwargs, mask_tools, seed:
+            As of [`prepare_dataset`].
+
+    Returns:
+        [`Prepared`]
+
+    Raises:
+        `ValueError`: As [`prepare_dataset`].
+    """
     PartialState()  # the logger raises without it, and a trainer that is made later shares it
     if max_prompt_length is not None and max_prompt_length < 1:
         raise ValueError(f"max_prompt_length is {max_prompt_length}: give a number of tokens from 1, or None.")
+    check_masks(mask_tools)
     renderer = StepRenderer(tokenizer, chat_template_kwargs)
-    examples: list[dict[str, Any]] = []
-    skips: list[tuple[str, int, list[str]]] = []
-    for source in sources:
-        if len(source.rows) == 0:
-            raise ValueError(f"{source.name} is empty: it has no rows to train on.")
-        kept, malformed = _render_source(source, renderer, strict)
-        examples += kept
-        skips.append((source.name, len(kept), malformed))
+    rendered = [render_source(source, renderer, strict, mask_tools, seed) for source in sources]
+    examples = [example for found, _ in rendered for example in found]
+    reports = [report for _, report in rendered]
     if not examples:
-        reasons = [f"{name}, {reason}" for name, _, malformed in skips for reason in malformed]
-        raise ValueError(f"All {len(reasons)} examples are malformed, none is left: {_first(reasons)}")
-    for name, num_kept, malformed in skips:
-        if malformed:
-            logger.warning(
-                f"{name}: skipped {len(malformed)} malformed examples and kept {num_kept}: {_first(malformed)}"
-            )
-    if max_prompt_length is not None:
-        examples = _drop_long_prompts(examples, tokenizer, max_prompt_length)
-    return Dataset.from_list(examples)
+        reasons = [f"{report.name}, {reason}" for report in reports for reason in report.malformed]
+        raise ValueError(f"All {len(reasons)} examples are malformed, none is left: {first_reasons(reasons)}")
+    for report in reports:
+        logger.info(report.summary())
+        for note, number in report.notes.items():
+            logger.info(f"{report.name}: {number} x {note}")
+        for warning in report.warnings():
+            logger.warning(warning)
+    limit = max_prompt_length or min(tokenizer.model_max_length, DEFAULT_MAX_PROMPT_LENGTH)
+    kept, too_long = _split_by_length(examples, tokenizer, limit, exact=max_prompt_length is not None)
+    return Prepared(kept, reports, too_long, limit)
 
 
-def _render_source(source: Source, renderer: StepRenderer, strict: bool) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the examples of `source`, and for each malformed row or step its place and the reason."""
-    examples: list[dict[str, Any]] = []
-    malformed: list[str] = []
-
-    def skip(place: str, error: MalformedRowError) -> None:
-        if strict:
-            raise ValueError(
-                f"{source.name}, {place}: {error}. Correct the row, or set strict to False to skip such rows."
-            ) from error
-        malformed.append(f"{place}: {error}")
-
-    for index, raw in enumerate(tqdm(source.rows, desc=f"Preparing {source.name}")):
-        try:
-            row = source.row(raw)
-            steps = detect_schema(source.columns, source.name).steps(row)
-        except MalformedRowError as error:
-            skip(f"row {index}", error)
+def _split_by_length(
+    examples: list[Example], tokenizer: PreTrainedTokenizerBase, limit: int, exact: bool
+) -> tuple[list[Example], list[Example]]:
+    """Take out the prompts over the limit. `GRPOTrainer` itself takes prompts of any length."""
+    kept: list[Example] = []
+    too_long: list[Example] = []
+    shortest = None
+    for example in examples:
+        # Hardly a prompt is longer in tokens than in bytes, and the default limit is no one's choice, so that nearly
+        # all prompts need not be tokenized for it.
+        if not exact and len(example.prompt.encode()) <= limit:
+            kept.append(example)
             continue
-        for number, step in enumerate(steps):
-            try:
-                prompt, solution = renderer.render(step)
-            except MalformedRowError as error:
-                skip(f"row {index}, step {number}", error)
-                continue
-            examples.append(
-                {"prompt": prompt, "solution": solution, "source": f"{source.name}#{index}", "step": number}
-            )
-    return examples, malformed
-
-
-def _drop_long_prompts(
-    examples: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_prompt_length: int
-) -> list[dict[str, Any]]:
-    """Drop the prompts over the limit. `GRPOTrainer` itself takes prompts of any length."""
-    lengths = [len(tokenizer(example["prompt"])["input_ids"]) for example in examples]
-    kept = [example for example, length in zip(examples, lengths, strict=True) if length <= max_prompt_length]
+        length = len(tokenizer(example.prompt)["input_ids"])
+        shortest = length if shortest is None else min(shortest, length)
+        (kept if length <= limit else too_long).append(example)
     if not kept:
         raise ValueError(
-            f"All {len(examples)} prompts are longer than max_prompt_length={max_prompt_length}: the shortest has "
-            f"{min(lengths)} tokens. Raise the limit."
+            f"All {len(examples)} prompts are longer than max_prompt_length={limit}: the shortest has "
+            f"{shortest} tokens. Raise the limit."
         )
-    if len(kept) < len(examples):
-        logger.warning(
-            f"Dropped {len(examples) - len(kept)} of {len(examples)} examples: prompt over {max_prompt_length} tokens."
-        )
-    return kept
-
-
-def _first(reasons: list[str]) -> str:
-    more = len(reasons) - MAX_REASONS
-    return "; ".join(reasons[:MAX_REASONS]) + (f"; and {more} more" if more > 0 else "")
+    if too_long:
+        chosen = "" if exact else ", the default where max_prompt_length is not set"
+        logger.warning(f"Dropped {len(too_long)} of {len(examples)} examples: prompt over {limit} tokens{chosen}.")
+    return kept, too_long

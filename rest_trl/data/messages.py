@@ -8,6 +8,8 @@ Message = dict[str, Any]
 
 # Most templates silently leave out a message whose role they do not know, so other roles are refused here.
 ROLES = ("system", "user", "assistant", "tool")
+# OpenAI's newer name of the first, and its older one of the last.
+_OTHER_ROLES = {"developer": "system", "function": "tool"}
 
 
 class MalformedRowError(ValueError):
@@ -65,7 +67,8 @@ def normalize_messages(messages: Any, label: str) -> list[Message]:
 
     Contents become strings (text parts are joined), tool calls become `{"type": "function", "function": {"name",
     "arguments"}}` with a dictionary of arguments, and null-valued keys go. A turn that only calls tools gets the
-    content `""`: with null, some templates print "None" and others raise.
+    content `""`: with null, some templates print "None" and others raise. The key `function_call` of older files
+    becomes a tool call, the role `developer` becomes `system`, and `function` becomes `tool`.
 
     Args:
         messages (`Any`):
@@ -111,6 +114,29 @@ def normalize_tools(tools: Any) -> list[dict[str, Any]] | None:
     return schemas
 
 
+def normalize_tool_calls(calls: Any, label: str) -> list[dict[str, Any]]:
+    """
+    Check tool calls and bring them to one form.
+
+    Args:
+        calls (`Any`):
+            List of calls, each `{"name", "arguments"}` or one that holds such a `function`; or a JSON string of one.
+            `parameters` is read as `arguments`. Arguments can be a JSON string, and absent, null or `""` are none.
+        label (`str`):
+            Where they come from, for the errors.
+
+    Returns:
+        `list[dict]`: `{"type": "function", "function": {"name", "arguments"}}`, and what else a call holds.
+
+    Raises:
+        [`MalformedRowError`]: If they are no such list.
+    """
+    calls = decode_json(calls, label)
+    if not isinstance(calls, list):
+        raise MalformedRowError(f"{label} is a {type(calls).__name__}, not a list of calls")
+    return [_normalize_tool_call(call, f"{label}[{index}]") for index, call in enumerate(calls)]
+
+
 def _has_name(function: Any) -> bool:
     return isinstance(function, dict) and isinstance(function.get("name"), str) and function["name"] != ""
 
@@ -118,17 +144,21 @@ def _has_name(function: Any) -> bool:
 def _normalize_message(message: Any, label: str) -> Message:
     if not isinstance(message, dict):
         raise MalformedRowError(f"{label} is a {type(message).__name__}, not a message")
-    role = message.get("role")
+    given = message.get("role")
+    role = _OTHER_ROLES.get(given, given) if isinstance(given, str) else given
     if role not in ROLES:
-        raise MalformedRowError(f"{label} has the role {role!r}, expected one of {', '.join(ROLES)}")
-    normalized = {key: value for key, value in message.items() if value is not None}
+        expected = ", ".join((*ROLES, *_OTHER_ROLES))
+        raise MalformedRowError(f"{label} has the role {given!r}, expected one of {expected}")
+    normalized = {key: value for key, value in message.items() if value is not None} | {"role": role}
     tool_calls = decode_json(normalized.pop("tool_calls", None), f"{label}.tool_calls") or []
+    if "function_call" in normalized:
+        if tool_calls:
+            raise MalformedRowError(f"{label} has both tool_calls and function_call")
+        tool_calls = [decode_json(normalized.pop("function_call"), f"{label}.function_call")]
     if not isinstance(tool_calls, list) or (tool_calls and role != "assistant"):
         raise MalformedRowError(f"{label}.tool_calls is not a list of calls of an assistant message")
     if tool_calls:
-        normalized["tool_calls"] = [
-            _normalize_tool_call(call, f"{label}.tool_calls[{index}]") for index, call in enumerate(tool_calls)
-        ]
+        normalized["tool_calls"] = normalize_tool_calls(tool_calls, f"{label}.tool_calls")
     elif "content" not in normalized:
         raise MalformedRowError(f"{label} ({role}) has no content")
     normalized["content"] = _text(normalized.get("content", ""), f"{label}.content")
@@ -152,10 +182,12 @@ def _normalize_tool_call(call: Any, label: str) -> dict[str, Any]:
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(function, dict) or not _has_name(function):
         raise MalformedRowError(f"{label} has no function name")
-    arguments = decode_json(function.get("arguments"), f"{label}.arguments")
-    if arguments is None:
+    arguments = function.get("arguments", function.get("parameters"))
+    arguments = {} if arguments is None or arguments == "" else decode_json(arguments, f"{label}.arguments")
+    if arguments is None:  # the JSON string "null"
         arguments = {}
     if not isinstance(arguments, dict):
         raise MalformedRowError(f"{label}.arguments is a {type(arguments).__name__}, not an object")
-    kept = {key: value for key, value in call.items() if key not in ("function", "name", "arguments", "type")}
+    own = ("function", "name", "arguments", "parameters", "type")
+    kept = {key: value for key, value in call.items() if key not in own}
     return {**kept, "type": "function", "function": {"name": function["name"], "arguments": arguments}}

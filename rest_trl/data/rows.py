@@ -1,10 +1,10 @@
-"""The row schemas: which columns tell them apart, and how a row of each becomes the steps it is trained on."""
+"""What a row schema is, and the steps that a row becomes."""
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
-from .messages import MalformedRowError, Message, normalize_messages, normalize_tools
+from .messages import MalformedRowError, Message
 
 
 Row = dict[str, Any]
@@ -23,11 +23,14 @@ class Step:
             message can only follow a history of messages.
         tools (`list[dict]`, *optional*):
             JSON schemas of the tools that the model can call.
+        notes (`tuple[str, ...]`, *optional*, defaults to `()`):
+            What a user should know of how the row was read; the report counts each.
     """
 
     history: str | list[Message]
     turn: str | Message
     tools: list[dict[str, Any]] | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,15 @@ class Schema:
             What the rows are, for errors.
         to_steps (`Callable`):
             Function that turns a row with these columns into steps, or raises [`MalformedRowError`].
+        looks_so (`Callable`, *optional*):
+            Function that tells from a row with these columns whether it is of this schema, where others have the same
+            columns.
     """
 
     columns: tuple[str, ...]
     description: str
     to_steps: Callable[[Row], list[Step]]
+    looks_so: Callable[[Row], bool] | None = None
 
     def steps(self, row: Row) -> list[Step]:
         """
@@ -81,96 +88,38 @@ def decompose(messages: list[Message], tools: list[dict[str, Any]] | None = None
             Index of the first message to train on. The messages before it are only history.
 
     Returns:
-        `list[Step]`: One step for each assistant turn from `start` on. Its history is all messages before the turn.
+        `list[Step]`: One step for each assistant turn from `start` on, but for turns that OpenAI's key `weight` sets
+        to 0. Its history is all messages before the turn.
 
     Raises:
         [`MalformedRowError`]: If there is no such turn.
     """
-    steps = [
-        Step(messages[:index], message, tools)
-        for index, message in enumerate(messages)
-        if index >= start and message["role"] == "assistant"
-    ]
-    if not steps:
-        raise MalformedRowError("there is no assistant turn to train on")
-    return steps
+    turns = [index for index, m in enumerate(messages) if index >= start and m["role"] == "assistant"]
+    trained = [index for index in turns if messages[index].get("weight") != 0]
+    if not trained:
+        left_out = f": all {len(turns)} have the weight 0" if turns else ""
+        raise MalformedRowError(f"there is no assistant turn to train on{left_out}")
+    steps = [Step(messages[:index], messages[index], tools) for index in trained]
+    notes = ("assistant turn of weight 0, which is history alone",) * (len(turns) - len(trained))
+    return [replace(steps[0], notes=notes), *steps[1:]]
 
 
-def detect_schema(columns: Collection[str], source: str) -> Schema:
+def text(value: Any, label: str) -> str:
     """
-    Find the schema of a data set.
+    Check that a value is text.
 
     Args:
-        columns (`Collection[str]`):
-            The columns of the data set.
-        source (`str`):
-            Name of the data set, for the error.
+        value (`Any`):
+            The value.
+        label (`str`):
+            What it is, for the error.
 
     Returns:
-        `Schema`: The first one of `SCHEMAS` that has all its columns in `columns`.
+        `str`: The value.
 
     Raises:
-        `ValueError`: If there is none.
+        [`MalformedRowError`]: If it is none.
     """
-    for schema in SCHEMAS:
-        if set(schema.columns) <= set(columns):
-            return schema
-    supported = "; ".join(f"{' + '.join(schema.columns)} ({schema.description})" for schema in SCHEMAS)
-    raise ValueError(
-        f"{source}: the columns {', '.join(sorted(columns)) or '(none)'} match no supported schema. Rename the "
-        f"columns to one of: {supported}."
-    )
-
-
-def _string(value: Any, label: str) -> str:
     if not isinstance(value, str):
         raise MalformedRowError(f"{label} is a {type(value).__name__}, not a string")
     return value
-
-
-def _steps_of_rl_row(row: Row) -> list[Step]:
-    reward_model = row["reward_model"]
-    if not isinstance(reward_model, dict) or "ground_truth" not in reward_model:
-        raise MalformedRowError("reward_model has no ground_truth")
-    solution = _string(reward_model["ground_truth"], "reward_model.ground_truth")
-    return [Step(normalize_messages(row["prompt"], "prompt"), solution)]
-
-
-def _steps_of_sft_row(row: Row) -> list[Step]:
-    history = [
-        {"role": "system", "content": _string(row["instruction"], "instruction")},
-        {"role": "user", "content": _string(row["input"], "input")},
-    ]
-    return [Step(history, _string(row["output"], "output"))]
-
-
-def _steps_of_dialogue(row: Row) -> list[Step]:
-    return decompose(normalize_messages(row["messages"], "messages"), normalize_tools(row.get("tools")))
-
-
-def _steps_of_prompt_solution(row: Row) -> list[Step]:
-    return [Step(_prompt(row["prompt"]), _string(row["solution"], "solution"), normalize_tools(row.get("tools")))]
-
-
-def _steps_of_prompt_completion(row: Row) -> list[Step]:
-    prompt, tools = _prompt(row["prompt"]), normalize_tools(row.get("tools"))
-    if isinstance(row["completion"], str):
-        return [Step(prompt, row["completion"], tools)]
-    completion = normalize_messages(row["completion"], "completion")
-    if isinstance(prompt, str):
-        raise MalformedRowError("prompt is text but completion is messages: the turn cannot be rendered after it")
-    return decompose(prompt + completion, tools, start=len(prompt))
-
-
-def _prompt(prompt: Any) -> str | list[Message]:
-    return prompt if isinstance(prompt, str) else normalize_messages(prompt, "prompt")
-
-
-# In the order of precedence. RL rows come first, because they have a column `prompt` like others, and say more.
-SCHEMAS = (
-    Schema(("prompt", "reward_model"), "ToolRL/ResT RL rows", _steps_of_rl_row),
-    Schema(("messages",), "dialogues, tools optional", _steps_of_dialogue),
-    Schema(("prompt", "solution"), "prompt of text or messages, solution of text", _steps_of_prompt_solution),
-    Schema(("prompt", "completion"), "each of text or messages, tools optional", _steps_of_prompt_completion),
-    Schema(("instruction", "input", "output"), "ToolRL SFT rows", _steps_of_sft_row),
-)

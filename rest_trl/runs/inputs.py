@@ -71,6 +71,10 @@ def load_split(script_args: Any, training_args: Any, tokenizer: PreTrainedTokeni
         raise ValueError("no data set: give --dataset_name a file, a directory, a Hub id, or tiny")
     chat_template_kwargs: Any = training_args.chat_template_kwargs  # TRL has parsed it if it was a string
     if script_args.dataset_name == TINY:
+        if script_args.mask_tools:
+            raise ValueError(
+                "mask_tools needs rows with tools in a column, and tiny has prompts of text: leave it out"
+            )
         return load_tiny_dataset() if split == "train" else load_tiny_dataset("test", size=TINY_EVAL_SIZE)
     return load_rest_dataset(
         script_args.dataset_name,
@@ -80,4 +84,6 @@ def load_split(script_args: Any, training_args: Any, tokenizer: PreTrainedTokeni
         strict=script_args.strict,
         max_prompt_length=script_args.max_prompt_length,
         chat_template_kwargs=chat_template_kwargs,
+        mask_tools=script_args.mask_tools or (),
+        seed=training_args.seed,
     )

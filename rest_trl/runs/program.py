@@ -33,7 +33,11 @@ class DataArguments(ScriptArguments):
             A .json, .jsonl or .parquet file, a directory of such files, the id of a data set on the Hub, or `"tiny"`,
             the synthetic tool world that the package holds (2,048 prompts, and 128 others for evaluation).
         max_prompt_length (`int`, *optional*):
-            Examples with a longer prompt, in tokens, are dropped and counted.
+            Examples with a longer prompt, in tokens, are dropped and counted. By default the tokenizer's limit, at
+            most 32,768.
+        mask_tools (`list[str]`, *optional*):
+            `functions`, `parameters` or both: names that become random in tools and calls, as Hammer trains with, so
+            that descriptions alone tell what a tool does.
         strict (`bool`, *optional*, defaults to `False`):
             Whether a malformed row of the data set is an error; otherwise it is skipped, counted and named.
         overwrite_output_dir (`bool`, *optional*, defaults to `False`):
@@ -52,7 +56,14 @@ class DataArguments(ScriptArguments):
         },
     )
     max_prompt_length: int | None = field(
-        default=None, metadata={"help": "Drop examples with a longer prompt, in tokens."}
+        default=None,
+        metadata={
+            "help": "Drop examples with a longer prompt, in tokens. Default: the tokenizer's limit, at most 32768."
+        },
+    )
+    mask_tools: list[str] | None = field(
+        default=None,
+        metadata={"help": "functions, parameters or both: give them random names in tools and calls, as Hammer does."},
     )
     strict: bool = field(default=False, metadata={"help": "Make a malformed row an error instead of skipping it."})
     overwrite_output_dir: bool = field(

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from rest_trl import ResTGRPOConfig
@@ -29,3 +31,26 @@ class TestLoadSplit:
         assert f"2048 prompts and {TINY_EVAL_SIZE} others for evaluation" in " ".join(
             make_parser().format_help().split()
         )
+
+    def test_masks_tools_by_the_seed_of_the_run(self, tokenizer, tmp_path):
+        file = tmp_path / "rows.jsonl"
+        answers = [{"name": "depth", "arguments": {"port": "Brest"}}]
+        tools = [{"name": "depth", "parameters": {"port": {"type": "str"}}}]
+        file.write_text(json.dumps({"query": "?", "tools": tools, "answers": answers}))
+
+        def solution(mask_tools, seed=0):
+            arguments = ResTScriptArguments(str(file), mask_tools=mask_tools)
+            config = ResTGRPOConfig("out", use_cpu=True, bf16=False, seed=seed)
+            return load_split(arguments, config, tokenizer, "train")["solution"][0]
+
+        assert '{"name": "depth", "arguments": {"port": "Brest"}}' in solution(None)
+        masked = solution(["functions", "parameters"])
+        assert "depth" not in masked and "port" not in masked and "Brest" in masked
+        assert masked == solution(["functions", "parameters"]) != solution(["functions", "parameters"], seed=1)
+        with pytest.raises(ValueError, match="mask_tools has 'names'"):
+            solution(["names"])
+
+    def test_refuses_to_mask_the_tiny_world(self, tokenizer):
+        arguments = ResTScriptArguments("tiny", mask_tools=["functions"])
+        with pytest.raises(ValueError, match="mask_tools needs rows with tools"):
+            load_split(arguments, ResTGRPOConfig("out", use_cpu=True, bf16=False), tokenizer, "train")

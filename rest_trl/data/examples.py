@@ -1,0 +1,214 @@
+"""Examples made from sources, and the report of what was read as what and what was left out."""
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from accelerate.utils import tqdm
+
+from .masking import mask_step
+from .messages import MalformedRowError
+from .rendering import StepRenderer
+from .rows import Row, Step
+from .schemas import FIRST_ROWS, detect_schema
+from .sources import Source
+
+
+MAX_REASONS = 5
+
+
+class Example(NamedTuple):
+    """
+    One example of training.
+
+    Args:
+        prompt (`str`):
+            What the model reads.
+        solution (`str`):
+            What it should write.
+        source (`str`):
+            `name#row`; the examples of one dialogue share it.
+        step (`int`):
+            The number of the turn, from 0.
+        given (`Step`):
+            What the two were rendered from.
+    """
+
+    prompt: str
+    solution: str
+    source: str
+    step: int
+    given: Step
+
+    def columns(self) -> dict[str, Any]:
+        """The columns that training reads."""
+        return {"prompt": self.prompt, "solution": self.solution, "source": self.source, "step": self.step}
+
+
+@dataclass
+class SourceReport:
+    """
+    What became of a source. Every row is in `rows_kept` or has its reason in `malformed`.
+
+    Args:
+        name (`str`):
+            The source.
+        schema (`str`):
+            What its rows were read as, and what that was told by.
+        rows (`int`):
+            How many it has.
+        rows_kept (`int`):
+            Rows that give at least one example.
+        examples (`int`):
+            Examples that they give.
+        malformed (`list[str]`):
+            Place and reason of each row or step that was skipped.
+        without_tools (`list[str]`):
+            Places of golds with calls in rows that declare no tools.
+        undeclared (`list[str]`):
+            Places of golds that call a tool which their row does not declare, and its name.
+        notes (`Counter[str]`):
+            What else a user should know of how rows were read, with how often.
+    """
+
+    name: str
+    schema: str
+    rows: int
+    rows_kept: int = 0
+    examples: int = 0
+    malformed: list[str] = field(default_factory=list)
+    without_tools: list[str] = field(default_factory=list)
+    undeclared: list[str] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
+
+    def summary(self) -> str:
+        """What was read as what, in one line."""
+        kept = f"{self.rows} rows, of which {self.rows_kept} give {self.examples} steps"
+        return f"{self.name}: read as {self.schema}: {kept}"
+
+    def warnings(self) -> list[str]:
+        """What a user may have to mend, a line each."""
+        lines = []
+        if self.malformed:
+            lines.append(
+                f"{self.name}: skipped {len(self.malformed)} malformed examples and kept {self.examples}: "
+                f"{first_reasons(self.malformed)}"
+            )
+        unknown = [(self.without_tools, "though their row declares no tools")]
+        unknown.append((self.undeclared, "that their row does not declare"))
+        told = [f"{len(places)} {words} ({first_reasons(places, 2)})" for places, words in unknown if places]
+        if told:
+            lines.append(
+                f"{self.name}: of {self.examples} golds some call a tool, {', and '.join(told)}: the policy does not "
+                "read of such tools. Give them in the column tools, unless the prompt shows them"
+            )
+        return lines
+
+    def note_calls(self, step: Step, place: str) -> None:
+        """Note what the gold of a step calls without the policy knowing."""
+        called = [] if isinstance(step.turn, str) else step.turn.get("tool_calls", [])
+        if called and not step.tools:
+            self.without_tools.append(place)
+            return
+        declared = {tool.get("function", tool)["name"] for tool in step.tools or []}
+        undeclared = dict.fromkeys(call["function"]["name"] for call in called)
+        if names := [name for name in undeclared if name not in declared]:
+            self.undeclared.append(f"{place}: {', '.join(names)}")
+
+
+def first_reasons(reasons: list[str], number: int = MAX_REASONS) -> str:
+    """The first reasons and how many more there are, in one line."""
+    more = len(reasons) - number
+    return "; ".join(reasons[:number]) + (f"; and {more} more" if more > 0 else "")
+
+
+def render_source(
+    source: Source, renderer: StepRenderer, strict: bool = False, masks: Collection[str] = (), seed: int = 0
+) -> tuple[list[Example], SourceReport]:
+    """
+    Make the examples of a source.
+
+    Args:
+        source ([`~rest_trl.data.sources.Source`]):
+            The rows.
+        renderer ([`~rest_trl.data.rendering.StepRenderer`]):
+            Renders a step.
+        strict (`bool`, *optional*, defaults to `False`):
+            Whether a malformed row is an error.
+        masks (`Collection[str]`, *optional*, defaults to `()`):
+            What of the tools gets random names, see [`~rest_trl.data.masking.mask_step`].
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of these names.
+
+    Returns:
+        `tuple[list[Example], SourceReport]`
+
+    Raises:
+        `ValueError`: If the source is empty or has no supported schema, or with `strict` if a row is malformed.
+    """
+    examples: list[Example] = []
+    steps_of, report = read_steps(source)
+
+    def skip(place: str, error: MalformedRowError) -> None:
+        if strict:
+            raise ValueError(
+                f"{source.name}, {place}: {error}. Correct the row, or set strict to False to skip such rows."
+            ) from error
+        report.malformed.append(f"{place}: {error}")
+
+    for index, raw in enumerate(tqdm(source.rows, desc=f"Preparing {source.name}")):
+        before = len(examples)
+        try:
+            steps = steps_of(raw)
+        except MalformedRowError as error:
+            skip(f"row {index}", error)
+            continue
+        for number, step in enumerate(steps):
+            place = f"row {index}, step {number}"
+            masked = mask_step(step, masks, f"{seed} {source.name}#{index}")
+            try:
+                prompt, solution = renderer.render(masked)
+            except MalformedRowError as error:
+                skip(place, error)
+                continue
+            examples.append(Example(prompt, solution, f"{source.name}#{index}", number, masked))
+            report.notes.update(step.notes)
+            if masks and masked is step:
+                report.notes["step without tools in a column, so that none is masked"] += 1
+            report.note_calls(step, place)
+        report.rows_kept += len(examples) > before
+    report.examples = len(examples)
+    return examples, report
+
+
+def read_steps(source: Source) -> tuple[Any, SourceReport]:
+    """
+    Find the schema of a source.
+
+    Args:
+        source ([`~rest_trl.data.sources.Source`]):
+            The rows.
+
+    Returns:
+        `tuple[Callable, SourceReport]`: A function that turns an element of `source.rows` into its steps or raises
+        [`MalformedRowError`], and a report that knows the schema and the number of rows.
+
+    Raises:
+        `ValueError`: If the source is empty or has no supported schema.
+    """
+    if len(source.rows) == 0:
+        raise ValueError(f"{source.name} is empty: it has no rows to train on.")
+    first: list[Row] = []
+    for raw in source.rows:
+        try:
+            first.append(source.row(raw))
+        except MalformedRowError:
+            continue  # it is counted when its turn comes
+        if len(first) == FIRST_ROWS:
+            break
+    schema, told_by = detect_schema(source.columns, first, source.name)
+    return (
+        lambda raw: schema.steps(source.row(raw)),
+        SourceReport(source.name, f"{schema.description} ({told_by})", len(source.rows)),
+    )
