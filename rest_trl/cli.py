@@ -9,6 +9,7 @@ from importlib import import_module
 _COMMANDS = {
     "train": ("rest_trl.runs.launching", None, "train as a recipe says (--help lists all arguments)"),
     "sft": ("rest_trl.sft.launching", None, "fine-tune on gold completions as a recipe says"),
+    "data": ("rest_trl.data.cli", None, "show a data set as training sees it, or build the paper's mixture"),
     "inspect": ("rest_trl.inspect", None, "show regions and coefficients of completions"),
     "evaluate": ("rest_trl.evaluation.cli", "evaluation", "evaluate a checkpoint, with error bars"),
     "compare": ("rest_trl.evaluation.compare_cli", "evaluation", "tell whether one checkpoint beats another"),

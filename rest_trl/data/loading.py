@@ -73,7 +73,7 @@ def load_rest_dataset(
     ```
     """
     sources = open_sources(dataset_name, split, config)
-    return prepare_sources(
+    prepared = prepare_sources(
         sources,
         tokenizer,
         strict=strict,
@@ -81,7 +81,9 @@ def load_rest_dataset(
         chat_template_kwargs=chat_template_kwargs,
         mask_tools=mask_tools,
         seed=seed,
-    ).dataset()
+    )
+    prepared.log()
+    return prepared.dataset()
 
 
 def prepare_dataset(
@@ -139,7 +141,7 @@ def prepare_dataset(
         `ValueError`: If the data set is empty, has no supported schema or leaves no example, or with `strict` if a
         row is malformed; if it holds messages and the tokenizer has no chat template.
     """
-    return prepare_sources(
+    prepared = prepare_sources(
         [dataset_source(dataset, name)],
         tokenizer,
         strict=strict,
@@ -147,7 +149,9 @@ def prepare_dataset(
         chat_template_kwargs=chat_template_kwargs,
         mask_tools=mask_tools,
         seed=seed,
-    ).dataset()
+    )
+    prepared.log()
+    return prepared.dataset()
 
 
 class Prepared(NamedTuple):
@@ -163,12 +167,29 @@ class Prepared(NamedTuple):
             The examples that were dropped for the length of their prompt.
         max_prompt_length (`int`):
             The limit, in tokens.
+        is_default (`bool`):
+            Whether nobody chose the limit.
     """
 
     examples: list[Example]
     reports: list[SourceReport]
     too_long: list[Example]
     max_prompt_length: int
+    is_default: bool
+
+    def log(self) -> None:
+        """Log what was read as what, and warn of what was left out and what looks wrong."""
+        for report in self.reports:
+            logger.info(report.summary())
+            for note, number in report.notes.items():
+                logger.info(f"{report.name}: {number} x {note}")
+            for warning in report.warnings():
+                logger.warning(warning)
+        if self.too_long:
+            total = len(self.examples) + len(self.too_long)
+            chosen = ", the default where max_prompt_length is not set" if self.is_default else ""
+            limit = f"{self.max_prompt_length} tokens{chosen}"
+            logger.warning(f"Dropped {len(self.too_long)} of {total} examples: prompt over {limit}.")
 
     def dataset(self) -> Dataset:
         """The data set that training reads."""
@@ -188,7 +209,7 @@ def prepare_sources(
     seed: int = 0,
 ) -> Prepared:
     """
-    Make examples of sources, and log what was read as what and what was left out.
+    Make examples of sources.
 
     Args:
         sources (`Sequence[Source]`):
@@ -213,15 +234,9 @@ def prepare_sources(
     if not examples:
         reasons = [f"{report.name}, {reason}" for report in reports for reason in report.malformed]
         raise ValueError(f"All {len(reasons)} examples are malformed, none is left: {first_reasons(reasons)}")
-    for report in reports:
-        logger.info(report.summary())
-        for note, number in report.notes.items():
-            logger.info(f"{report.name}: {number} x {note}")
-        for warning in report.warnings():
-            logger.warning(warning)
     limit = max_prompt_length or min(tokenizer.model_max_length, DEFAULT_MAX_PROMPT_LENGTH)
     kept, too_long = _split_by_length(examples, tokenizer, limit, exact=max_prompt_length is not None)
-    return Prepared(kept, reports, too_long, limit)
+    return Prepared(kept, reports, too_long, limit, max_prompt_length is None)
 
 
 def _split_by_length(
@@ -245,7 +260,4 @@ def _split_by_length(
             f"All {len(examples)} prompts are longer than max_prompt_length={limit}: the shortest has "
             f"{shortest} tokens. Raise the limit."
         )
-    if too_long:
-        chosen = "" if exact else ", the default where max_prompt_length is not set"
-        logger.warning(f"Dropped {len(too_long)} of {len(examples)} examples: prompt over {limit} tokens{chosen}.")
     return kept, too_long

@@ -113,7 +113,7 @@ def calls(solution):
 class TestPublicShapes:
     @pytest.mark.parametrize("schema", ROWS)
     def test_a_schema_is_told_by_columns_and_rows_and_named_in_the_report(self, tokenizer, tmp_path, schema):
-        _, (report,), _, _ = prepared([ROWS[schema]] * 3, tokenizer, tmp_path, strict=True)
+        _, (report,), *_ = prepared([ROWS[schema]] * 3, tokenizer, tmp_path, strict=True)
         assert report.schema.startswith(schema)
         assert (report.rows, report.rows_kept, report.malformed) == (3, 3, [])
         assert f"rows.jsonl: read as {report.schema}: 3 rows, of which 3 give" in report.summary()
@@ -179,7 +179,7 @@ class TestPublicShapes:
         }
 
     def test_a_query_without_answers_gets_a_text_and_is_counted(self, tokenizer, tmp_path):
-        examples, (report,), _, _ = prepared([{**XLAM, "answers": "[]"}, XLAM], tokenizer, tmp_path, strict=True)
+        examples, (report,), *_ = prepared([{**XLAM, "answers": "[]"}, XLAM], tokenizer, tmp_path, strict=True)
         assert examples[0].solution == NO_CALL
         assert list(report.notes.values()) == [1]
 
@@ -230,7 +230,7 @@ class TestOpenAIFiles:
         )
 
     def test_a_turn_of_weight_0_is_history_alone(self, tokenizer, tmp_path):
-        examples, (report,), _, _ = prepared([OPENAI], tokenizer, tmp_path)
+        examples, (report,), *_ = prepared([OPENAI], tokenizer, tmp_path)
         assert len(examples) == 2 and "Nine metres." in examples[1].prompt
         assert list(report.notes.values()) == [1]
 
@@ -297,7 +297,7 @@ BROKEN = [
 class TestMalformedRows:
     @pytest.mark.parametrize(("good", "bad", "reason"), BROKEN, ids=[reason for _, _, reason in BROKEN])
     def test_no_row_is_lost_without_being_counted(self, tokenizer, tmp_path, good, bad, reason):
-        examples, (report,), _, _ = prepared([good, bad, good], tokenizer, tmp_path)
+        examples, (report,), *_ = prepared([good, bad, good], tokenizer, tmp_path)
         assert {example.source for example in examples} == {"rows.jsonl#0", "rows.jsonl#2"}
         assert (report.rows, report.rows_kept) == (3, 2)
         (told,) = report.malformed
@@ -309,16 +309,19 @@ class TestMalformedRows:
         asked = "Depth at Brest" if "Depth at Brest" in text else "user" if "Tides" in text else "Book me"
         asked = "Tides in" if "Tides in" in text else asked
         huge = json.loads(text.replace(asked, asked + " pier" * 200_000))
-        examples, (report,), too_long, limit = prepared([ROWS[schema], huge], tokenizer, tmp_path)
+        found = prepared([ROWS[schema], huge], tokenizer, tmp_path)
+        found.log()
+        examples, (report,), too_long, limit, is_default = found
         assert {example.source for example in examples} == {"rows.jsonl#0"}
         assert {example.source for example in too_long} == {"rows.jsonl#1"}
         assert len(examples) + len(too_long) == report.examples
-        assert limit == 32_768 and "over 32768 tokens, the default where max_prompt_length is not set" in caplog.text
+        assert (limit, is_default) == (32_768, True)
+        assert "over 32768 tokens, the default where max_prompt_length is not set" in caplog.text
 
     def test_the_tokenizer_s_own_length_is_the_limit_where_it_is_lower(self, tokenizer, tmp_path, monkeypatch):
         monkeypatch.setattr(tokenizer, "model_max_length", 40)
         rows = [{"prompt": "a", "solution": "b"}, {"prompt": "a b c d" * 100, "solution": "b"}]
-        kept, _, too_long, limit = prepared(rows, tokenizer, tmp_path)
+        kept, _, too_long, limit, _ = prepared(rows, tokenizer, tmp_path)
         assert (len(kept), len(too_long), limit) == (1, 1, 40)
 
     def test_rows_of_several_schemas_in_one_file_are_an_error_that_says_so(self, tokenizer, tmp_path):
@@ -335,7 +338,9 @@ class TestToolsThatAreNotDeclared:
 
     def test_one_warning_sums_up_golds_whose_tools_the_policy_does_not_read_of(self, tokenizer, tmp_path, caplog):
         rows = [self.row(None)] * 4 + [self.row([FERRIES])] * 3 + [self.row([{"name": "get_tide"}])]
-        _, (report,), _, _ = prepared(rows, tokenizer, tmp_path, strict=True)
+        found = prepared(rows, tokenizer, tmp_path, strict=True)
+        found.log()
+        (report,) = found.reports
         assert (len(report.without_tools), len(report.undeclared)) == (4, 3)
         (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
         assert (
@@ -344,5 +349,5 @@ class TestToolsThatAreNotDeclared:
         assert "and 3 that their row does not declare (row 4, step 0: get_tide;" in record.message
 
     def test_golds_of_declared_tools_pass_without_a_word(self, tokenizer, tmp_path, caplog):
-        prepared([self.row([{"name": "get_tide"}])], tokenizer, tmp_path)
+        prepared([self.row([{"name": "get_tide"}])], tokenizer, tmp_path).log()
         assert not [record for record in caplog.records if record.levelname == "WARNING"]

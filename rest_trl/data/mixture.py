@@ -1,0 +1,271 @@
+"""The paper's mixture of data sets: 2,000 steps of ToolACE, 1,000 of Hammer with masked names, 1,000 of xLAM."""
+
+import json
+import os
+import random
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from datasets import Dataset
+
+from .examples import read_steps
+from .masking import mask_step
+from .messages import MalformedRowError, Message
+from .rows import Step
+from .sources import open_sources
+
+
+# [ours] A query of the training data that shares so many words in a row with a test is taken for one of its questions.
+SHARED_WORDS = 8
+_WORD = re.compile(r"\w+")
+
+
+class Part(NamedTuple):
+    """
+    One part of a mixture.
+
+    Args:
+        name (`str`):
+            Its name in the column `part`.
+        dataset_name (`str`):
+            A file, a directory or a Hub id.
+        number (`int`):
+            How many steps it gives.
+        masks (`tuple[str, ...]`):
+            What of the tools gets random names, see [`~rest_trl.data.masking.mask_step`].
+    """
+
+    name: str
+    dataset_name: str
+    number: int
+    masks: tuple[str, ...] = ()
+
+
+class Dialogue(NamedTuple):
+    """The steps of one row, its first question in plain words, and where it stands."""
+
+    words: tuple[str, ...]
+    steps: list[Step]
+    source: str
+
+
+@dataclass
+class PartReport:
+    """
+    What became of the rows of a part. They are `malformed`, in `same_query` or in `leaks`, or could be drawn.
+
+    Args:
+        name (`str`):
+            The part.
+        schema (`str`):
+            What its rows were read as.
+        rows (`int`):
+            How many there are.
+        malformed (`list[str]`):
+            Place and reason of those that cannot be read.
+        same_query (`int`):
+            Rows whose first question is that of another row, of this part or one before it.
+        leaks (`int`):
+            Rows that share a question with the tests to keep out.
+        drawn (`int`):
+            Steps in the training file.
+        test (`int`):
+            Steps in the test file.
+    """
+
+    name: str
+    schema: str
+    rows: int
+    malformed: list[str]
+    same_query: int = 0
+    leaks: int = 0
+    drawn: int = 0
+    test: int = 0
+
+
+class TestQuestions:
+    """
+    The questions that training data must not hold.
+
+    Args:
+        dataset_names (`Iterable[str]`):
+            Files or directories of tests, of any columns: every text in them counts.
+    """
+
+    __test__ = False  # its name is no test's
+
+    def __init__(self, dataset_names: Iterable[str] = ()) -> None:
+        self.short: set[tuple[str, ...]] = set()
+        self.runs: set[tuple[str, ...]] = set()
+        for name in dataset_names:
+            for source in open_sources(name, "train", None):
+                for raw in source.rows:
+                    for text in _texts(raw):
+                        words = plain_words(text)
+                        self.short.add(words)
+                        self.runs.update(_runs(words))
+
+    def hold(self, words: tuple[str, ...]) -> bool:
+        """Tell whether a question is one of them, word by word, or shares 8 words in a row with one."""
+        return words in self.short or not self.runs.isdisjoint(_runs(words))
+
+
+def build_mixture(
+    parts: Sequence[Part], seed: int = 0, tests: TestQuestions | None = None, test_number: int = 0
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[PartReport]]:
+    """
+    Draw steps of several data sets.
+
+    Dialogues are drawn whole, so that the steps of one lie on one side. No question is in two parts or on both sides:
+    Hammer's rows are those of xLAM with other names.
+
+    Args:
+        parts (`Sequence[Part]`):
+            The parts.
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of the draw, the masks and the order.
+        tests ([`TestQuestions`], *optional*):
+            Questions to keep out.
+        test_number (`int`, *optional*, defaults to `0`):
+            Further steps to hold out, of all parts in proportion.
+
+    Returns:
+        `tuple[list[dict], list[dict], list[PartReport]]`: Rows of training and of the test, with the columns `prompt`,
+        `completion`, `tools`, `part` and `source`, and one report per part.
+
+    Raises:
+        `ValueError`: If a part has too few steps.
+    """
+    tests = tests or TestQuestions()
+    taken: set[tuple[str, ...]] = set()
+    sides: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+    reports = []
+    total = sum(part.number for part in parts)
+    for part in parts:
+        dialogues, report = _read_part(part, taken, tests)
+        reports.append(report)
+        random.Random(f"{seed} {part.name}").shuffle(dialogues)
+        queue = iter(dialogues)
+        report.test = round(test_number * part.number / total)
+        report.drawn = part.number
+        for number, side in ((report.test, sides[1]), (report.drawn, sides[0])):
+            steps = list(_draw(queue, number, taken))
+            if len(steps) < number:
+                raise ValueError(
+                    f"{part.name}: {part.dataset_name} has {sum(len(d.steps) for d in dialogues)} steps that can be "
+                    f"drawn, and {report.test + report.drawn} are asked for: ask for fewer"
+                )
+            for step, source in steps:
+                masked = mask_step(step, part.masks, f"{seed} {source}")
+                side.append({**_columns(masked), "part": part.name, "source": source})
+    for side in sides:
+        random.Random(seed).shuffle(side)
+    return sides[0], sides[1], reports
+
+
+def write_mixture(rows: list[dict[str, Any]], path: Path) -> None:
+    """
+    Write rows to a Parquet file, whole or not at all.
+
+    Args:
+        rows (`list[dict]`):
+            From [`build_mixture`].
+        path (`Path`):
+            The file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    Dataset.from_list(rows).to_parquet(temporary)
+    os.replace(temporary, path)
+
+
+def plain_words(text: str) -> tuple[str, ...]:
+    """The words of a text without case, punctuation and blanks."""
+    return tuple(_WORD.findall(text.casefold()))
+
+
+def _read_part(part: Part, taken: set[tuple[str, ...]], tests: TestQuestions) -> tuple[list[Dialogue], PartReport]:
+    """The dialogues that can be drawn: one per question, of those that no part before it has `taken`."""
+    dialogues: list[Dialogue] = []
+    seen = set(taken)
+    report = PartReport(part.name, "", 0, [])
+    for source in open_sources(part.dataset_name, "train", None):
+        steps_of, found = read_steps(source)
+        report.schema = found.schema
+        report.rows += found.rows
+        for index, raw in enumerate(source.rows):
+            place = f"{source.name}#{index}"
+            try:
+                steps = steps_of(raw)
+                questions = [plain_words(m["content"]) for m in _messages(steps[-1]) if m["role"] == "user"]
+                if not questions:
+                    raise MalformedRowError("nobody asks anything")
+            except MalformedRowError as error:
+                report.malformed.append(f"{place}: {error}")
+                continue
+            if questions[0] in seen:
+                report.same_query += 1
+            elif any(map(tests.hold, questions)):
+                report.leaks += 1
+            else:
+                seen.add(questions[0])
+                dialogues.append(Dialogue(questions[0], steps, place))
+    return dialogues, report
+
+
+def _draw(dialogues: Iterator[Dialogue], number: int, taken: set[tuple[str, ...]]) -> Iterator[tuple[Step, str]]:
+    """The steps of the next dialogues, whose questions are then `taken`; the last one may be cut short."""
+    while number > 0:
+        dialogue = next(dialogues, None)
+        if dialogue is None:
+            return
+        taken.add(dialogue.words)
+        for step in dialogue.steps[:number]:
+            yield step, dialogue.source
+        number -= len(dialogue.steps)
+
+
+def _messages(step: Step) -> list[Message]:
+    if isinstance(step.history, str) or isinstance(step.turn, str):
+        raise MalformedRowError("it holds text in a final form, which cannot be brought to the other parts' form")
+    return step.history
+
+
+def _columns(step: Step) -> dict[str, Any]:
+    """Columns of one form for all rows: arguments and tools, which differ in every row, are JSON strings."""
+    history, turn = _messages(step), step.turn
+    assert isinstance(turn, dict)  # `_messages` has refused text
+    return {
+        "prompt": [_message(message) for message in history],
+        "completion": [_message(turn)],
+        "tools": json.dumps(step.tools or [], ensure_ascii=False),
+    }
+
+
+def _message(message: Message) -> dict[str, Any]:
+    calls = [
+        {
+            "type": "function",
+            "function": {
+                "name": call["function"]["name"],
+                "arguments": json.dumps(call["function"]["arguments"], ensure_ascii=False),
+            },
+        }
+        for call in message.get("tool_calls", [])
+    ]
+    return {"role": message["role"], "content": message["content"], "tool_calls": calls or None}
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
+
+
+def _runs(words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    return (words[start : start + SHARED_WORDS] for start in range(len(words) - SHARED_WORDS + 1))

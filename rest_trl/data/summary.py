@@ -1,0 +1,106 @@
+"""What a data set is to training, in figures."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from ..tool_calls import ToolCallSyntax
+from .examples import Example
+from .loading import Prepared
+
+
+@dataclass(frozen=True)
+class Summary:
+    """
+    Figures of a prepared data set.
+
+    Args:
+        prompt_lengths (`list[int]`):
+            Tokens of each prompt, also of those that are too long.
+        solution_lengths (`list[int]`):
+            Tokens of each gold completion of the examples that are kept.
+        tools (`Counter[int]`):
+            How many rows declare how many tools, of those with a kept example.
+        with_calls (`int`):
+            Golds that hold a call in the syntax.
+        without_calls (`int`):
+            Golds that hold none, nor anything in the place of one.
+        unreadable (`list[str]`):
+            Place and first error of each gold that holds something else in the place of a call.
+    """
+
+    prompt_lengths: list[int]
+    solution_lengths: list[int]
+    tools: Counter[int]
+    with_calls: int
+    without_calls: int
+    unreadable: list[str]
+
+
+def summarize(prepared: Prepared, tokenizer: PreTrainedTokenizerBase, syntax: ToolCallSyntax) -> Summary:
+    """
+    Count what a data set holds.
+
+    Args:
+        prepared ([`~rest_trl.data.loading.Prepared`]):
+            The examples.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            The policy's tokenizer.
+        syntax ([`~rest_trl.tool_calls.ToolCallSyntax`]):
+            The syntax in which the policy writes calls.
+
+    Returns:
+        [`Summary`]
+    """
+    parsed = [syntax.parse(example.solution) for example in prepared.examples]
+    unreadable = [
+        f"{example.source}, step {example.step}: {found.errors[0]}"
+        for example, found in zip(prepared.examples, parsed, strict=True)
+        if found.errors
+    ]
+    with_calls = sum(bool(found.calls) and not found.errors for found in parsed)
+    rows: dict[str, Example] = {example.source: example for example in prepared.examples}
+    return Summary(
+        prompt_lengths=_lengths([e.prompt for e in (*prepared.examples, *prepared.too_long)], tokenizer),
+        solution_lengths=_lengths([e.solution for e in prepared.examples], tokenizer),
+        tools=Counter(len(example.given.tools or []) for example in rows.values()),
+        with_calls=with_calls,
+        without_calls=len(parsed) - with_calls - len(unreadable),
+        unreadable=unreadable,
+    )
+
+
+def bins(values: list[int], number: int = 10) -> list[tuple[int, int, int]]:
+    """
+    Sort whole numbers into bins of equal width.
+
+    Args:
+        values (`list[int]`):
+            The numbers.
+        number (`int`, *optional*, defaults to `10`):
+            How many bins at most.
+
+    Returns:
+        `list[tuple[int, int, int]]`: First and last number of each bin, and how many values lie in it.
+
+    Example:
+
+    ```python
+    >>> bins([1, 2, 2, 7], number=3)
+    [(1, 3, 3), (4, 6, 0), (7, 9, 1)]
+
+    ```
+    """
+    if not values:
+        return []
+    low, high = min(values), max(values)
+    width = -(-(high - low + 1) // number)
+    counts = Counter((value - low) // width for value in values)
+    return [(low + i * width, low + (i + 1) * width - 1, counts[i]) for i in range((high - low) // width + 1)]
+
+
+def _lengths(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    encoded: Any = tokenizer(texts) if texts else {"input_ids": []}
+    return [len(ids) for ids in encoded["input_ids"]]

@@ -1,0 +1,130 @@
+import json
+
+import pytest
+from datasets import Dataset
+from test_mixture import query_row
+from test_schemas import OPENAI, TOOLACE, XLAM, toolace_row
+
+from rest_trl.data.cli import main
+from rest_trl.data.summary import bins
+
+
+def write(path, rows):
+    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Runs the command and returns what it prints, without the lines of a table."""
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def printed(*args):
+        main([str(arg) for arg in args])
+        return capsys.readouterr().out
+
+    return printed
+
+
+class TestShow:
+    def test_says_what_was_read_as_what_and_what_was_skipped(self, run, tmp_path):
+        out = run("show", write(tmp_path / "a.jsonl", [TOOLACE, {"system": "x"}, TOOLACE]), "--model", "tiny")
+        cells = [cell.strip() for line in out.splitlines() if "a.jsonl │" in line for cell in line.split("│")]
+        assert cells[1:-1] == [
+            "a.jsonl", "ToolACE rows, calls in text (by conversations + system and 2 of the first 2 rows)",
+            "3", "2", "4", "1",
+        ]  # fmt: skip
+        assert "a.jsonl: skipped: 1\n  row 1: conversations is missing or null" in out
+        assert "Golds in the syntax hermes: 2 with calls, 2 without, 0 unreadable" in out
+
+    def test_shows_lengths_and_the_share_over_the_limit(self, run, tmp_path):
+        rows = [{"prompt": "a " * length, "solution": "b"} for length in (10, 20, 30, 400)]
+        file = write(tmp_path / "a.jsonl", rows)
+        out = run("show", file, "--model", "tiny", "--max_prompt_length", "100", "--limit", 0)
+        assert "over 100: 25.0%" in out and "Prompts over 100 tokens, dropped: 1\n  a.jsonl#3, step 0" in out
+        bars = [line for line in out.splitlines() if "█" in line]
+        assert [line.split()[-1] for line in bars[:2]] == ["3", "1"]
+
+    def test_shows_prompts_and_golds(self, run, tmp_path):
+        file = write(tmp_path / "a.jsonl", [XLAM, {**XLAM, "query": "Not shown?"}])
+        out = run("show", file, "--model", "tiny", "--limit", "1")
+        assert "Depth at Brest and at Lorient?<|im_end|>" in out and "Not shown?" not in out
+        assert '{"name": "depth", "arguments": {"port": "Lorient"}}' in out
+
+    def test_masks_names(self, run, tmp_path):
+        file = write(tmp_path / "a.jsonl", [XLAM])
+        out = run("show", file, "--model", "tiny", "--mask_tools", "functions", "parameters")
+        assert '"name": "depth"' not in out and '"port"' not in out and '"Lorient"' in out
+
+    def test_names_golds_that_a_syntax_cannot_read(self, run, tmp_path):
+        row = {"prompt": "a", "solution": '<tool_call>\n{"name": \n</tool_call>'}
+        out = run("show", write(tmp_path / "a.jsonl", [row]), "--model", "tiny")
+        assert "1 unreadable" in out and "Unreadable golds, which give no reward: 1\n  a.jsonl#0, step 0: " in out
+
+    def test_tells_of_tools_that_are_not_declared_and_of_notes(self, run, tmp_path):
+        row = {key: value for key, value in OPENAI.items() if key != "functions"}
+        out = run("show", write(tmp_path / "a.jsonl", [row]), "--model", "tiny")
+        assert "golds with calls and no tools in their row: 2" in out and "1 x assistant turn of weight 0" in out
+
+    def test_takes_the_rest_from_a_recipe(self, run, tmp_path):
+        (tmp_path / "recipe.yaml").write_text(
+            "model_name_or_path: tiny\ndataset_name: elsewhere.jsonl\nmax_prompt_length: 33\nlearning_rate: 1.0\n"
+        )
+        file = write(tmp_path / "a.jsonl", [{"prompt": "a", "solution": "b"}])
+        assert "over 33: 0.0%" in run("show", file, "--config", tmp_path / "recipe.yaml")
+        assert "over 44: 0.0%" in run("show", file, "--config", tmp_path / "recipe.yaml", "--max_prompt_length", 44)
+
+    def test_the_tiny_world_is_a_data_set(self, run):
+        assert "1,606 with calls, 442 without, 0 unreadable" in run("show", "tiny", "--model", "tiny", "--limit", "0")
+
+    @pytest.mark.parametrize(
+        ("args", "message"),
+        [
+            (["x.jsonl", "--model", "tiny"], "There is no file or directory x.jsonl"),
+            (["--model", "tiny"], "give a data set, or a recipe"),
+            (["tiny"], "give --model, or a recipe"),
+            (["tiny", "--model", "tiny", "--mask_tools", "functions"], "tiny has prompts of text"),
+            (["tiny", "--config", "none.yaml"], "none.yaml"),
+        ],
+    )
+    def test_an_error_is_one_line(self, run, args, message):
+        with pytest.raises(SystemExit) as error:
+            run("show", *args)
+        assert str(error.value).startswith("rest-trl data: error: ") and message in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+class TestMix:
+    def test_writes_training_and_test_rows_and_counts_them(self, run, tmp_path):
+        toolace = [toolace_row(("user", f"Boat {n}?"), ("assistant", "[ferries()]")) for n in range(12)]
+        files = write(tmp_path / "toolace.jsonl", toolace), write(tmp_path / "xlam.jsonl", map(query_row, range(20)))
+        tests = write(tmp_path / "tests.json", [{"question": "Boat 3?"}])
+        out = run(
+            "mix", "--toolace", files[0], "--xlam", files[1], "--numbers", 8, 4, 4, "--test", 4,
+            "--exclude", tests, "--output", tmp_path / "mixture" / "train.parquet",
+        )  # fmt: skip
+        cells = [[cell.strip() for cell in line.split("│")] for line in out.splitlines()]
+        rows = {line[1]: line[3:-1] for line in cells if len(line) > 4}
+        assert rows["toolace"] == ["12", "0", "0", "1", "8", "2"]
+        assert rows["hammer"] == ["20", "0", "0", "0", "4", "1"]
+        assert rows["xlam"] == ["20", "0", "5", "0", "4", "1"]
+        sizes = {
+            split: len(Dataset.from_parquet(str(tmp_path / "mixture" / f"{split}.parquet")))
+            for split in ("train", "test")
+        }
+        assert sizes == {"train": 16, "test": 4}
+
+    def test_the_output_is_not_overwritten_by_the_test(self, run, tmp_path):
+        with pytest.raises(SystemExit, match="give the output another name"):
+            run("mix", "--test", 4, "--output", tmp_path / "test.parquet")
+
+
+class TestBins:
+    @pytest.mark.parametrize("values", [[5], [1, 1, 1], [0, 1000], list(range(37)), [3, 9, 9, 12, 700]])
+    def test_every_value_lies_in_the_bin_that_counts_it(self, values):
+        found = bins(values)
+        assert len(found) <= 10
+        assert [count for _, _, count in found] == [
+            sum(first <= value <= last for value in values) for first, last, _ in found
+        ]
+        assert sum(count for _, _, count in found) == len(values)
