@@ -12,6 +12,7 @@ from .tool_calls import get_syntax
 
 CREDITS = ("completion", "region", "local")
 CREDIT_BASELINES = ("group", "leave_one_out")
+BRANCHES = (None, "reasoning")
 
 # With a ratio per sequence these losses weigh a sequence's tokens by one shared factor, so coefficients of mean 1
 # cancel.
@@ -47,6 +48,12 @@ class ResTGRPOConfig(GRPOConfig):
             expose their parts), or `"local"` (the part that its own segment decides; biased, of lower variance).
         credit_baseline (`str`, *optional*, defaults to `"group"`):
             Baseline of `credit`: `"group"` includes the completion itself, as in GRPO; `"leave_one_out"` does not.
+        branch (`str`, *optional*):
+            `"reasoning"` samples one reasoning for `branch_size` completions and only what follows it for each, see
+            [`~rest_trl.credit.branched_advantages`]. By default every completion is sampled whole. In evaluations all
+            are.
+        branch_size (`int`, *optional*, defaults to `4`):
+            Completions per reasoning with `branch`; `num_generations` is a multiple of it.
         entropy_surrogate (`str`, *optional*, defaults to `"one_minus_exp"`):
             Region weight from its mean entropy `H` in nats: `"one_minus_exp"` for `1 / (1 - exp(-H))`, `"reciprocal"`
             for `1 / H`.
@@ -97,6 +104,11 @@ class ResTGRPOConfig(GRPOConfig):
         default="group",
         metadata={"help": "Baseline of credit: group, or leave_one_out.", "choices": list(CREDIT_BASELINES)},
     )
+    branch: str | None = field(
+        default=None,
+        metadata={"help": "reasoning: several completions share one reasoning, which is sampled once."},
+    )
+    branch_size: int = field(default=4, metadata={"help": "Completions per reasoning with branch."})
     entropy_surrogate: str = field(
         default="one_minus_exp",
         metadata={"help": "Region weight from its entropy H: one_minus_exp, 1/(1-exp(-H)), or reciprocal, 1/H."},
@@ -163,16 +175,36 @@ class ResTGRPOConfig(GRPOConfig):
                 f"unknown credit={self.credit!r} or credit_baseline={self.credit_baseline!r}: choose of "
                 f"{', '.join(CREDITS)} and of {', '.join(CREDIT_BASELINES)}"
             )
+        self._check_branches()
         shared_ratio = self.importance_sampling_level == "sequence" and self.loss_type in _SHARED_RATIO_LOSSES
-        if shared_ratio and self.credit != "completion":
+        if shared_ratio and (self.credit != "completion" or self.branch is not None):
             raise ValueError(
                 f"importance_sampling_level='sequence' with loss_type={self.loss_type!r} multiplies all tokens of a "
-                f"completion by one ratio, so credit={self.credit!r} per token averages out: set "
-                "importance_sampling_level='token', or credit='completion'"
+                f"completion by one ratio, so credit={self.credit!r} with branch={self.branch!r}, which is per token, "
+                "averages out: set importance_sampling_level='token', or credit='completion' and branch=None"
             )
         if shared_ratio and self.coefficients in PRESETS and self.coefficients != "uniform":
             raise ValueError(
                 f"importance_sampling_level='sequence' with loss_type={self.loss_type!r} multiplies all tokens of a "
                 f"completion by one ratio, so coefficients={self.coefficients!r}, of mean 1, cancel out: set "
                 "importance_sampling_level='token', or coefficients='uniform' for GSPO itself"
+            )
+
+    def _check_branches(self) -> None:
+        if self.branch not in BRANCHES:
+            raise ValueError(f"unknown branch={self.branch!r}: choose 'reasoning', or None for whole completions")
+        if self.branch is None:
+            return
+        count, size = self.num_generations or 0, self.branch_size
+        if not 2 <= size < count or count % size:
+            raise ValueError(
+                f"num_generations={count} is not a multiple of branch_size={size} with at least two branches of at "
+                "least two completions: set num_generations to 2 * branch_size or more"
+            )
+        per_device, per_rollout = self.per_device_train_batch_size, self.steps_per_generation or 1
+        if per_device * per_rollout % size:
+            raise ValueError(
+                f"a branch of branch_size={size} would lie on two processes, because each samples "
+                f"per_device_train_batch_size={per_device} x steps_per_generation={per_rollout} completions: make "
+                "that a multiple of branch_size"
             )

@@ -21,6 +21,7 @@ from .regions.rollout import RolloutReader
 from .regions.rules import bind_rule, checked_coefficients, needs_entropies
 from .rewards import REWARDS, RuleReward
 from .rewards.checks import check_solutions
+from .rollouts.branching import BranchedRollouts
 from .runs.checkpoints import WholeCheckpoints
 from .serving.packing import keep_unpacked
 from .serving.recovery import guard
@@ -31,7 +32,7 @@ from .tool_calls import detect_syntax, get_syntax
 logger = get_logger(__name__)
 
 
-class ResTGRPOTrainer(WholeCheckpoints, GRPOTrainer):
+class ResTGRPOTrainer(WholeCheckpoints, BranchedRollouts, GRPOTrainer):
     """
     Trainer for ResT, reshaped token-level policy gradients (https://huggingface.co/papers/2509.21826).
 
@@ -114,6 +115,7 @@ class ResTGRPOTrainer(WholeCheckpoints, GRPOTrainer):
             self._tokenizer, get_syntax(args.tool_call_syntax or detect_syntax(self._tokenizer))
         )
         self._coefficients_func = bind_rule(coefficients or args.coefficients, args)
+        self._set_up_branches(self._partitioner)
         self._is_preset = coefficients is None and args.coefficients in PRESETS
         self._needs_entropies = not self._is_preset and needs_entropies(self._coefficients_func)
         if self._needs_entropies and self._is_vlm:
@@ -123,7 +125,8 @@ class ResTGRPOTrainer(WholeCheckpoints, GRPOTrainer):
             )
         self._rollout = RolloutReader(self._partitioner)
         self._bind_rewards()
-        self._credit = None if args.credit == "completion" else CreditAssignment(args, self.reward_funcs)
+        is_whole = args.credit == "completion" and args.branch is None
+        self._credit = None if is_whole else CreditAssignment(args, self.reward_funcs)
         self._region_metrics = RegionMetrics(self.accelerator, self.tool_call_syntax)
         self.add_callback(RegionStatistics(args.entropy_decay))
         if self.log_completions:
@@ -182,8 +185,9 @@ class ResTGRPOTrainer(WholeCheckpoints, GRPOTrainer):
         output["part_ids"] = self._rollout.part_ids(self._policy_mask(output))
         if self._credit is not None:
             num_generations: Any = self.num_generations if self.model.training else self.num_generations_eval
+            sizes = num_generations, output["part_ids"].size(1)
             output["advantages"] = self._credit.advantages(
-                output["advantages"], self.reward_weights, num_generations, output["part_ids"].size(1)
+                output["advantages"], self.reward_weights, *sizes, self.prefix_lengths
             )
         if self.log_completions:
             sampled = output["completion_ids"], output["completion_mask"], to_regions(output["part_ids"])

@@ -12,6 +12,8 @@ OWN_FIELDS = {
     "reward_schedule": "horizon",
     "credit": "completion",
     "credit_baseline": "group",
+    "branch": None,
+    "branch_size": 4,
     "entropy_surrogate": "one_minus_exp",
     "entropy_decay": 0.9,
     "coefficient_min": 0.5,

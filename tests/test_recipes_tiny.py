@@ -15,11 +15,13 @@ SFT = Path("recipes/tiny/sft.yaml")
 BIG_SFT = Path("recipes/qwen3_8b_sft.yaml")
 ABLATIONS = "rest_trl.regions.ablations."
 GRPO = {"coefficients": "uniform", "reward_schedule": "static"}
+BRANCH = {"credit": "region", "credit_baseline": "leave_one_out", "branch": "reasoning", "branch_size": 2}
 # What sets a run apart from ResT, beside `output_dir`.
 OF_REST = {
     "grpo": GRPO,
     "dr_grpo": GRPO | {"loss_type": "dr_grpo", "scale_rewards": "none"},
     "gdpo": GRPO | {"multi_objective_aggregation": "normalize_then_sum"},
+    "branch": GRPO | BRANCH,
     "top_entropy": GRPO | {"top_entropy_quantile": 0.2},
     "static_reward": {"reward_schedule": "static"},
     "no_reasoning_gradient": {"coefficients": ABLATIONS + "no_reasoning"},

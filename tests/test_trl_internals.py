@@ -37,6 +37,7 @@ TRL_INTERNALS = [
     Internal("trl.GRPOTrainer", "_calculate_rewards", "the rewards of a rollout are shared out over its calls"),
     Internal("trl.GRPOTrainer", "_generate", "the rollout is read where it is sampled, before the rewards are called"),
     Internal("trl.GRPOTrainer", "_generate_and_score_completions", "regions are added to what it returns"),
+    Internal("trl.GRPOTrainer", "_generate_single_turn", "branches are sampled where one completion per row would be"),
     Internal("trl.GRPOTrainer", "_get_per_token_logps_and_entropies", "the entropies of a micro-batch come from it"),
     Internal("trl.GRPOTrainer", "_is_vlm", "policies with images are told from those of text"),
     Internal("trl.GRPOTrainer", "_load_from_checkpoint", "adapters get back the dtype that they were trained in"),
@@ -82,6 +83,10 @@ VLLM_INTERNALS = [
     *(
         Internal("trl.generation.vllm_generation.VLLMGeneration", name, "the generation that is tried again uses it")
         for name in ("accelerator", "generate", "model", "sync_weights", "vllm_client")
+    ),
+    *(
+        Internal("trl.generation.vllm_generation.VLLMGeneration", name, "each part of a branch is sampled with its own")
+        for name in ("generation_kwargs", "max_completion_length")
     ),
     Internal(
         "bitsandbytes.functional",

@@ -32,11 +32,8 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import torch
-from trl.trainer.utils import nanstd
 
-
-_EPSILON = 1e-4  # TRL's, which keeps groups of equal rewards from a division by zero
-_ROUNDING = 1e-5  # relative; far above the rounding of float32 sums, far below any difference of two rewards
+from .scaling import affine
 
 
 class Segment(NamedTuple):
@@ -174,13 +171,61 @@ def credited_advantages(
     per_token = (advantages * scale).unsqueeze(1).repeat(1, num_tokens).cpu()
     local_rows = range(len(rewards))[rows or slice(None)]
     rewards, weights = rewards.float().cpu(), weights.float().cpu()
-    factors, offsets = (x.tolist() for x in _affine(rewards, weights, num_generations, scale_rewards, aggregation))
+    factors, offsets = affine(rewards, weights, num_generations, scale_rewards, aggregation)
+    credit_segments(
+        per_token,
+        rewards,
+        factors,
+        offsets,
+        segments,
+        num_generations,
+        local_rows,
+        local=local,
+        leave_one_out=leave_one_out,
+    )
+    return per_token.to(advantages.device)
+
+
+def credit_segments(
+    per_token: torch.Tensor,
+    rewards: torch.Tensor,
+    factors: torch.Tensor,
+    offsets: torch.Tensor,
+    segments: Sequence[Sequence[Sequence[Segment]]],
+    num_compared: int,
+    local_rows: range,
+    *,
+    local: bool,
+    leave_one_out: bool,
+) -> None:
+    """
+    Give the tokens of segments their advantages, in place.
+
+    Notation as in [`credited_advantages`].
+
+    Args:
+        per_token (`torch.Tensor` of shape `(B, T)`):
+            Advantages, which tokens without a segment keep.
+        rewards (`torch.Tensor` of shape `(N, K)`):
+            Rewards of each function, NaN where it gave none.
+        factors, offsets (`torch.Tensor` of shapes `(N, K)` and `(N,)`):
+            See [`~rest_trl.credit.scaling.affine`].
+        segments (`Sequence[Sequence[Sequence[Segment]]]` of shape `(N, K, ...)`):
+            Segments of each completion under each function.
+        num_compared (`int`):
+            How many completions in a row are compared with each other.
+        local_rows (`range` of length `B`):
+            The completions of `per_token`.
+        local, leave_one_out (`bool`):
+            See [`credited_advantages`].
+    """
     # Plain numbers from here on: a completion has a few segments, and a tensor operation for each takes longer.
     known, scorable = rewards.nan_to_num(0.0).tolist(), (~rewards.isnan().all(1)).tolist()
-    first_group = local_rows.start // num_generations * num_generations
-    for group in range(first_group, local_rows.stop, num_generations):
+    factor_lists, offset_list = factors.tolist(), offsets.tolist()
+    first_group = local_rows.start // num_compared * num_compared
+    for group in range(first_group, local_rows.stop, num_compared):
         with_status: dict[Hashable, list[tuple[int, _Run, list[float]]]] = defaultdict(list)
-        for row in filter(scorable.__getitem__, range(group, group + num_generations)):
+        for row in filter(scorable.__getitem__, range(group, group + num_compared)):
             for run in _runs(segments[row]):
                 undecided = run.own if local else [r - d for r, d in zip(known[row], run.decided, strict=True)]
                 with_status[run.status].append((row, run, list(undecided)))
@@ -191,44 +236,7 @@ def credited_advantages(
             totals = [sum(values) for values in zip(*(undecided for _, _, undecided in runs), strict=True)]
             for row, run, undecided in runs:
                 if row in local_rows:
-                    value = -offsets[row]
-                    for factor, total, own in zip(factors[row], totals, undecided, strict=True):
+                    value = -offset_list[row]
+                    for factor, total, own in zip(factor_lists[row], totals, undecided, strict=True):
                         value += factor * (own - (total - own if leave_one_out else total) / others)
                     per_token[row - local_rows.start, run.start : run.stop] = value
-    return per_token.to(advantages.device)
-
-
-def _affine(
-    rewards: torch.Tensor, weights: torch.Tensor, num_generations: int, scale_rewards: str, aggregation: str
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    What TRL multiplies centred rewards with, and what it then subtracts: factors of shape `(N, K)`, offsets `(N,)`.
-
-    Groups without spread have factor 0: TRL divides their zeros by its epsilon, but parts of a reward may differ where
-    its sum does not.
-    """
-    grouped = rewards.view(-1, num_generations, rewards.size(1))
-    if aggregation == "normalize_then_sum":
-        spread = nanstd(grouped, dim=1).repeat_interleave(num_generations, 0) if num_generations > 1 else 0 * rewards
-        factors = weights * _inverse(spread, rewards.abs().nan_to_num(0.0).max())
-        means = torch.nanmean(grouped, dim=1).repeat_interleave(num_generations, 0)
-        sums = ((rewards - means) * factors).nansum(1)
-        sums[rewards.isnan().all(1)] = torch.nan
-        deviation = nanstd(sums) if len(sums) > 1 else torch.zeros(())
-        return factors / (deviation + _EPSILON), torch.nanmean(sums).expand(len(rewards)) / (deviation + _EPSILON)
-    sums = (rewards * weights).nansum(1)
-    sums[rewards.isnan().all(1)] = torch.nan
-    size = (rewards * weights).abs().nan_to_num(0.0).max()
-    if scale_rewards == "none":
-        factors = torch.ones(len(sums))
-    elif scale_rewards == "batch":
-        factors = _inverse(nanstd(sums), size).expand(len(sums))
-    else:
-        factors = _inverse(nanstd(sums.view(-1, num_generations), dim=1), size).repeat_interleave(num_generations)
-    return factors.unsqueeze(1) * weights, torch.zeros(len(sums))
-
-
-def _inverse(spread: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
-    """Inverse of a spread, zero where it is no more than the rounding of sums of rewards that are at most `size`."""
-    is_zero = spread.isnan() | (spread <= _ROUNDING * size)
-    return torch.where(is_zero, 0.0, 1 / (spread + _EPSILON))

@@ -10,6 +10,7 @@ from accelerate.utils import gather_object
 from transformers import TrainerState
 
 from .advantages import credited_advantages
+from .branches import branched_advantages
 from .rewards import DecomposedReward
 
 
@@ -22,14 +23,14 @@ class CreditAssignment:
 
     Args:
         args ([`~rest_trl.ResTGRPOConfig`]):
-            With `credit` other than `"completion"`.
+            With `credit` other than `"completion"`, or with `branch`.
         reward_funcs (`Sequence` of length `K`):
             Reward functions; those that are a [`DecomposedReward`] say where their parts are decided.
     """
 
     def __init__(self, args: Any, reward_funcs: Sequence[Any]) -> None:
-        self._args = args
-        if not any(isinstance(reward_func, DecomposedReward) for reward_func in reward_funcs):
+        self._args, self._has_parts = args, args.credit != "completion"
+        if self._has_parts and not any(isinstance(reward_func, DecomposedReward) for reward_func in reward_funcs):
             logger.warning(
                 f"credit={args.credit!r} changes nothing: none of the rewards has a method `segments` that says where "
                 "its parts are decided, as tool_call_reward has"
@@ -57,7 +58,7 @@ class CreditAssignment:
         """
         of_rewards = [
             reward_func.segments(trainer_state=trainer_state, **arguments)
-            if isinstance(reward_func, DecomposedReward)
+            if self._has_parts and isinstance(reward_func, DecomposedReward)
             else [[]] * len(arguments["completion_ids"])
             for reward_func in reward_funcs
         ]
@@ -65,7 +66,12 @@ class CreditAssignment:
         self._segments = gather_object([list(of_completion) for of_completion in zip(*of_rewards, strict=True)])
 
     def advantages(
-        self, advantages: torch.Tensor, reward_weights: torch.Tensor, num_generations: int, num_tokens: int
+        self,
+        advantages: torch.Tensor,
+        reward_weights: torch.Tensor,
+        num_generations: int,
+        num_tokens: int,
+        prefix_lengths: Sequence[int] | None = None,
     ) -> torch.Tensor:
         """
         Advantages per token of the rollout.
@@ -79,21 +85,22 @@ class CreditAssignment:
                 Completions per group.
             num_tokens (`int`):
                 `T`, the padded length of the completions.
+            prefix_lengths (`Sequence[int]` of length `B`, *optional*):
+                Tokens that each completion shares with those of its branch; none if nothing was branched.
 
         Returns:
             `torch.Tensor` of shape `(B, T)`
         """
         start = PartialState().process_index * len(advantages)
-        return credited_advantages(
-            advantages,
-            self._rewards,
-            reward_weights,
-            self._segments,
-            num_generations,
-            num_tokens,
-            scale_rewards=self._args.scale_rewards,
-            aggregation=self._args.multi_objective_aggregation,
-            local=self._args.credit == "local",
-            leave_one_out=self._args.credit_baseline == "leave_one_out",
-            rows=slice(start, start + len(advantages)),
-        )
+        options: dict[str, Any] = {
+            "scale_rewards": self._args.scale_rewards,
+            "aggregation": self._args.multi_objective_aggregation,
+            "local": self._args.credit == "local",
+            "leave_one_out": self._args.credit_baseline == "leave_one_out",
+            "rows": slice(start, start + len(advantages)),
+        }
+        rollout = self._rewards, reward_weights, self._segments
+        if prefix_lengths is None:
+            return credited_advantages(advantages, *rollout, num_generations, num_tokens, **options)
+        sizes = num_generations, self._args.branch_size, num_tokens
+        return branched_advantages(*rollout, prefix_lengths, *sizes, **options).to(advantages.device)

@@ -92,6 +92,7 @@ def write_model_card(trainer: Any, model_name: str | None, dataset_name: str | N
         progress=trainer.progress,
         trackers=_trackers(),
         credit=trainer.args.credit,
+        branch_size=trainer.args.branch_size if trainer.args.branch else None,
         coefficients=coefficients,
         regions=regions,
         regions_step=regions_step,

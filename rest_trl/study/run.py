@@ -107,7 +107,8 @@ def step_table(run: Run, log_history: list[dict[str, float]], completions: int) 
 
     Returns:
         `pd.DataFrame`: one row per step; `arm`, `seed`, `step`, `rollouts` and `generated_tokens` (completions and
-        their tokens up to this step), and every metric under the name that it was logged with.
+        the tokens that were sampled for them up to this step: those that completions share count once, those of
+        discarded ones count), and every metric under the name that it was logged with.
     """
     rows: dict[int, dict[str, Any]] = {}
     for log in log_history:
@@ -116,7 +117,8 @@ def step_table(run: Run, log_history: list[dict[str, float]], completions: int) 
     # A step that trains on rollouts of an earlier one logs no lengths, and generates nothing.
     lengths = table["completions/mean_length"]
     table["rollouts"] = lengths.notna().cumsum() * completions
-    table["generated_tokens"] = (lengths.fillna(0) * completions).round().astype("int64").cumsum()
+    tokens = table["rest/generated_tokens"] if "rest/generated_tokens" in table else lengths * completions
+    table["generated_tokens"] = tokens.fillna(0).round().astype("int64").cumsum()
     table["arm"], table["seed"] = run
     first = ["arm", "seed", "step", "rollouts", "generated_tokens"]
     return table[first + [name for name in table if name not in first]]

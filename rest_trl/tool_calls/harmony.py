@@ -59,6 +59,7 @@ class OpenAISyntax(ToolCallSyntax):
     markers = (START, CHANNEL, CONSTRAIN, MESSAGE, *ENDS)
     evidence = (Evidence(("<|channel|>", "commentary", "functions."), tokens=("<|channel|>", "<|constrain|>")),)
     vllm_parser = "openai"
+    think, end_think = f"{CHANNEL}analysis{MESSAGE}", "<|end|>"
 
     _any_marker = re.compile(_any_of(START, CHANNEL, CONSTRAIN, MESSAGE, *ENDS))
     _header_start = re.compile(rf"\s*(?:to=|{_any_of(START, CHANNEL, CONSTRAIN, MESSAGE)})")

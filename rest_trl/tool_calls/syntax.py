@@ -65,6 +65,8 @@ class ToolCallSyntax(ABC):
         argument_tags (`tuple[str, ...]`, *optional*, defaults to `()`):
             Where tags tell the parameters apart: what opens a name, what ends it, what ends a value, and what ends a
             call.
+        think, end_think (`str`, *optional*, defaults to `""`):
+            What opens and what closes reasoning at the start of a turn; empty where the syntax has no reasoning.
     """
 
     name: ClassVar[str]
@@ -75,6 +77,8 @@ class ToolCallSyntax(ABC):
     argument_strings: ClassVar[str] = r'"[^"\\]*(?:\\.[^"\\]*)*"?'
     name_end: ClassVar[str] = ":"
     argument_tags: ClassVar[tuple[str, ...]] = ()
+    think: ClassVar[str] = ""
+    end_think: ClassVar[str] = ""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -49,6 +49,14 @@ class TestStepTable:
         assert table["loss"].tolist() == [1.0, 0.5, 0.25]
         assert table[METRIC].isna().tolist() == [False, True, True]
 
+    def test_counts_what_was_sampled_where_completions_share_tokens(self):
+        logs = [
+            {"step": 1, "completions/mean_length": 10.0, "rest/generated_tokens": 50.0},
+            {"step": 2, "loss": 0.5},
+            {"step": 3, "completions/mean_length": 10.0, "rest/generated_tokens": 60.0},
+        ]
+        assert step_table(("arm", 4), logs, 8)["generated_tokens"].tolist() == [50, 50, 110]
+
 
 @pytest.fixture(scope="module")
 def trainer():

@@ -1,0 +1,147 @@
+r"""
+Advantages of completions that share their reasoning.
+
+Of a prompt, \(n\) reasonings \(z_k\) are sampled, and of each \(m\) continuations \(y_{k1}, \dots, y_{km}\). The
+return of a completion is \(R_{kj}\). A token of the reasoning and a token behind it get
+
+$$
+A_k = \frac{\bar R_k - b}{\sigma}, \qquad A_{kj} = \frac{R_{kj} - b_k}{\sigma},
+$$
+
+where \(\bar R_k\) is the mean of the branch's returns, \(b\) that of the prompt's, \(b_k = \bar R_k\), and
+\(\sigma\) the deviation of the prompt's returns. Every completion holds its reasoning, so its tokens occur \(m\) times
+with the same advantage and have the weight of one reasoning in \(n\).
+
+Proof that the gradient keeps its mean. Split \(\mathbb{E}[R\, \nabla \log \pi(z, y)]\) where the reasoning ends:
+
+- \(\mathbb{E}[R\, \nabla \log \pi(z)] = \mathbb{E}[\bar R_k \nabla \log \pi(z_k)]\), as the continuations are
+  independent given the reasoning. A baseline of the *other* reasonings is independent of \(z_k\), so by the score
+  function's identity it changes nothing.
+- \(\mathbb{E}[R\, \nabla \log \pi(y \mid z)]\): given \(z_k\), the siblings are independent, so the mean return of the
+  *other* siblings is a constant for \(y_{kj}\), a baseline of the prefix as good as any.
+
+With `leave_one_out` the baselines are those, and the mean is exact. All siblings of a reasoning are left out of its
+baseline, for they have seen it. Otherwise, as in GRPO, the own share shrinks an advantage: that of reasoning by \(1 -
+1/n\), that of the tokens behind it by \(1 - 1/m\). GRPO shrinks all alike; here \(n \neq m\) turns the gradient, which
+is why `leave_one_out` suits branches better. As ever, a loss that divides by the length of a completion
+(`loss_type="grpo"`) or by \(\sigma\) has a gradient of its own.
+
+The end of the reasoning may be any place that its prefix determines (a stopping time). A completion that ends before
+such a place is all prefix, and its \(m\) continuations are empty: its rows are \(m\) equal ones. To sample these rows
+anew would be wrong. The completions of a branch would then be chosen by whether the first had an end of its reasoning,
+and those without one would be too few.
+
+Inside a continuation, parts of a reward are credited as among the completions of a prompt
+([`~rest_trl.credit.credited_advantages`]), with the siblings for the group: they share the status and the branch.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from .advantages import Segment, credit_segments
+from .scaling import affine
+
+
+def branched_advantages(
+    rewards: torch.Tensor,
+    weights: torch.Tensor,
+    segments: Sequence[Sequence[Sequence[Segment]]],
+    prefix_lengths: Sequence[int],
+    num_generations: int,
+    branch_size: int,
+    num_tokens: int,
+    *,
+    scale_rewards: str = "group",
+    aggregation: str = "sum_then_normalize",
+    local: bool = False,
+    leave_one_out: bool = False,
+    rows: slice | None = None,
+) -> torch.Tensor:
+    r"""
+    Advantages per token of completions that share prefixes, see the head of this module.
+
+    Notation: `N` completions on all processes, `B` on this one, groups of `G`, of which `m` in a row share a prefix,
+    `K` rewards, `T` tokens.
+
+    Args:
+        rewards (`torch.Tensor` of shape `(N, K)`):
+            Rewards of each function, NaN where it gave none.
+        weights (`torch.Tensor` of shape `(K,)`):
+            Weights of the functions.
+        segments (`Sequence[Sequence[Sequence[Segment]]]` of shape `(N, K, ...)`):
+            Segments of each completion under each function, see [`~rest_trl.credit.credited_advantages`].
+        prefix_lengths (`Sequence[int]` of length `B`):
+            Tokens that each completion shares with those of its branch.
+        num_generations (`int`):
+            `G`.
+        branch_size (`int`):
+            `m`.
+        num_tokens (`int`):
+            `T`.
+        scale_rewards, aggregation, local, leave_one_out, rows:
+            See [`~rest_trl.credit.credited_advantages`]. Where no other completion can be compared with, the advantage
+            is 0.
+
+    Returns:
+        `torch.Tensor` of shape `(B, T)`
+
+    Example:
+
+    Two reasonings of one token with two continuations each. The first reasoning is worth more; only in its branch do
+    the continuations differ.
+
+    ```python
+    >>> rewards = torch.tensor([[3.0], [1.0], [0.0], [0.0]])
+    >>> branched_advantages(
+    ...     rewards, torch.ones(1), [[[]]] * 4, [1, 1, 1, 1], 4, 2, 3, scale_rewards="none", leave_one_out=True
+    ... )
+    tensor([[ 2.,  2.,  2.],
+            [ 2., -2., -2.],
+            [-2.,  0.,  0.],
+            [-2.,  0.,  0.]])
+
+    ```
+    """
+    local_rows = range(len(rewards))[rows or slice(None)]
+    rewards, weights = rewards.float().cpu(), weights.float().cpu()
+    factors, offsets = affine(rewards, weights, num_generations, scale_rewards, aggregation)
+    unscorable = rewards.isnan().all(1, keepdim=True)
+    # TRL counts a missing reward as 0 in a sum of rewards, and leaves it out where each is normalised by itself.
+    counted = rewards if aggregation == "normalize_then_sum" else rewards.nan_to_num(0.0)
+    counted = counted.masked_fill(unscorable, torch.nan)
+    of_branch, siblings = _sums(counted, branch_size)
+    of_group, members = _sums(counted, num_generations)
+    if leave_one_out:
+        behind = counted - (of_branch - counted) / (siblings - 1)
+        shared = of_branch / siblings - (of_group - of_branch) / (members - siblings)
+    else:
+        behind = counted - of_branch / siblings
+        shared = of_branch / siblings - of_group / members
+    behind, shared = (
+        ((values * factors).nan_to_num(0.0, 0.0, 0.0).sum(1) - offsets).masked_fill(unscorable[:, 0], 0.0)[
+            local_rows.start : local_rows.stop
+        ]
+        for values in (behind, shared)
+    )
+    per_token = behind.unsqueeze(1).repeat(1, num_tokens)
+    credit_segments(
+        per_token,
+        rewards,
+        factors,
+        offsets,
+        segments,
+        branch_size,
+        local_rows,
+        local=local,
+        leave_one_out=leave_one_out,
+    )
+    in_prefix = torch.arange(num_tokens) < torch.tensor(prefix_lengths).unsqueeze(1)
+    return torch.where(in_prefix, shared.unsqueeze(1), per_token)
+
+
+def _sums(values: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sum and number of the values that are there of every `size` rows, of shape `(N, K)`."""
+    blocks = values.view(-1, size, values.size(1))
+    sums, counts = blocks.nansum(1), (~blocks.isnan()).sum(1)
+    return sums.repeat_interleave(size, 0), counts.repeat_interleave(size, 0)

@@ -1,0 +1,51 @@
+"""How TRL scales rewards to advantages."""
+
+import torch
+from trl.trainer.utils import nanstd
+
+
+_EPSILON = 1e-4  # TRL's, which keeps groups of equal rewards from a division by zero
+_ROUNDING = 1e-5  # relative; far above the rounding of float32 sums, far below any difference of two rewards
+
+
+def affine(
+    rewards: torch.Tensor, weights: torch.Tensor, num_generations: int, scale_rewards: str, aggregation: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    What TRL multiplies centred rewards with, and what it then subtracts.
+
+    Groups without spread have factor 0: TRL divides their zeros by its epsilon, but parts of a reward may differ where
+    its sum does not.
+
+    Args:
+        rewards, weights, num_generations, scale_rewards, aggregation:
+            See [`~rest_trl.credit.credited_advantages`].
+
+    Returns:
+        `tuple[torch.Tensor, torch.Tensor]` of shapes `(N, K)` and `(N,)`: factors and offsets.
+    """
+    grouped = rewards.view(-1, num_generations, rewards.size(1))
+    if aggregation == "normalize_then_sum":
+        spread = nanstd(grouped, dim=1).repeat_interleave(num_generations, 0) if num_generations > 1 else 0 * rewards
+        factors = weights * _inverse(spread, rewards.abs().nan_to_num(0.0).max())
+        means = torch.nanmean(grouped, dim=1).repeat_interleave(num_generations, 0)
+        sums = ((rewards - means) * factors).nansum(1)
+        sums[rewards.isnan().all(1)] = torch.nan
+        deviation = nanstd(sums) if len(sums) > 1 else torch.zeros(())
+        return factors / (deviation + _EPSILON), torch.nanmean(sums).expand(len(rewards)) / (deviation + _EPSILON)
+    sums = (rewards * weights).nansum(1)
+    sums[rewards.isnan().all(1)] = torch.nan
+    size = (rewards * weights).abs().nan_to_num(0.0).max()
+    if scale_rewards == "none":
+        factors = torch.ones(len(sums))
+    elif scale_rewards == "batch":
+        factors = _inverse(nanstd(sums), size).expand(len(sums))
+    else:
+        factors = _inverse(nanstd(sums.view(-1, num_generations), dim=1), size).repeat_interleave(num_generations)
+    return factors.unsqueeze(1) * weights, torch.zeros(len(sums))
+
+
+def _inverse(spread: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
+    """Inverse of a spread, zero where it is no more than the rounding of sums of rewards that are at most `size`."""
+    is_zero = spread.isnan() | (spread <= _ROUNDING * size)
+    return torch.where(is_zero, 0.0, 1 / (spread + _EPSILON))

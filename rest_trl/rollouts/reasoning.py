@@ -1,0 +1,133 @@
+"""Where the reasoning of a completion ends, told from its tokens as they are sampled."""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import StoppingCriteria
+
+from ..regions.token_bytes import TokenBytes
+from ..tool_calls import ToolCallSyntax
+
+
+_PROMPT_TAIL = 32  # tokens of a prompt that are read; a tag and the white space behind it have fewer
+
+
+class ReasoningEnd:
+    """
+    Finds the place of a completion behind its reasoning.
+
+    That is the first token with which the closing tag is complete, where the completion starts with the opening tag or
+    the prompt ends with it. Any other completion has no reasoning: the place is behind the first token that shows it.
+    Either way the tokens up to a place say whether it is one, and nothing behind it does.
+
+    Args:
+        token_bytes ([`~rest_trl.regions.token_bytes.TokenBytes`]):
+            The bytes of the policy's tokens.
+        tool_call_syntax ([`~rest_trl.tool_calls.ToolCallSyntax`]):
+            Has the tags.
+
+    Raises:
+        ValueError: if the syntax has no tags around reasoning.
+    """
+
+    def __init__(self, token_bytes: TokenBytes, tool_call_syntax: ToolCallSyntax) -> None:
+        if not tool_call_syntax.end_think:
+            raise ValueError(
+                "branch='reasoning' needs to know what closes reasoning, and tool_call_syntax="
+                f"{tool_call_syntax.name!r} does not say it: set its attributes `think` and `end_think`, or leave out "
+                "branch"
+            )
+        self.closing_tag = tool_call_syntax.end_think
+        self._token_bytes = token_bytes
+        self._think, self._end_think = tool_call_syntax.think.encode(), self.closing_tag.encode()
+
+    def watch(self, prompt_ids: Sequence[int]) -> "ReasoningWatch":
+        """
+        Watch a completion grow.
+
+        Args:
+            prompt_ids (`Sequence[int]`):
+                Its prompt, possibly padded on the left.
+
+        Returns:
+            [`ReasoningWatch`]
+        """
+        tail = self._token_bytes.text(prompt_ids[-_PROMPT_TAIL:]).encode("utf-8", "surrogateescape")
+        return ReasoningWatch(self._token_bytes, self._think, self._end_think, tail.rstrip().endswith(self._think))
+
+    def find(self, prompt_ids: Sequence[int], completion_ids: Sequence[int]) -> int | None:
+        """
+        The number of tokens up to the place behind the reasoning.
+
+        Args:
+            prompt_ids (`Sequence[int]`):
+                The prompt.
+            completion_ids (`Sequence[int]`):
+                The completion.
+
+        Returns:
+            `int`, *optional*: `None` if the reasoning has no end.
+        """
+        watch = self.watch(prompt_ids)
+        return next((count for count, token in enumerate(completion_ids, start=1) if watch.ends(token)), None)
+
+
+class ReasoningWatch:
+    """
+    Watches one completion, see [`ReasoningEnd.watch`].
+
+    Attributes:
+        inside (`bool`):
+            Whether reasoning was opened.
+    """
+
+    def __init__(self, token_bytes: TokenBytes, think: bytes, end_think: bytes, inside: bool) -> None:
+        self._token_bytes, self._think, self._end_think = token_bytes, think, end_think
+        self.inside = inside
+        self._text = b""
+
+    def ends(self, token_id: int) -> bool:
+        """
+        Take the next token.
+
+        Args:
+            token_id (`int`):
+                The token.
+
+        Returns:
+            `bool`: whether the place behind the reasoning is behind it.
+        """
+        self._text += self._token_bytes.text([token_id]).encode("utf-8", "surrogateescape")
+        if not self.inside:
+            text = self._text.lstrip()
+            if self._think.startswith(text):  # the opening tag may still come
+                self.inside = text == self._think
+                return False
+            if not text.startswith(self._think):
+                return True
+            self.inside, self._text = True, text[len(self._think) :]
+        found = self._end_think in self._text
+        self._text = self._text[1 - len(self._end_think) :]  # a tag may lie across tokens
+        return found
+
+
+class EndOfReasoning(StoppingCriteria):
+    """
+    Ends the completions of a batch behind their reasoning.
+
+    Args:
+        reasoning_end ([`ReasoningEnd`]):
+            Finds the place.
+        prompt_ids (`torch.Tensor` of shape `(B, P)`):
+            The prompts, padded on the left.
+    """
+
+    def __init__(self, reasoning_end: ReasoningEnd, prompt_ids: torch.Tensor) -> None:
+        self._watches = [reasoning_end.watch(ids) for ids in prompt_ids.tolist()]
+        self._done = torch.zeros(len(prompt_ids), dtype=torch.bool)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor | None, **kwargs: object) -> torch.Tensor:
+        for row, token in enumerate(input_ids[:, -1].tolist()):
+            if not self._done[row]:
+                self._done[row] = self._watches[row].ends(token)
+        return self._done.to(input_ids.device)

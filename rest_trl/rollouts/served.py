@@ -1,0 +1,114 @@
+"""Branched completions of vLLM, which keeps prompts and reasonings in its prefix cache."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from accelerate.utils import gather_object
+
+from .reasoning import ReasoningEnd
+
+
+if TYPE_CHECKING:
+    from trl.generation.vllm_generation import VLLMGeneration
+
+
+class Sampled(NamedTuple):
+    """
+    Branched completions.
+
+    Args:
+        completion_ids (`list[list[int]]` of length `B`):
+            Token ids.
+        logprobs (`list[list[float | None]]` of length `B`):
+            Log-probabilities of the tokens when they were sampled.
+        prefix_lengths (`list[int]` of length `B`):
+            Tokens that each completion shares with those of its branch.
+        num_discarded (`int`):
+            Tokens that were sampled and are in no completion.
+    """
+
+    completion_ids: list[list[int]]
+    logprobs: list[list[float | None]]
+    prefix_lengths: list[int]
+    num_discarded: int
+
+
+@contextmanager
+def _sampling(generation: "VLLMGeneration", **options: Any) -> Iterator[None]:
+    before = generation.generation_kwargs
+    generation.generation_kwargs = {**before, **options}
+    try:
+        yield
+    finally:
+        generation.generation_kwargs = before
+
+
+def sample_branches(
+    sample: Callable[[list[list[int]], int], tuple[list[list[int]], list[list[float | None]]]],
+    generation: "VLLMGeneration",
+    reasoning_end: ReasoningEnd,
+    prompt_ids: list[list[int]],
+    num_generations: int,
+    branch_size: int,
+    eos_token_ids: list[int],
+) -> Sampled:
+    """
+    Sample one reasoning for every branch, then the continuations with prompt and reasoning for a prompt.
+
+    vLLM stops behind the closing tag. What it samples beyond the place of [`ReasoningEnd`] is discarded: the rest of
+    a completion without reasoning, and what exceeds the limit of a completion, because a request has one limit for all
+    its prompts. A prompt, the longest reasoning and that limit must fit into the server's `--max-model-len`.
+
+    Args:
+        sample (`Callable`):
+            Samples a completion for each prompt of this process, of which so many in a row are equal, and returns ids
+            and log-probabilities. All processes call it together.
+        generation ([`~trl.generation.vllm_generation.VLLMGeneration`]):
+            TRL's, which `sample` uses.
+        reasoning_end ([`ReasoningEnd`]):
+            Finds the end of the reasoning.
+        prompt_ids (`list[list[int]]` of length `B`):
+            Prompts of this process.
+        num_generations (`int`):
+            Completions per prompt.
+        branch_size (`int`):
+            Completions per reasoning.
+        eos_token_ids (`list[int]`):
+            Tokens that end a completion.
+
+    Returns:
+        [`Sampled`]
+    """
+    limit, prompts = generation.max_completion_length, prompt_ids[::branch_size]
+    # Special tokens in the text: the closing tag may be one.
+    stop = {"stop": [reasoning_end.closing_tag], "include_stop_str_in_output": True, "skip_special_tokens": False}
+    with _sampling(generation, **stop):
+        first_ids, first_logprobs = sample(prompts, num_generations // branch_size)
+    ends = [reasoning_end.find(*row) for row in zip(prompts, first_ids, strict=True)]
+    prefixes = [ids if end is None else ids[:end] for ids, end in zip(first_ids, ends, strict=True)]
+    discarded = sum(map(len, first_ids)) - sum(map(len, prefixes))
+    is_open = [
+        end is not None and len(prefix) < limit and prefix[-1] not in eos_token_ids
+        for end, prefix in zip(ends, prefixes, strict=True)
+    ]
+    contexts = [prompt + prefix for prompt, prefix, go_on in zip(prompts, prefixes, is_open, strict=True) if go_on]
+    room = limit - min((len(prefix) for prefix, go_on in zip(prefixes, is_open, strict=True) if go_on), default=limit)
+    # Every process asks for as many completions with the same limit, and drops what it has asked too much.
+    counts, rooms = zip(*gather_object([(len(contexts), room)]), strict=True)
+    asked = contexts + [prompts[0] + prefixes[0][:1]] * (max(counts) - len(contexts))
+    tail_ids: list[list[int]] = []
+    tail_logprobs: list[list[float | None]] = []
+    if asked:
+        with _sampling(generation, max_tokens=max(rooms)):
+            tail_ids, tail_logprobs = sample([ids for ids in asked for _ in range(branch_size)], branch_size)
+    discarded += sum(map(len, tail_ids))
+    tails = iter(zip(tail_ids, tail_logprobs, strict=True))
+    completion_ids, logprobs = [], []
+    for prefix, prefix_logprobs, go_on in zip(prefixes, first_logprobs, is_open, strict=True):
+        for _ in range(branch_size):
+            ids, values = next(tails) if go_on else ([], [])
+            completion_ids.append((prefix + ids)[:limit])
+            logprobs.append((prefix_logprobs[: len(prefix)] + values)[:limit])
+            discarded -= len(completion_ids[-1]) - len(prefix)
+    return Sampled(completion_ids, logprobs, [len(ids) for ids in prefixes for _ in range(branch_size)], discarded)
