@@ -85,7 +85,7 @@ VLLM_INTERNALS = [
         for name in ("accelerator", "generate", "model", "sync_weights", "vllm_client")
     ),
     *(
-        Internal("trl.generation.vllm_generation.VLLMGeneration", name, "each part of a branch is sampled with its own")
+        Internal("trl.generation.vllm_generation.VLLMGeneration", name, "each part of a branch has its own")
         for name in ("generation_kwargs", "max_completion_length")
     ),
     Internal(
