@@ -1,4 +1,4 @@
-# make demo | bfcl | test | test-vllm | test-versions | quality | bench-step | bench-regions | bench-memory | bench-evaluation | bench-gpu | fuzz. Everything is installed into .venv; PYTHON is any Python from 3.11.
+# make demo | bfcl | docs | figures | test | test-vllm | test-versions | quality | bench-step | bench-regions | bench-memory | bench-evaluation | bench-gpu | fuzz. Everything is installed into .venv; PYTHON is any Python from 3.11.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,7 +20,7 @@ COEFFICIENTS_grpo := uniform
 OUTPUT_rest := outputs/demo
 OUTPUT_grpo := outputs/demo-grpo
 
-.PHONY: install demo bfcl test test-vllm test-versions vllm-transcript quality bench-step bench-regions bench-memory bench-evaluation bench-gpu fuzz build
+.PHONY: install demo bfcl docs figures test test-vllm test-versions vllm-transcript quality bench-step bench-regions bench-memory bench-evaluation bench-gpu fuzz build
 
 install: $(VENV)/.installed
 
@@ -43,6 +43,17 @@ test: install bfcl
 BFCL_CACHE := .bfcl
 bfcl: install
 	REST_TRL_CACHE=$(BFCL_CACHE) $(BIN)/python -m rest_trl.evaluation.cli --setup bfcl_v3 bfcl_v4
+
+# The documentation, into build/docs. A warning is an error.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(RUN) $(BIN)/mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable '.[docs]'
+	touch $@
+
+figures: install
+	$(RUN) $(BIN)/python docs/figures/completion.py
 
 quality: install
 	$(BIN)/ruff check .

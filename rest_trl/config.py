@@ -24,8 +24,8 @@ class ResTGRPOConfig(GRPOConfig):
     r"""
     Configuration class for the [`ResTGRPOTrainer`].
 
-    Only the arguments that [`~trl.GRPOConfig`] lacks are listed. Two defaults differ from it, as in the paper:
-    `loss_type="grpo"` and `beta=0.0`.
+    Only the arguments that [`~trl.GRPOConfig`] lacks are listed. Two of its own have the paper's values by default:
+    `loss_type="grpo"`, which is not TRL's, and `beta=0.0`.
 
     `top_entropy_quantile` masks tokens after the coefficients: the mean coefficient is 1 over all tokens of the
     policy, not over those that are kept. With `loss_type="vespo"` the weight of a completion depends on the sign of

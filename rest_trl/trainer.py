@@ -61,8 +61,7 @@ class ResTGRPOTrainer(WholeCheckpoints, BranchedRollouts, GRPOTrainer):
 
     Raises:
         ValueError: if `args` is no [`ResTGRPOConfig`], the syntax of the policy is not known, its tokenizer has no
-        byte
-            table, the data set cannot be scored, or the rule needs what the model does not give.
+            byte table, the data set cannot be scored, or the rule needs what the model does not give.
     """
 
     args: ResTGRPOConfig

@@ -1,49 +1,44 @@
-"""Every command of the README is run, or shown to be a target of the Makefile that CI runs."""
+"""The commands of the README, and those of the docs that need no GPU, are run; `test_docs.py` parses all others."""
 
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pandas
 import pytest
+from documents import README, ROOT, blocks, commands
 
 from rest_trl import train
-from rest_trl.evaluation import arguments as evaluate_arguments
-from rest_trl.evaluation import compare_cli
-from rest_trl.evaluation.catalog import find_benchmarks
 from rest_trl.study import cli as study_cli
 from rest_trl.study.config import load_study
 from rest_trl.tiny import TINY_MODEL_DIR, load_tiny_dataset
 
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-COMMANDS = [
-    shlex.split(line, comments=True) for kind, block in BLOCKS if kind == "bash" for line in block.splitlines() if line
-]
+TEXT = README.read_text()
+OF_README = [list(command.words) for command in commands(README)]
+LOOK_INSIDE = ROOT / "docs" / "look_inside.md"
+TOUR = ROOT / "docs" / "tour.md"
+EVALUATE = ROOT / "docs" / "evaluate.md"
 # Shortened to a step; the rest of the command is the README's.
 SHORT = ["--max_steps", "1", "--per_device_train_batch_size", "8", "--max_completion_length", "8"]
 
 
 class TestCommands:
     def test_are_found(self):
-        assert {command[0] for command in COMMANDS} == {"make", "pip", "accelerate", "rest-trl"}
+        assert {command[0] for command in OF_README} == {"make", "pip", "rest-trl"}
 
-    @pytest.mark.parametrize("command", [c for c in COMMANDS if c[0] == "make"], ids=" ".join)
-    def test_make_targets_exist(self, command):
-        assert re.search(rf"^{command[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    def test_make_targets_exist(self):
+        for command in OF_README:
+            if command[0] == "make":
+                assert re.search(rf"^{command[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
-    @pytest.mark.parametrize(
-        "command",
-        [c for c in COMMANDS if ("train" in c or "rest_trl.train" in c) and "--help" not in c],
-        ids=lambda command: command[0],
-    )
-    def test_training_runs(self, command, tmp_path):
+    @pytest.mark.parametrize("program", ["rest-trl train", "accelerate launch"])
+    def test_training_runs(self, program, tmp_path):
+        found = [*OF_README, *(list(command.words) for command in commands(TOUR))]
+        command = next(command for command in found if command[:2] == program.split())
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         run = subprocess.run(
             [*command, *SHORT, "--output_dir", str(tmp_path)],
@@ -58,7 +53,7 @@ class TestCommands:
     def test_inspect_shows_a_table_of_completions(self, tmp_path, monkeypatch, capsys):
         from rest_trl.cli import main
 
-        (command,) = (command for command in COMMANDS if "inspect" in command)
+        command = next(list(command.words) for command in commands(LOOK_INSIDE) if "inspect" in command.words)
         table = tmp_path / "completions.parquet"
         pandas.DataFrame({"step": [10], "completion": ["<think> a </think> b"]}).to_parquet(table)
         page = tmp_path / "page.html"
@@ -70,14 +65,14 @@ class TestCommands:
         assert page.exists()
 
     def test_studies_name_arms_that_can_be_trained(self):
-        (command,) = (command for command in COMMANDS if "study" in command)
+        (command,) = (command.words for command in commands(TOUR) if "study" in command.words)
         study = load_study(ROOT / study_cli.make_parser().parse_args(command[2:]).config)
         study_cli.check_arms(study)
 
     def test_doctor_finds_no_problem_here(self, monkeypatch, capsys):
         from rest_trl.cli import main
 
-        (command,) = (command for command in COMMANDS if "doctor" in command)
+        (command,) = (command for command in OF_README if "doctor" in command)
         monkeypatch.chdir(ROOT)
         monkeypatch.setattr(sys, "argv", command)
         with pytest.raises(SystemExit) as exit_info:
@@ -87,10 +82,10 @@ class TestCommands:
     def test_evaluations_are_compared(self, tmp_path, monkeypatch, capsys):
         from rest_trl.cli import main
 
-        commands = [command for command in COMMANDS if command[1] in ("evaluate", "compare")]
-        assert [command[1] for command in commands] == ["evaluate", "evaluate", "compare"]
+        found = [list(command.words) for command in commands(EVALUATE)][1:4]
+        assert [command[1] for command in found] == ["evaluate", "evaluate", "compare"]
         monkeypatch.chdir(tmp_path)
-        for command in commands:
+        for command in found:
             # Some of the samples, and shorter completions; the rest of the command is the README's.
             shortened = ["--limit", "8", "--max_new_tokens", "8"] if command[1] == "evaluate" else []
             monkeypatch.setattr(sys, "argv", [*command, *shortened])
@@ -101,7 +96,6 @@ class TestCommands:
     def test_help_lists_the_arguments(self, capsys, monkeypatch):
         from rest_trl.cli import main
 
-        assert ["rest-trl", "train", "--help"] in COMMANDS
         monkeypatch.setattr(sys, "argv", ["rest-trl", "train", "--help"])
         with pytest.raises(SystemExit) as exit_info:
             main()
@@ -117,7 +111,7 @@ class TestPythonExample:
         monkeypatch.chdir(tmp_path)
         rows = load_tiny_dataset(size=16)
         Path("train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        (code,) = (block for kind, block in BLOCKS if kind == "python")
+        (code,) = (block.text for block in blocks(README) if block.language == "python")
         # A model that needs no download, and a step on a CPU instead of an epoch on a GPU.
         code = code.replace('"Qwen/Qwen3-1.7B"', repr(str(TINY_MODEL_DIR)))
         code = code.replace(
@@ -131,15 +125,16 @@ class TestPythonExample:
         assert scope["trainer"].tool_call_syntax == "hermes"
         assert "rewards/tool_call_reward/mean" in scope["trainer"].state.log_history[0]
 
-    def test_names_what_the_program_has(self):
-        fields = (
-            train.ResTGRPOConfig.__dataclass_fields__.keys() | train.ResTScriptArguments.__dataclass_fields__.keys()
-        )
-        helps = (
-            evaluate_arguments.make_parser(find_benchmarks()).format_help()
-            + compare_cli.make_parser().format_help()
-            + study_cli.make_parser().format_help()
-        )
-        options = set(re.findall(r"--(\w+)", helps))
-        for argument in re.findall(r"`?--(\w+)", README):
-            assert argument in fields | options | {"help", "config", "html", "num_processes"}, argument
+
+class TestText:
+    def test_is_short(self):
+        assert len(TEXT.splitlines()) < 120
+
+    def test_names_options_that_exist(self):
+        arguments = train.ResTGRPOConfig.__dataclass_fields__ | train.ResTScriptArguments.__dataclass_fields__
+        assert set(re.findall(r"--(\w+)", TEXT)) <= {*arguments, "config"}
+
+    def test_says_which_method_is_the_default(self):
+        (default,) = re.findall(r"^\| \*\*\w+\*\* \(default\) \|.*`coefficients: (\w+)` \|$", TEXT, re.MULTILINE)
+        fields = train.ResTGRPOConfig.__dataclass_fields__
+        assert (fields["coefficients"].default, fields["credit"].default) == (default, "completion")

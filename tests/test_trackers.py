@@ -18,7 +18,7 @@ from transformers.integrations.integration_utils import rewrite_logs
 from rest_trl import Region
 
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+METRICS = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text()
 TRACKERS = ("tensorboard", "wandb", "trackio")
 # Trains a step, evaluates, and writes the names that `Trainer` logged beside those that the trackers got.
 PROGRAM = """
@@ -138,9 +138,9 @@ class TestNames:
         evaluated = {name.removeprefix("eval/") for name in names if name.startswith("eval/rest/")}
         assert evaluated and evaluated <= rewards
 
-    def test_are_those_of_the_readme(self, run):
+    def test_are_those_of_the_docs(self, run):
         _, logs = run
-        rows = re.findall(r"^\| `(rest/[\w/<>]+)` \|", README, re.MULTILINE)
+        rows = re.findall(r"^\| `(rest/[\w/<>]+)` \|", METRICS, re.MULTILINE)
         regions = [region.name.lower() for region in Region if region is not Region.NONE]
         table = {row.replace("<region>", region) for row in rows for region in regions}
         logged = {name for entry in logs for name in entry if name.startswith("rest/")}

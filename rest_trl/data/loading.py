@@ -139,7 +139,7 @@ def prepare_dataset(
 
     Raises:
         `ValueError`: If the data set is empty, has no supported schema or leaves no example, or with `strict` if a
-        row is malformed; if it holds messages and the tokenizer has no chat template.
+            row is malformed; if it holds messages and the tokenizer has no chat template.
     """
     prepared = prepare_sources(
         [dataset_source(dataset, name)],

@@ -1,0 +1,109 @@
+"""
+Hook of MkDocs: writes into the pages what the package itself knows, so that it cannot be out of step.
+
+A page asks for it with a line of its own: `<!-- commands -->`, `<!-- formats -->` or `<!-- recipes -->`.
+"""
+
+import importlib
+import io
+import os
+import re
+from contextlib import redirect_stdout, suppress
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from rest_trl.cli import _COMMANDS
+from rest_trl.data.schemas import SCHEMAS
+
+
+ROOT = Path(__file__).resolve().parents[2]
+_COMMAND = re.compile(r"([A-Z_]+=\S+ )*(accelerate launch|vllm serve|rest-trl) ")
+
+
+def on_page_markdown(markdown: str, **kwargs: Any) -> str:
+    """
+    Fill in what a page asks for.
+
+    Args:
+        markdown (`str`):
+            The page.
+        kwargs:
+            What else MkDocs gives to its hooks.
+
+    Returns:
+        `str`
+    """
+    for name, content in (("commands", commands_page), ("formats", formats_table), ("recipes", recipes_page)):
+        marker = f"<!-- {name} -->"
+        if marker in markdown:
+            markdown = markdown.replace(marker, content())
+    return markdown
+
+
+def formats_table() -> str:
+    """Every shape of rows that data sets may have."""
+    rows = [
+        f"| {', '.join(f'`{column}`' for column in schema.columns)} | {schema.description} |" for schema in SCHEMAS
+    ]
+    return "\n".join(["| columns | rows |", "| --- | --- |", *rows])
+
+
+def commands_page() -> str:
+    """Every command of `rest-trl` with its help, as it prints it."""
+    os.environ["COLUMNS"] = "100"  # argparse breaks its lines there
+    sections = []
+    for name, (module, _, purpose) in _COMMANDS.items():
+        sections.append(f"## rest-trl {name} {{ #{name} }}\n\n{purpose[0].upper()}{purpose[1:]}.\n")
+        own = _help(module, [])
+        parts = re.search(r"\{([\w,]+)\} \.\.\.", own)  # a command of several commands
+        for part in [None, *(parts[1].split(",") if parts else [])]:
+            words = [part] if part else []
+            sections.append(
+                f"<details><summary><code>{' '.join(['rest-trl', name, *words])} --help</code></summary>"
+                f"<pre>{escape(_help(module, words) if part else own)}</pre></details>\n"
+            )
+    return "\n".join(sections)
+
+
+def _help(module: str, words: list[str]) -> str:
+    printed = io.StringIO()
+    with redirect_stdout(printed), suppress(SystemExit):
+        importlib.import_module(module).main([*words, "--help"])
+    return printed.getvalue()
+
+
+def recipe_header(path: Path) -> tuple[list[str], str]:
+    """
+    What the first comments of a recipe say.
+
+    Args:
+        path (`Path`):
+            A YAML file that starts with its commands, an empty comment, and a description.
+
+    Returns:
+        `tuple[list[str], str]`: the commands, and the description up to the next empty comment.
+    """
+    commands: list[str] = []
+    description: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        text = line.removeprefix("#").strip()
+        if not line.startswith("#") or (description and not text):
+            break
+        if _COMMAND.match(text):
+            commands.append(text)
+        elif text:
+            description.append(text)
+    return commands, " ".join(description)
+
+
+def recipes_page() -> str:
+    """Every recipe with the description and the commands of its first comments."""
+    sections = []
+    for title, folder in (("One GPU or several", "recipes"), ("On a CPU, on the embedded world", "recipes/tiny")):
+        sections.append(f"## {title}\n")
+        for path in sorted((ROOT / folder).glob("*.yaml")):
+            commands, description = recipe_header(path)
+            shell = "\n".join(commands)
+            sections.append(f"### {path.stem}\n\n`{path.relative_to(ROOT)}`. {description}\n\n```bash\n{shell}\n```\n")
+    return "\n".join(sections)
