@@ -16,6 +16,7 @@ import yaml
 from rich.console import Console
 
 from ..runs.logs import configure_logging
+from ..runs.recipes import find_recipe
 from ..tool_calls import detect_syntax, get_syntax
 from .masking import MASKS
 
@@ -75,7 +76,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     """What is given on the command line, else in the recipe, else the defaults of training."""
     options: dict[str, Any] = dict.fromkeys(_RECIPE.values()) | {"split": "train", "revision": "main", "seed": 0}
     if arguments.config is not None:
-        recipe = yaml.safe_load(arguments.config.read_text(encoding="utf-8"))
+        recipe = yaml.safe_load(find_recipe(arguments.config).read_text(encoding="utf-8"))
         if not isinstance(recipe, dict):
             raise ValueError(f"{arguments.config} is no YAML mapping of arguments")
         options |= {_RECIPE[key]: value for key, value in recipe.items() if key in _RECIPE}

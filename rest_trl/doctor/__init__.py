@@ -31,7 +31,9 @@ def make_parser() -> argparse.ArgumentParser:
         description="Report what of the stack is installed, what a recipe and a server lack, and what to do about it. "
         "Exits with 1 if there is a problem.",
     )
-    parser.add_argument("--config", type=Path, metavar="RECIPE", help="also check that this recipe can run here")
+    parser.add_argument(
+        "--config", type=Path, metavar="RECIPE", help="also check that this recipe, a file or a name, can run here"
+    )
     parser.add_argument("--accelerate_config", type=Path, metavar="FILE", help="(default: accelerate's own)")
     parser.add_argument("--server", metavar="URL", help="also check this vLLM server (default: the recipe's)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -55,6 +57,7 @@ def examine(
     Returns:
         `Iterator[Finding]`
     """
+    from ..runs.recipes import find_recipe
     from . import machine, packages, probe, recipe
     from .server import recipe_server_url, server_findings
 
@@ -68,9 +71,10 @@ def examine(
     values, failure = {}, None
     if config is not None:
         try:
+            config = find_recipe(config)
             values = recipe.read_recipe(config)
-        except ValueError as error:
-            failure = Finding("Recipe", "problem", f"{config}: {error}", "give a YAML file, see recipes/")
+        except (ValueError, OSError) as error:
+            failure = Finding("Recipe", "problem", f"{config}: {error}", "rest-trl recipes lists those there are")
     yield from machine.hub_findings(bool(values.get("push_to_hub")))
     if accelerate_config is not None and not accelerate_config.is_file():
         yield Finding("Launcher", "problem", f"there is no {accelerate_config}", "see recipes/accelerate")

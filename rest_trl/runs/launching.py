@@ -11,13 +11,16 @@ from accelerate.commands.launch import launch_command, launch_command_parser
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+from .recipes import find_recipe
+
 
 _OPTION = "--accelerate_config"
 
 
 def split_accelerate_config(arguments: list[str]) -> tuple[str | None, list[str]]:
     """
-    Take `--accelerate_config FILE` or `--accelerate_config=FILE` out of a command line.
+    Take `--accelerate_config FILE` or `--accelerate_config=FILE` out of a command line; the file can also be the name
+    of one that comes with the package, such as `ddp`.
 
     Args:
         arguments (`list[str]`):
@@ -39,9 +42,11 @@ def split_accelerate_config(arguments: list[str]) -> tuple[str | None, list[str]
     file = "".join(arguments[index + 1 : index + 2])
     if not file:
         raise ValueError(f"{_OPTION} needs a file")
-    if not Path(file).is_file():
-        raise FileNotFoundError(f"there is no {file} for {_OPTION}: recipes/accelerate holds some")
-    return file, arguments[:index] + arguments[index + 2 :]
+    try:
+        found = find_recipe(file, "accelerate")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{_OPTION}: {error}") from error
+    return str(found), arguments[:index] + arguments[index + 2 :]
 
 
 def launcher_options(config_file: str | None) -> list[str]:

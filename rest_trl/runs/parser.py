@@ -12,6 +12,8 @@ from typing import Any
 
 from trl import TrlParser
 
+from .recipes import find_recipe
+
 
 _DESCRIPTIONS = {
     int: "a whole number",
@@ -26,14 +28,18 @@ _DESCRIPTIONS = {
 
 class RecipeParser(TrlParser):
     """
-    Parser of a recipe (`--config FILE` or `--config=FILE`) and of arguments that override it.
+    Parser of a recipe (`--config RECIPE` or `--config=RECIPE`: a file, or the name of one that comes with the
+    package) and of arguments that override it.
 
     It differs from [`~trl.TrlParser`] in what it refuses: an unknown argument is named with the nearest known one, and
     a value of a recipe must have the type of its argument, where TRL hands any value on.
     """
 
     def parse_args_and_config(self, args: Iterable[str] | None = None, *pos: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """See [`~trl.TrlParser`]; raises `ValueError` for unknown arguments and values of another type."""
+        """
+        See [`~trl.TrlParser`]; raises `ValueError` for unknown arguments and values of another type, and
+        `FileNotFoundError` if there is no such recipe.
+        """
         args = self._split_config(sys.argv[1:] if args is None else list(args))
         return super().parse_args_and_config(args, *pos, **kwargs)
 
@@ -42,6 +48,9 @@ class RecipeParser(TrlParser):
         args = [part for arg in args for part in (arg.split("=", 1) if arg.startswith("--config=") else [arg])]
         if args and args[-1] == "--config":
             raise ValueError("--config needs a file")
+        if "--config" in args:
+            place = args.index("--config") + 1
+            args[place] = str(find_recipe(args[place]))
         return args
 
     def set_defaults_with_config(self, **kwargs: Any) -> list[str]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from ..runs.recipes import find_recipe
+
 
 _KEYS = ("recipe", "arms", "seeds", "baseline", "workers", "output_dir", "held_out", "evaluations")
 # What the study gives to each run itself.
@@ -61,9 +63,9 @@ def load_study(path: Path, seeds: int | None = None, workers: int | None = None)
 
     Args:
         path (`Path`):
-            The file: `recipe` (path of a recipe, relative to this file), `arms` (overrides of the recipe by the name
-            of the arm), `baseline`, `seeds` (their number, or a list), `output_dir`, and optionally `workers`,
-            `held_out` and `evaluations`, see [`Study`].
+            The file, or the name of one that comes with the package: `recipe` (path of a recipe, relative to this
+            file), `arms` (overrides of the recipe by the name of the arm), `baseline`, `seeds` (their number, or a
+            list), `output_dir`, and optionally `workers`, `held_out` and `evaluations`, see [`Study`].
         seeds (`int`, *optional*):
             Number of seeds; takes the place of the file's.
         workers (`int`, *optional*):
@@ -76,6 +78,7 @@ def load_study(path: Path, seeds: int | None = None, workers: int | None = None)
         FileNotFoundError: if there is no such file or recipe.
         ValueError: if the file is no study.
     """
+    path = find_recipe(path)
     content = _mapping(path)
     unknown = [key for key in content if key not in _KEYS]
     missing = [key for key in ("recipe", "arms", "baseline", "output_dir") if key not in content]

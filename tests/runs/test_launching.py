@@ -34,7 +34,7 @@ class TestLaunch:
         [
             (["--accelerate_config"], "--accelerate_config needs a file"),
             (["--accelerate_config="], "--accelerate_config needs a file"),
-            (["--accelerate_config", "none.yaml"], "there is no none.yaml for --accelerate_config"),
+            (["--accelerate_config", "none.yaml"], "--accelerate_config: there is no file none.yaml"),
         ],
     )
     def test_needs_a_file_behind_accelerate_config(self, launched, arguments, message):

@@ -1,0 +1,203 @@
+"""The recipes that come with the package, found by name, and `rest-trl recipes`, which lists them."""
+
+import argparse
+import re
+import sys
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+# What a recipe says of the machine that it is meant for, in the comments at its head.
+_HARDWARE = re.compile(
+    r"one card of \d+ GB|two nodes of \d+ GPUs|one node of \d+ GPUs|\d+ GPUs of one node", re.IGNORECASE
+)
+_COMMAND = re.compile(r"([A-Z_]+=\S+ )*(accelerate launch|vllm serve|rest-trl) ")
+_ACCELERATE = re.compile(r"recipes/(accelerate/\w+\.yaml)")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """
+    What the head of a recipe says.
+
+    Args:
+        name (`str`):
+            The name that `--config` takes.
+        hardware (`str`):
+            The machine that it is meant for.
+        purpose (`str`):
+            What it trains.
+        commands (`tuple[str, ...]`):
+            Its launch commands, as they can be run from any directory.
+    """
+
+    name: str
+    hardware: str
+    purpose: str
+    commands: tuple[str, ...]
+
+
+def recipes_dir() -> Path:
+    """
+    The folder of the recipes: that of an installed package or of a source tree.
+
+    Raises:
+        FileNotFoundError: if there is neither.
+    """
+    package = Path(__file__).resolve().parents[1]
+    folders = (package / "recipes", package.parent / "recipes")
+    for folder in folders:
+        if (folder / "demo.yaml").is_file():
+            return folder
+    raise FileNotFoundError(
+        f"there are no recipes in {folders[0]}: install rest-trl again, or give the path of a file"
+    )
+
+
+def find_recipe(name: str | Path, folder: str = "") -> Path:
+    """
+    Find a recipe by its path or its name.
+
+    Args:
+        name (`str` or `Path`):
+            A file; or, where there is no such file, the name of a recipe that comes with the package, such as
+            `demo`, `tiny/grpo` or `recipes/demo.yaml`.
+        folder (`str`, *optional*, defaults to `""`):
+            Folder of the recipes in which the name is looked up.
+
+    Returns:
+        `Path`: The file.
+
+    Raises:
+        FileNotFoundError: if there is neither such a file nor such a name.
+
+    Example:
+
+    ```python
+    >>> find_recipe("demo").name
+    'demo.yaml'
+
+    ```
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    known = recipe_names(folder)
+    short = str(name).removeprefix("recipes/").removesuffix(".yaml")
+    short = short.removeprefix(f"{folder}/") if folder else short
+    if short in known:
+        return recipes_dir() / folder / f"{short}.yaml"
+    near = get_close_matches(short, known, n=1)
+    hint = f"do you mean {near[0]}? " if near else ""
+    listing = f"its names are {', '.join(known)}" if folder else "rest-trl recipes lists them"
+    raise FileNotFoundError(f"there is no file {name}, and no recipe of this name: {hint}{listing}")
+
+
+def recipe_names(folder: str = "") -> list[str]:
+    """
+    The names of the recipes that come with the package, configurations of accelerate and studies included.
+
+    Args:
+        folder (`str`, *optional*, defaults to `""`):
+            Only those in this folder, without its name.
+    """
+    root = recipes_dir() / folder
+    return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
+
+
+def read_head(path: Path, name: str) -> Recipe:
+    """
+    Read what the comments at the head of a recipe say.
+
+    Args:
+        path (`Path`):
+            The file.
+        name (`str`):
+            Its name.
+
+    Returns:
+        [`Recipe`]
+    """
+    text = path.read_text(encoding="utf-8")
+    head: list[str] = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        head.append(line.removeprefix("#").strip())
+    commands = [line for line in head if _COMMAND.match(line)]
+    words = [line for line in head if line not in commands]
+    start = next((index for index, line in enumerate(words) if line), 0)
+    content: dict[str, Any] = yaml.safe_load(text) or {}
+    if "arms" in content:  # a study has the machine of its recipe
+        base = (path.parent / content["recipe"]).resolve()
+        hardware = read_head(base, base.stem).hardware
+    else:
+        found = _HARDWARE.search(" ".join(words))
+        hardware = found[0][0].lower() + found[0][1:] if found else "CPU" if content.get("use_cpu") else "any"
+    return Recipe(name, hardware, " ".join(_sentence(words[start:])), tuple(map(_runnable, commands)))
+
+
+def _sentence(lines: list[str]) -> list[str]:
+    """The first sentence, which may go on over several lines."""
+    sentence: list[str] = []
+    for line in lines:
+        end = re.search(r"(?<!Dr)\.(?= |$)", line)
+        sentence.append(line[: end.start() + 1] if end else line)
+        if end or not line:
+            break
+    return sentence
+
+
+def _runnable(command: str) -> str:
+    """A command in which files of the source tree are names, or paths where names are not understood."""
+    command = _ACCELERATE.sub(lambda match: str(recipes_dir() / match[1]), command)
+    return re.sub(r"(--config) recipes/(\S+)\.yaml", r"\1 \2", command)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Parser of the command line."""
+    parser = argparse.ArgumentParser(
+        "rest-trl recipes",
+        description="List the recipes that come with the package: the name that --config takes, the machine, what is "
+        "trained, and the commands that launch it.",
+    )
+    parser.add_argument("name", nargs="?", help="print this recipe instead, to be kept in a file and changed")
+    return parser
+
+
+def main(args: list[str] | None = None) -> None:
+    """
+    List the recipes, or print one.
+
+    Args:
+        args (`list[str]`, *optional*):
+            The command line, by default the process's.
+
+    Raises:
+        SystemExit: with one line, if there is no such recipe.
+    """
+    arguments = make_parser().parse_args(args)
+    try:
+        if arguments.name is not None:
+            sys.stdout.write(find_recipe(arguments.name).read_text(encoding="utf-8"))
+            return
+        folder = recipes_dir()
+    except FileNotFoundError as error:
+        raise SystemExit(f"rest-trl recipes: error: {error}") from error
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(soft_wrap=True)
+    for name in recipe_names():
+        if name.startswith("accelerate/"):
+            continue
+        recipe = read_head(folder / f"{name}.yaml", name)
+        console.print(
+            Text.assemble((recipe.name, "bold cyan"), "  ", (recipe.hardware, "green"), f"  {recipe.purpose}")
+        )
+        for command in recipe.commands:
+            console.print(Text(f"    {command}", style="dim"))
