@@ -197,6 +197,12 @@ class TestLinks:
                 slugs = {re.sub(r"[^\w\s-]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
                 assert anchor in slugs, link
 
+    def test_files_of_the_theme_exist_and_are_published(self):
+        docs = ROOT / "docs"
+        for path in (*SITE["extra_css"], SITE["theme"]["logo"], SITE["theme"]["favicon"]):
+            assert (docs / path).is_file(), path
+            assert Path(path).parent.name == "figures" or f"!{path}" in SITE["exclude_docs"].split()
+
     def test_every_page_is_in_the_navigation(self):
         def named(entry):
             if isinstance(entry, str):

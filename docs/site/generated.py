@@ -100,9 +100,13 @@ def recipe_header(path: Path) -> tuple[list[str], str]:
 def recipes_page() -> str:
     """Every recipe with the description and the commands of its first comments."""
     sections = []
-    for title, folder in (("One GPU or several", "recipes"), ("On a CPU, on the embedded world", "recipes/tiny")):
+    recipes = sorted((*ROOT.glob("recipes/*.yaml"), *ROOT.glob("recipes/tiny/*.yaml")))
+    # A study has the device of its recipe; all of them are on the embedded world.
+    on_cpu = [path for path in recipes if path.parent.name == "tiny" or "use_cpu: true" in path.read_text()]
+    on_gpus = [path for path in recipes if path not in on_cpu]
+    for title, paths in (("On GPUs", on_gpus), ("On a CPU, on the embedded world", on_cpu)):
         sections.append(f"## {title}\n")
-        for path in sorted((ROOT / folder).glob("*.yaml")):
+        for path in paths:
             commands, description = recipe_header(path)
             shell = "\n".join(commands)
             sections.append(f"### {path.stem}\n\n`{path.relative_to(ROOT)}`. {description}\n\n```bash\n{shell}\n```\n")
