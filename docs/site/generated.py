@@ -18,6 +18,7 @@ from rest_trl.data.schemas import SCHEMAS
 
 
 ROOT = Path(__file__).resolve().parents[2]
+_external: set[str] = set()
 _COMMAND = re.compile(r"([A-Z_]+=\S+ )*(accelerate launch|vllm serve|rest-trl) ")
 
 
@@ -39,6 +40,32 @@ def on_page_markdown(markdown: str, **kwargs: Any) -> str:
         if marker in markdown:
             markdown = markdown.replace(marker, content())
     return markdown
+
+
+def on_page_content(html: str, **kwargs: Any) -> None:
+    """
+    Note the links to other sites. MkDocs checks its own; these are listed only, because building needs no network.
+
+    Args:
+        html (`str`):
+            The page.
+        kwargs:
+            What else MkDocs gives to its hooks.
+    """
+    _external.update(re.findall(r'href="(https?://[^"]+)"', html))
+
+
+def on_post_build(config: Any, **kwargs: Any) -> None:
+    """
+    Write the list of links to other sites beside the pages.
+
+    Args:
+        config (`MkDocsConfig`):
+            Where the pages are.
+        kwargs:
+            What else MkDocs gives to its hooks.
+    """
+    Path(config.site_dir, "external_links.txt").write_text("".join(f"{link}\n" for link in sorted(_external)))
 
 
 def formats_table() -> str:
