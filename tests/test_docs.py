@@ -23,6 +23,7 @@ from rest_trl.evaluation.catalog import find_benchmarks
 from rest_trl.inspect import make_parser as make_inspect_parser
 from rest_trl.runs.launching import split_accelerate_config
 from rest_trl.runs.program import DataArguments
+from rest_trl.runs.recipes import find_recipe
 from rest_trl.sft import ResTSFTConfig
 from rest_trl.sft.program import make_parser as make_sft_parser
 from rest_trl.study.cli import make_parser as make_study_parser
@@ -114,7 +115,7 @@ class TestCommands:
         if "--help" in command.words:
             return
         file, arguments = split_accelerate_config(list(command.words[2:]))
-        assert file is None or Path(file).is_file()
+        assert file is None or find_recipe(file, "accelerate").is_file()
         parser = make_train_parser() if command.words[1] == "train" else make_sft_parser()
         # `use_cpu` only because bf16 is refused where no GPU supports it.
         parser.parse_args_and_config([*arguments, "--use_cpu", "true"], fail_with_unknown_args=True)
@@ -148,16 +149,20 @@ class TestCommands:
     @of_program("data")
     def test_data_commands_parse(self, command):
         arguments = make_data_parser().parse_args(command.words[2:])
-        assert getattr(arguments, "config", None) is None or arguments.config.is_file()
+        assert getattr(arguments, "config", None) is None or find_recipe(arguments.config).is_file()
+
+    @of_program("recipes")
+    def test_recipes_that_are_printed_exist(self, command):
+        assert all(find_recipe(name).is_file() for name in command.words[2:])
 
     @of_program("study")
     def test_studies_parse(self, command):
         arguments = make_study_parser().parse_args(command.words[2:])
-        load_study(arguments.config)
+        load_study(find_recipe(arguments.config))
 
     @of_program("doctor")
     def test_doctors_name_recipes_that_exist(self, command):
-        assert "--config" not in command.words or Path(command.option("--config")).is_file()
+        assert "--config" not in command.words or find_recipe(command.option("--config")).is_file()
 
     def test_every_command_of_rest_trl_exists(self):
         from rest_trl.cli import _COMMANDS
@@ -284,7 +289,8 @@ class TestGenerated:
             found, description = hook.recipe_header(path)
             assert found and description, path
             assert all(str(path.relative_to(ROOT)) in command or "vllm" in command for command in found), path
-            assert f"### {path.stem}\n" in hook.recipes_page()
+            name = path.relative_to(ROOT / "recipes").with_suffix("").as_posix()
+            assert f"### {name}\n" in hook.recipes_page()
 
     def test_markers_are_filled_in(self, hook):
         page = (ROOT / "docs/own_data.md").read_text()

@@ -15,6 +15,7 @@ from typing import Any
 
 from rest_trl.cli import _COMMANDS
 from rest_trl.data.schemas import SCHEMAS
+from rest_trl.runs.recipes import read_head
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,6 +136,8 @@ def recipes_page() -> str:
         sections.append(f"## {title}\n")
         for path in paths:
             commands, description = recipe_header(path)
+            name = path.relative_to(ROOT / "recipes").with_suffix("").as_posix()
+            hardware = read_head(path, name).hardware
             shell = "\n".join(commands)
-            sections.append(f"### {path.stem}\n\n`{path.relative_to(ROOT)}`. {description}\n\n```bash\n{shell}\n```\n")
+            sections.append(f"### {name}\n\n*{hardware}*. {description}\n\n```bash\n{shell}\n```\n")
     return "\n".join(sections)
