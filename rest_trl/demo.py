@@ -28,7 +28,7 @@ from .runs.checks import check_packages
 from .runs.endings import run_errors, setup_errors
 from .runs.progress import show_progress
 from .runs.results import check_output_dir, remove_results
-from .tiny import load_tiny_dataset
+from .tiny import TINY, TINY_DATASETS, is_tiny, load_tiny_dataset
 from .tool_calls import Region
 from .train import make_parser, make_trainer
 from .trainer import ResTGRPOTrainer
@@ -94,13 +94,14 @@ def main(args: list[str] | None = None) -> ResTGRPOTrainer:
             remove_results(trainer)
         (output / SHOWN).touch()  # a demo that is interrupted is also one
     with run_errors(prog, trainer):
-        _run(trainer, console, resume)
+        name: Any = script_args.dataset_name
+        _run(trainer, console, resume, name if is_tiny(name, TINY_DATASETS) else TINY)
         console.print(f"Curves: {output / 'curves.png'}. Model: {output}. {time.perf_counter() - start:.0f} seconds.")
         console.save_text(str(output / SHOWN))
     return trainer
 
 
-def _run(trainer: ResTGRPOTrainer, console: Console, resume: str | None) -> None:
+def _run(trainer: ResTGRPOTrainer, console: Console, resume: str | None, dataset_name: str) -> None:
     """Measure, train, measure again, and show what has changed."""
     from .display.curves import plot_curves  # of the extra `demo`
 
@@ -108,7 +109,7 @@ def _run(trainer: ResTGRPOTrainer, console: Console, resume: str | None) -> None
     output = Path(args.output_dir)
     tokenizer: Any = trainer.processing_class
     tool_call_syntax: Any = args.tool_call_syntax  # detected with the trainer, if not set
-    held_out = load_tiny_dataset("test", size=HELD_OUT)
+    held_out = load_tiny_dataset("test", size=HELD_OUT, name=dataset_name)
 
     def measure() -> tuple[torch.Tensor, int]:
         ids = sample(trainer.model, tokenizer, held_out["prompt"], args.max_completion_length, seed=0)

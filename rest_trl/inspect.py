@@ -24,7 +24,7 @@ from .display.offline_rules import Rule, make_rule
 from .display.page import html_page
 from .display.terminal import described_completion, legend
 from .regions.partition import Partitioner, to_regions
-from .tiny import TINY_MODEL_DIR
+from .tiny import resolve_model
 from .tool_calls import detect_syntax, get_syntax
 
 
@@ -39,7 +39,9 @@ def make_parser() -> argparse.ArgumentParser:
         help="output directory of a run with log_completions, one of its completions parquets, a .jsonl with "
         "`completion` or `completion_ids`, or a text file",
     )
-    parser.add_argument("--model", required=True, help="the policy's tokenizer: a path, an id on the Hub, or tiny")
+    parser.add_argument(
+        "--model", required=True, help="the policy's tokenizer: a path, an id on the Hub, tiny or tiny/decides"
+    )
     parser.add_argument("--revision", default="main", help="branch, tag or commit of the model on the Hub")
     parser.add_argument("--trust_remote_code", action="store_true", help="run the code that the tokenizer brings")
     parser.add_argument("--tool_call_syntax", help="wire syntax (default: the model's)")
@@ -131,7 +133,7 @@ def make_notes(items: Sequence[Inspected], tool_call_syntax: str, rule_name: str
 
 def _load_tokenizer(arguments: argparse.Namespace) -> PreTrainedTokenizerBase:
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        TINY_MODEL_DIR if arguments.model == "tiny" else arguments.model,
+        resolve_model(arguments.model),
         revision=arguments.revision,
         trust_remote_code=arguments.trust_remote_code,
     )

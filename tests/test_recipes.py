@@ -78,6 +78,7 @@ SOURCES = (
     "[prototype]",
     "[ours]",
     "[tiny]",
+    "[demo]",
     "[method]",
 )
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_recipes import FAMILIES, ROOT, SFT_RECIPES, TINY_RECIPES, values
+from test_recipes import DEMO, FAMILIES, ROOT, SFT_RECIPES, TINY_RECIPES, values
 
 from rest_trl.regions import get_coefficients_func
 from rest_trl.sft import make_parser
@@ -34,6 +34,8 @@ OF_REST = {
     "sft_then_grpo": GRPO | {"model_name_or_path": "outputs/tiny/sft"},
     "sft_then_rest": {"curriculum_horizon": 25, "model_name_or_path": "outputs/tiny/sft"},
 }
+# Tasks beside the embedded world: the most tokens that a completion may have.
+TASKS = {"decides": 96}
 # What sets a run apart from SFT, beside `output_dir`.
 OF_SFT = {
     "sft": {},
@@ -43,7 +45,14 @@ OF_SFT = {
 
 
 def test_no_tiny_recipe_is_left_out():
-    assert {recipe.stem for recipe in TINY_RECIPES} == {"rest", *OF_REST, *OF_SFT}
+    assert {recipe.stem for recipe in TINY_RECIPES} == {"rest", *OF_REST, *OF_SFT, *TASKS}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_run_on_a_task_differs_from_the_demo_only_in_model_data_and_length(task):
+    expected = values(DEMO) | {"model_name_or_path": f"tiny/{task}", "dataset_name": f"tiny/{task}"}
+    expected |= {"max_completion_length": TASKS[task], "output_dir": f"outputs/tiny/{task}", "learning_rate": 3e-4}
+    assert values(Path(f"recipes/tiny/{task}.yaml")) == expected
 
 
 @pytest.mark.parametrize("name", OF_REST)

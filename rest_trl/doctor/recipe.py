@@ -139,10 +139,10 @@ def _model_findings(recipe: dict[str, Any]) -> Iterator[Finding]:
     try:
         from transformers import AutoConfig, AutoTokenizer
 
-        from ..tiny import TINY_MODEL_DIR
+        from ..tiny import resolve_model
         from ..tool_calls import detect_syntax, get_syntax
 
-        source = str(TINY_MODEL_DIR) if name == "tiny" else name
+        source = resolve_model(name)
         kind = AutoConfig.from_pretrained(source, **options).model_type
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
     except Exception as error:  # the Hub, the network or a broken stack may raise anything
@@ -176,8 +176,13 @@ def _dataset_finding(recipe: dict[str, Any]) -> Finding:
         return Finding(
             "Recipe: data set", "problem", "none", "set dataset_name to a file, a directory, a Hub id, or tiny"
         )
-    if name == "tiny":
-        return Finding("Recipe: data set", "ok", "tiny, in the package")
+    from ..tiny import TINY_DATASETS, is_tiny
+
+    try:
+        if is_tiny(name, TINY_DATASETS):
+            return Finding("Recipe: data set", "ok", f"{name}, in the package")
+    except ValueError as error:
+        return Finding("Recipe: data set", "problem", brief(error), "correct dataset_name")
     path = Path(name).expanduser()
     if path.exists():
         empty = not any(path.iterdir()) if path.is_dir() else path.stat().st_size == 0

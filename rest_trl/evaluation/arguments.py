@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..tiny import resolve_model
 from .benchmark import Benchmark
 from .options import json_object, positive
 
@@ -52,7 +53,7 @@ def make_parser(benchmarks: Mapping[str, type[Benchmark]]) -> argparse.ArgumentP
     parser.add_argument("--setup", choices=installable, nargs="+", help="only install what these benchmarks need")
     parser.add_argument("--setup_python", help="Python 3.11 or 3.12 to set up with (default: the running one)")
     parser.add_argument("--benchmark", help=f"{', '.join(sorted(benchmarks))}, or the dotted path of your own")
-    parser.add_argument("--model", help="path, Hub id, or tiny")
+    parser.add_argument("--model", help="path, Hub id, tiny or tiny/decides")
     parser.add_argument("--revision", help="branch, tag or commit of the model and its tokenizer on the Hub")
     parser.add_argument(
         "--trust_remote_code", action="store_true", help="run the Python code that comes with the model"
@@ -103,7 +104,7 @@ def check_options(arguments: argparse.Namespace, benchmarks: Mapping[str, type[B
         for name, users in options.items():
             if vars(arguments)[name] is not None and value not in users:
                 raise ValueError(f"--{name} is for --{chosen} {' or '.join(users)}, not for {value}")
-    if arguments.revision is not None and (arguments.model == "tiny" or Path(arguments.model).is_dir()):
+    if arguments.revision is not None and Path(resolve_model(arguments.model)).is_dir():
         raise ValueError(f"--revision is for a model on the Hub, not for {arguments.model}, which is a folder here")
 
 

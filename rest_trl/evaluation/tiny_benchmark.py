@@ -1,4 +1,4 @@
-"""The held-out part of the embedded tool world as a benchmark."""
+"""The held-out parts of the embedded tool world and of its task as benchmarks."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -8,14 +8,14 @@ from typing import Any, Self
 from transformers import PreTrainedTokenizerBase
 
 from ..rewards.scoring import is_exact
+from ..tiny import TINY, generate_steps
 from ..tiny.tokenization import render_prompt
-from ..tiny.world import generate
 from ..tool_calls import get_syntax
 from .benchmark import SingleTurnBenchmark
 from .samples import Completion, Sample, Score, not_generated
 
 
-def load_samples(tokenizer: PreTrainedTokenizerBase, size: int = 512, seed: int = 0) -> list[Sample]:
+def load_samples(tokenizer: PreTrainedTokenizerBase, size: int = 512, seed: int = 0, name: str = TINY) -> list[Sample]:
     """
     Draw steps of held-out dialogues. The steps of one dialogue form a cluster.
 
@@ -26,12 +26,14 @@ def load_samples(tokenizer: PreTrainedTokenizerBase, size: int = 512, seed: int 
             Number of samples.
         seed (`int`, *optional*, defaults to `0`):
             Seed of the world.
+        name (`str`, *optional*, defaults to `"tiny"`):
+            One of [`~rest_trl.tiny.TINY_DATASETS`].
 
     Returns:
         `list[Sample]`
     """
     samples, dialogue, request = [], -1, None
-    for index, step in enumerate(islice(generate("test", seed), size)):
+    for index, step in enumerate(islice(generate_steps(name, "test", seed), size)):
         # Steps of a dialogue follow each other and begin with the same request.
         if step.messages[0] != request:
             dialogue, request = dialogue + 1, step.messages[0]
@@ -44,7 +46,7 @@ def load_samples(tokenizer: PreTrainedTokenizerBase, size: int = 512, seed: int 
 class TinyWorld(SingleTurnBenchmark):
     """Held-out steps of the embedded tool world, of [`load_samples`]."""
 
-    name = "tiny"
+    name = TINY
     metrics = ("exact",)
 
     @classmethod
@@ -55,7 +57,7 @@ class TinyWorld(SingleTurnBenchmark):
         limit = options["limit"]
         limited = [f"only the first {limit} samples"] if limit is not None else []
         notes = [*limited, "synthetic: says nothing about tools of the world"]
-        return cls(load_samples(tokenizer)[:limit], {"limit": limit}, notes)
+        return cls(load_samples(tokenizer, name=cls.name)[:limit], {"limit": limit}, notes)
 
     def score(self, sample: Sample, completion: Completion | None) -> Score:
         """
@@ -89,3 +91,9 @@ class TinyWorld(SingleTurnBenchmark):
             completion.completion_ids,
             completion.text,
         )
+
+
+class TinyDecides(TinyWorld):
+    """Held-out requests whose values the reasoning works out."""
+
+    name = f"{TINY}/decides"

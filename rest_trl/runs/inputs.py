@@ -8,12 +8,11 @@ from transformers import PreTrainedTokenizerBase
 
 from ..data import load_rest_dataset
 from ..display.arguments import is_local_path
-from ..tiny import TINY_MODEL_DIR, load_tiny_dataset
+from ..tiny import TINY, TINY_DATASETS, is_tiny, load_tiny_dataset, resolve_model
 
 
-# The embedded default answers to this name, as a model and as a data set.
-TINY = "tiny"
 TINY_EVAL_SIZE = 128  # prompts: a reward's standard error is then below a tenth of its standard deviation
+TASK_EVAL_SIZE = 512  # prompts, for the studies: a share's standard error is then at most 2.2 points
 
 
 def find_model(name: str | None) -> str:
@@ -22,7 +21,7 @@ def find_model(name: str | None) -> str:
 
     Args:
         name (`str`, *optional*):
-            A path, an id, or `"tiny"`.
+            A path, an id, or one of [`~rest_trl.tiny.TINY_MODELS`].
 
     Returns:
         `str`: the directory with `~` expanded, or the id.
@@ -30,13 +29,11 @@ def find_model(name: str | None) -> str:
     Raises:
         FileNotFoundError: if it can only be a path and there is nothing.
         NotADirectoryError: if there is a file.
-        ValueError: if no model is named.
+        ValueError: if no model is named, or one that the package should hold and does not.
     """
     if name is None:
         raise ValueError("no model: give --model_name_or_path a path, a Hub id, or tiny")
-    if name == TINY:
-        return str(TINY_MODEL_DIR)
-    path = Path(name).expanduser()
+    path = Path(resolve_model(name)).expanduser()
     if path.is_dir():
         return str(path)
     if path.exists():
@@ -70,12 +67,16 @@ def load_split(script_args: Any, training_args: Any, tokenizer: PreTrainedTokeni
     if script_args.dataset_name is None:
         raise ValueError("no data set: give --dataset_name a file, a directory, a Hub id, or tiny")
     chat_template_kwargs: Any = training_args.chat_template_kwargs  # TRL has parsed it if it was a string
-    if script_args.dataset_name == TINY:
+    if is_tiny(script_args.dataset_name, TINY_DATASETS):
         if script_args.mask_tools:
             raise ValueError(
-                "mask_tools needs rows with tools in a column, and tiny has prompts of text: leave it out"
+                f"mask_tools needs rows with tools in a column, and {script_args.dataset_name} has prompts of text: "
+                "leave it out"
             )
-        return load_tiny_dataset() if split == "train" else load_tiny_dataset("test", size=TINY_EVAL_SIZE)
+        if split == "train":
+            return load_tiny_dataset(name=script_args.dataset_name)
+        size = TINY_EVAL_SIZE if script_args.dataset_name == TINY else TASK_EVAL_SIZE
+        return load_tiny_dataset("test", size=size, name=script_args.dataset_name)
     return load_rest_dataset(
         script_args.dataset_name,
         tokenizer,

@@ -13,7 +13,7 @@ from .checkpoints import find_checkpoint, naming_full_disk
 from .checks import check_trackers
 from .endings import run_errors, setup_errors
 from .hub import push
-from .inputs import TINY_EVAL_SIZE, find_model
+from .inputs import TASK_EVAL_SIZE, TINY_EVAL_SIZE, find_model
 from .logs import release_kernels_warning
 from .parser import RecipeParser
 from .progress import show_progress
@@ -31,7 +31,8 @@ class DataArguments(ScriptArguments):
     Args:
         dataset_name (`str`):
             A .json, .jsonl or .parquet file, a directory of such files, the id of a data set on the Hub, or `"tiny"`,
-            the synthetic tool world that the package holds (2,048 prompts, and 128 others for evaluation).
+            the synthetic tool world that the package holds (2,048 prompts, and 128 others for evaluation), or its
+            task `"tiny/decides"` (2,048 prompts, and 512 others).
         max_prompt_length (`int`, *optional*):
             Examples with a longer prompt, in tokens, are dropped and counted. By default the tokenizer's limit, at
             most 32,768.
@@ -52,7 +53,8 @@ class DataArguments(ScriptArguments):
         default=None,
         metadata={
             "help": "A .json, .jsonl or .parquet file, a directory of such files, the id of a data set on the Hub, or "
-            f"tiny: the synthetic tool world of the package, 2048 prompts and {TINY_EVAL_SIZE} others for evaluation."
+            f"tiny: the synthetic tool world of the package, 2048 prompts and {TINY_EVAL_SIZE} others for evaluation, "
+            f"or tiny/decides: a task where the reasoning decides, 2048 prompts and {TASK_EVAL_SIZE} others."
         },
     )
     max_prompt_length: int | None = field(

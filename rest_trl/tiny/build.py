@@ -1,15 +1,18 @@
 """
-Rebuilds the tiny checkpoint, on one CPU core and without a network:
+Rebuilds a tiny checkpoint, on one CPU core and without a network, that of the world or that of a task:
 
     OMP_NUM_THREADS=1 python -m rest_trl.tiny.build --output_dir rest_trl/tiny/checkpoint
+    OMP_NUM_THREADS=1 python -m rest_trl.tiny.build --demonstrations decides --gold_steps 1600 \
+        --output_dir rest_trl/tiny/tasks/checkpoints/decides
 
-The warm start first learns gold demonstrations and ends on partly faulty ones (`rest_trl.tiny.corruption`): sampled
-completions are then well-formed and often wrong, which reinforcement learning can mend.
+The warm start first learns gold demonstrations and ends on partly faulty ones (`rest_trl.tiny.corruption`,
+`rest_trl.tiny.tasks.faults`): sampled completions are then well-formed and often wrong, which reinforcement learning
+can mend.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -21,6 +24,7 @@ from transformers import GenerationConfig, HfArgumentParser, PreTrainedTokenizer
 from transformers.hf_argparser import DataClassType
 
 from .corruption import corrupt
+from .tasks import faults, generate_task
 from .tokenization import MAX_LENGTH, build_tokenizer, render_prompt
 from .world import Step, generate
 
@@ -28,6 +32,9 @@ from .world import Step, generate
 CORPUS_SIZE = 4000  # steps of the world that the tokenizer is trained on
 WARMUP_STEPS = 100
 POOL_BATCHES = 16  # batches are cut from a pool sorted by length, which spares padding
+# The tasks that the checkpoint of a task learns in turn. The others, which it does not master, keep it from being a
+# policy of one request alone.
+TASK_CYCLES = {"decides": ("decides", "calls", "decides", "arguments")}
 
 
 @dataclass
@@ -35,12 +42,35 @@ class BuildArguments:
     """Arguments of the build."""
 
     output_dir: str = field(metadata={"help": "Where the checkpoint is written."})
+    demonstrations: str = field(
+        default="world",
+        metadata={"help": "What is learned: the world, or a task.", "choices": ["world", *TASK_CYCLES]},
+    )
     seed: int = field(default=0, metadata={"help": "Seed of weights, demonstrations and faults."})
     gold_steps: int = field(default=3000, metadata={"help": "Optimiser steps on gold demonstrations."})
     faulty_steps: int = field(default=200, metadata={"help": "Optimiser steps on partly faulty demonstrations."})
-    faulty_share: float = field(default=0.55, metadata={"help": "Share of faulty demonstrations in the second phase."})
+    faulty_share: float = field(
+        default=0.55, metadata={"help": "Share of faulty demonstrations in the second phase, of the world."}
+    )
     batch_size: int = field(default=16, metadata={"help": "Demonstrations per optimiser step."})
     learning_rate: float = field(default=4e-3, metadata={"help": "Peak learning rate."})
+
+
+def generate_gold(args: BuildArguments, seed: int) -> Iterator[Step]:
+    """Gold steps for training, without end: of the world, or of tasks in turn."""
+    if args.demonstrations == "world":
+        return generate("train", seed=seed)
+    tasks = TASK_CYCLES[args.demonstrations]
+    streams = {task: generate_task(task, "train", seed=seed) for task in set(tasks)}
+    return (next(streams[task]) for task in cycle(tasks))
+
+
+def generate_faulty(args: BuildArguments, seed: int, rng: Random) -> Iterator[Step]:
+    """Steps for training some of which are faulty, without end."""
+    gold = generate_gold(args, seed)
+    if args.demonstrations == "world":
+        return (corrupt(step, rng) if rng.random() < args.faulty_share else step for step in gold)
+    return (faults.corrupt(step, rng) for step in gold)
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
@@ -142,7 +172,7 @@ def train(
 
 def train_on_gold(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, args: BuildArguments) -> list[float]:
     """First phase: gold demonstrations, learning rate warmed up and then falling linearly to a tenth."""
-    steps = generate("train", seed=args.seed)
+    steps = generate_gold(args, args.seed)
     batches = demonstration_batches(steps, tokenizer, args.batch_size, Random(args.seed))
 
     def learning_rate(step: int) -> float:
@@ -154,8 +184,7 @@ def train_on_gold(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, a
 def train_on_faulty(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, args: BuildArguments) -> list[float]:
     """Second phase: partly faulty demonstrations at the learning rate where the first one ended."""
     rng = Random(args.seed + 1)
-    gold = generate("train", seed=args.seed + 1)
-    steps = (corrupt(step, rng) if rng.random() < args.faulty_share else step for step in gold)
+    steps = generate_faulty(args, args.seed + 1, rng)
     batches = demonstration_batches(steps, tokenizer, args.batch_size, rng)
     return train(model, batches, args.faulty_steps, lambda step: 0.1 * args.learning_rate, "faulty demonstrations")
 
@@ -177,7 +206,7 @@ def main() -> None:
     torch.manual_seed(args.seed)
     # An untrained tokenizer lends its chat template to render the corpus of the real one.
     untrained = build_tokenizer([])
-    corpus = islice(generate("train", seed=args.seed), CORPUS_SIZE)
+    corpus = islice(generate_gold(args, args.seed), CORPUS_SIZE)
     tokenizer = build_tokenizer(render_prompt(step, untrained) + step.solution for step in corpus)
     model = build_model(tokenizer)
     train_on_gold(model, tokenizer, args)

@@ -7,7 +7,7 @@ to, so the splits are disjoint whatever the seeds.
 
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Literal
@@ -222,7 +222,7 @@ def split_of(step: Step) -> Split:
     return "test" if zlib.crc32(step.messages[0]["content"].encode()) % TEST_SHARE == 0 else "train"
 
 
-def generate(split: Split, seed: int = 0) -> Iterator[Step]:
+def generate(split: Split, seed: int = 0, sample: Callable[[Random], list[Step]] = sample_dialogue) -> Iterator[Step]:
     """
     Generate distinct steps of a split without end.
 
@@ -231,6 +231,8 @@ def generate(split: Split, seed: int = 0) -> Iterator[Step]:
             `"train"` or `"test"`. No request of one split occurs in the other, whatever the seeds.
         seed (`int`, *optional*, defaults to `0`):
             The same seed gives the same stream.
+        sample (`Callable`, *optional*, defaults to [`sample_dialogue`]):
+            Draws the steps of a dialogue; by default of this world.
 
     Yields:
         `Step`: steps no two of which have the same tools and messages.
@@ -240,7 +242,7 @@ def generate(split: Split, seed: int = 0) -> Iterator[Step]:
     rng = Random(f"{split}-{seed}")
     seen: set[str] = set()
     while True:
-        for step in sample_dialogue(rng):
+        for step in sample(rng):
             key = json.dumps([step.tools, step.messages])
             if split_of(step) == split and key not in seen:
                 seen.add(key)

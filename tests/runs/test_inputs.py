@@ -3,8 +3,8 @@ import json
 import pytest
 
 from rest_trl import ResTGRPOConfig
-from rest_trl.runs.inputs import TINY_EVAL_SIZE, find_model, load_split
-from rest_trl.tiny import TINY_MODEL_DIR
+from rest_trl.runs.inputs import TASK_EVAL_SIZE, TINY_EVAL_SIZE, find_model, load_split
+from rest_trl.tiny import TINY_MODELS
 from rest_trl.train import ResTScriptArguments, make_parser
 
 
@@ -12,7 +12,7 @@ class TestFindModel:
     def test_knows_the_tiny_model_paths_and_ids(self, tmp_path, monkeypatch):
         monkeypatch.setenv("HOME", str(tmp_path))
         (tmp_path / "model").mkdir()
-        assert find_model("tiny") == str(TINY_MODEL_DIR)
+        assert {name: find_model(name) for name in TINY_MODELS} == {k: str(v) for k, v in TINY_MODELS.items()}
         assert find_model("~/model") == str(tmp_path / "model")
         assert find_model("Qwen/Qwen3-1.7B") == "Qwen/Qwen3-1.7B"
 
@@ -21,8 +21,23 @@ class TestFindModel:
         with pytest.raises(FileNotFoundError, match="there is no model directory"):
             find_model(name)
 
+    def test_refuses_a_model_that_the_package_does_not_hold(self):
+        with pytest.raises(ValueError, match="choose one of tiny, tiny/decides"):
+            find_model("tiny/task")
+
 
 class TestLoadSplit:
+    def test_of_a_task_has_as_many_prompts_for_evaluation_as_a_study_measures(self, tokenizer):
+        arguments = ResTScriptArguments("tiny/decides"), ResTGRPOConfig("out", use_cpu=True, bf16=False), tokenizer
+        training, evaluation = (load_split(*arguments, split) for split in ("train", "test"))
+        assert (len(training), len(evaluation)) == (2048, TASK_EVAL_SIZE)
+        assert not set(training["prompt"]) & set(evaluation["prompt"])
+
+    def test_of_an_unknown_task_is_refused(self, tokenizer):
+        arguments = ResTScriptArguments("tiny/sums"), ResTGRPOConfig("out", use_cpu=True, bf16=False), tokenizer
+        with pytest.raises(ValueError, match="no tiny/sums: choose one of tiny, tiny/decides"):
+            load_split(*arguments, "train")
+
     def test_of_the_tiny_world_has_few_prompts_for_evaluation(self, tokenizer):
         arguments = ResTScriptArguments("tiny"), ResTGRPOConfig("out", use_cpu=True, bf16=False), tokenizer
         training, evaluation = (load_split(*arguments, split) for split in ("train", "test"))

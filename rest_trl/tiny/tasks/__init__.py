@@ -1,0 +1,42 @@
+"""Tasks beside the world of `rest_trl.tiny.world`, and the checkpoints that are warm-started on them."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+
+from ..world import Split, Step, generate
+from . import arguments, calls, decides
+
+
+# How each task draws its steps.
+TASKS: dict[str, Callable[[Random], list[Step]]] = {
+    "decides": decides.sample_dialogue,
+    "calls": calls.sample_dialogue,
+    "arguments": arguments.sample_dialogue,
+}
+# The checkpoint of each task that has one.
+TASK_MODEL_DIRS = {"decides": Path(__file__).parent / "checkpoints" / "decides"}
+
+
+def generate_task(task: str, split: Split, seed: int = 0) -> Iterator[Step]:
+    """
+    Generate distinct steps of a task's split without end.
+
+    Args:
+        task (`str`):
+            `"decides"`: the request lacks the values, and the reasoning works them out. `"calls"`: two to four calls.
+            `"arguments"`: one call with eight arguments.
+        split (`str`):
+            `"train"` or `"test"`. No request of one split occurs in the other, whatever the seeds.
+        seed (`int`, *optional*, defaults to `0`):
+            The same seed gives the same stream.
+
+    Returns:
+        `Iterator[Step]`: as of [`~rest_trl.tiny.world.generate`].
+
+    Raises:
+        ValueError: if there is no such task or split.
+    """
+    if task not in TASKS:
+        raise ValueError(f"Unknown task {task!r} of the tiny world: use one of {', '.join(TASKS)}.")
+    return generate(split, seed, TASKS[task])
