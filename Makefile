@@ -39,10 +39,12 @@ JOBS ?= 2
 test: install bfcl
 	$(RUN) REST_TRL_CACHE=$(BFCL_CACHE) $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --durations 15
 
-# The official packages of BFCL, each in an environment of its own; does nothing where they are there.
+# The official packages of BFCL, each in an environment of its own; does nothing where they are there. They need Python
+# 3.11 or 3.12: with another one here, BFCL_PYTHON=python3.12 names it.
 BFCL_CACHE := .bfcl
 bfcl: install
-	REST_TRL_CACHE=$(BFCL_CACHE) $(BIN)/python -m rest_trl.evaluation.cli --setup bfcl_v3 bfcl_v4
+	REST_TRL_CACHE=$(BFCL_CACHE) $(BIN)/python -m rest_trl.evaluation.cli --setup bfcl_v3 bfcl_v4 \
+		$(addprefix --setup_python ,$(BFCL_PYTHON))
 
 # The documentation, into build/docs. A warning is an error.
 docs: $(VENV)/.docs

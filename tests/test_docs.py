@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from documents import DOCUMENTS, PAGES, ROOT, blocks, commands
+from documents import DOCUMENTS, PAGES, README, ROOT, blocks, commands
 
 from rest_trl import ResTGRPOConfig
 from rest_trl.data.cli import make_parser as make_data_parser
@@ -28,6 +28,7 @@ from rest_trl.sft import ResTSFTConfig
 from rest_trl.sft.program import make_parser as make_sft_parser
 from rest_trl.study.cli import make_parser as make_study_parser
 from rest_trl.study.config import load_study
+from rest_trl.tool_calls import SYNTAXES
 from rest_trl.train import ResTScriptArguments
 from rest_trl.train import make_parser as make_train_parser
 
@@ -265,6 +266,17 @@ class TestTroubleshooting:
     @pytest.mark.parametrize("quote", QUOTES)
     def test_quotes_what_the_source_says(self, quote):
         assert any(quote in text for text in texts_of_the_source())
+
+
+class TestSyntaxes:
+    def test_are_all_listed(self):
+        page = (ROOT / "docs/own_syntax.md").read_text()
+        rows = re.findall(r"^\| (`[^|]+) \|", page, re.MULTILINE)
+        assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(SYNTAXES)
+
+    def test_are_counted_right(self):
+        (count,) = re.findall(r"wire syntax \((\d+) are known", README.read_text())
+        assert int(count) == len(SYNTAXES)
 
 
 class TestMetrics:

@@ -88,7 +88,8 @@ class TestWorkflows:
             for step in steps(read(WORKFLOWS[0].with_name(f"{name}.yml")))
             if "run" in step
         ]
-        assert [f"make {target}" for target in line.split()] == run
+        made = [re.match(r"make ([a-z-]+)", command)[1] for command in run if command.startswith("make")]
+        assert made == line.split()
 
     def test_canary_is_weekly(self):
         (schedule,) = triggers(read(ROOT / ".github/workflows/canary.yml"))["schedule"]
