@@ -3,12 +3,15 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from rest_trl.tool_calls import syntax
 
 
 # Helpers for tests, which import vLLM.
@@ -82,6 +85,15 @@ def paper_data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     from synthetic import write_paper_data  # imports `datasets`, which takes seconds that other tests need not wait
 
     return write_paper_data(tmp_path_factory.mktemp("paper") / "synthetic")
+
+
+@pytest.fixture
+def registry() -> Iterator[dict[str, type]]:
+    """The table of syntaxes, which forgets after the test what the test adds."""
+    before = dict(syntax._SYNTAXES)
+    yield syntax._SYNTAXES
+    syntax._SYNTAXES.clear()
+    syntax._SYNTAXES.update(before)
 
 
 @pytest.fixture(scope="session")

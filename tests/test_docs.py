@@ -53,7 +53,7 @@ def in_root(monkeypatch):
 
 class TestCode:
     @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.stem)
-    def test_runs_from_top_to_bottom(self, page, tmp_path, monkeypatch):
+    def test_runs_from_top_to_bottom(self, page, tmp_path, monkeypatch, registry):
         monkeypatch.chdir(tmp_path)
         monkeypatch.syspath_prepend(tmp_path)
         original = ResTGRPOConfig.__init__
