@@ -54,6 +54,9 @@ class ResTGRPOConfig(GRPOConfig):
             are.
         branch_size (`int`, *optional*, defaults to `4`):
             Completions per reasoning with `branch`; `num_generations` is a multiple of it.
+        refill_groups (`int`, *optional*, defaults to `0`):
+            Groups of fresh prompts that a rollout may sample on top, to take the places of groups whose completions
+            have equal rewards, see `rest_trl.rollouts.refill`.
         entropy_surrogate (`str`, *optional*, defaults to `"one_minus_exp"`):
             Region weight from its mean entropy `H` in nats: `"one_minus_exp"` for `1 / (1 - exp(-H))`, `"reciprocal"`
             for `1 / H`.
@@ -109,6 +112,9 @@ class ResTGRPOConfig(GRPOConfig):
         metadata={"help": "reasoning: several completions share one reasoning, which is sampled once."},
     )
     branch_size: int = field(default=4, metadata={"help": "Completions per reasoning with branch."})
+    refill_groups: int = field(
+        default=0, metadata={"help": "Groups that a rollout may sample in the place of groups of equal reward."}
+    )
     entropy_surrogate: str = field(
         default="one_minus_exp",
         metadata={"help": "Region weight from its entropy H: one_minus_exp, 1/(1-exp(-H)), or reciprocal, 1/H."},
@@ -176,6 +182,8 @@ class ResTGRPOConfig(GRPOConfig):
                 f"{', '.join(CREDITS)} and of {', '.join(CREDIT_BASELINES)}"
             )
         self._check_branches()
+        if self.refill_groups < 0:
+            raise ValueError(f"refill_groups must not be negative, got {self.refill_groups}: 0 keeps wasted groups")
         shared_ratio = self.importance_sampling_level == "sequence" and self.loss_type in _SHARED_RATIO_LOSSES
         if shared_ratio and (self.credit != "completion" or self.branch is not None):
             raise ValueError(

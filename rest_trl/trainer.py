@@ -22,6 +22,7 @@ from .regions.rules import bind_rule, checked_coefficients, needs_entropies
 from .rewards import REWARDS, RuleReward
 from .rewards.checks import check_solutions
 from .rollouts.branching import BranchedRollouts
+from .rollouts.refill import RefilledGroups
 from .runs.checkpoints import WholeCheckpoints
 from .serving.packing import keep_unpacked
 from .serving.recovery import guard
@@ -32,7 +33,7 @@ from .tool_calls import detect_syntax, get_syntax
 logger = get_logger(__name__)
 
 
-class ResTGRPOTrainer(WholeCheckpoints, BranchedRollouts, GRPOTrainer):
+class ResTGRPOTrainer(WholeCheckpoints, BranchedRollouts, RefilledGroups, GRPOTrainer):
     """
     Trainer for ResT, reshaped token-level policy gradients (https://huggingface.co/papers/2509.21826).
 
@@ -115,6 +116,7 @@ class ResTGRPOTrainer(WholeCheckpoints, BranchedRollouts, GRPOTrainer):
         )
         self._coefficients_func = bind_rule(coefficients or args.coefficients, args)
         self._set_up_branches(self._partitioner)
+        self._set_up_refill()
         self._is_preset = coefficients is None and args.coefficients in PRESETS
         self._needs_entropies = not self._is_preset and needs_entropies(self._coefficients_func)
         if self._needs_entropies and self._is_vlm:

@@ -22,6 +22,7 @@ OF_REST = {
     "dr_grpo": GRPO | {"loss_type": "dr_grpo", "scale_rewards": "none"},
     "gdpo": GRPO | {"multi_objective_aggregation": "normalize_then_sum"},
     "branch": GRPO | BRANCH,
+    "refill": GRPO | {"refill_groups": 4},
     "top_entropy": GRPO | {"top_entropy_quantile": 0.2},
     "static_reward": {"reward_schedule": "static"},
     "no_reasoning_gradient": {"coefficients": ABLATIONS + "no_reasoning"},

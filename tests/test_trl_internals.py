@@ -45,6 +45,7 @@ TRL_INTERNALS = [
     Internal("trl.GRPOTrainer", "_metrics", "the metrics of a step are logged with those of TRL"),
     Internal("trl.GRPOTrainer", "_name", "the model card names the method by it"),
     Internal("trl.GRPOTrainer", "_paper", "the model card cites it"),
+    Internal("trl.GRPOTrainer", "_pending_extra_logs", "what rewards log of a completion stays with it in a refill"),
     Internal("trl.GRPOTrainer", "_tag_names", "models on the Hub are tagged with it"),
     Internal("trl.GRPOTrainer", "_tokenizer", "regions are found with the tokenizer of text and multimodal models"),
     Internal("trl.SFTConfig", "_VALID_DICT_FIELDS", "a mapping on the command line is parsed as those of TRL"),

@@ -45,6 +45,23 @@ def affine(
     return factors.unsqueeze(1) * weights, torch.zeros(len(sums))
 
 
+def has_spread(rewards: torch.Tensor, weights: torch.Tensor, num_generations: int, aggregation: str) -> torch.Tensor:
+    """
+    Which groups have rewards that differ, by more than rounding.
+
+    Args:
+        rewards, weights, num_generations, aggregation:
+            See [`~rest_trl.credit.credited_advantages`].
+
+    Returns:
+        `torch.Tensor` of shape `(N / G,)`, bool: whether the sum of the rewards differs within the group, or any of
+        them where each is normalised by itself.
+    """
+    scale = "group" if aggregation == "sum_then_normalize" else "none"
+    factors, _ = affine(rewards, weights, num_generations, scale, aggregation)
+    return factors.view(-1, num_generations * rewards.size(1)).ne(0).any(1)
+
+
 def _inverse(spread: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
     """Inverse of a spread, zero where it is no more than the rounding of sums of rewards that are at most `size`."""
     is_zero = spread.isnan() | (spread <= _ROUNDING * size)

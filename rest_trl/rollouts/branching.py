@@ -22,6 +22,11 @@ class BranchedRollouts:
 
     Evaluations sample whole completions: what they measure is one completion.
 
+    Each rollout of the training logs `rest/generated_tokens`, the tokens that were sampled for it: those that
+    completions share count once, and discarded ones count. With branches it also logs `rest/branch/whole`, the share
+    of branches without anything behind their reasoning, of which all completions are equal, and
+    `rest/branch/without_reasoning`.
+
     Attributes:
         prefix_lengths (`list[int]` of length `B`, *optional*):
             Tokens that each completion of the last rollout shares with those of its branch; `None` if it was sampled
@@ -32,6 +37,7 @@ class BranchedRollouts:
     accelerator: Any
     prefix_lengths: list[int] | None = None
     _reasoning_end: ReasoningEnd | None = None
+    _num_generated: int = 0
 
     def _set_up_branches(self, partitioner: Any) -> None:
         """
@@ -64,6 +70,15 @@ class BranchedRollouts:
             )
         self._reasoning_end = ReasoningEnd(partitioner.token_bytes, partitioner.tool_call_syntax)
 
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        trainer: Any = self
+        self._num_generated = 0
+        output: dict[str, Any] = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
+        if trainer.model.training:
+            count = torch.tensor([self._num_generated], device=self.accelerator.device)
+            trainer._metrics["train"]["rest/generated_tokens"].append(self.accelerator.gather(count).sum().item())
+        return output
+
     def _generate_single_turn(
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, *args: Any, **kwargs: Any
     ) -> Any:
@@ -71,7 +86,9 @@ class BranchedRollouts:
         inputs = images, multimodal_fields, num_generations
         if self._reasoning_end is None or not trainer.model.training:
             self.prefix_lengths = None
-            return super()._generate_single_turn(prompt_ids, *inputs, *args, **kwargs)  # type: ignore[misc]
+            output = super()._generate_single_turn(prompt_ids, *inputs, *args, **kwargs)  # type: ignore[misc]
+            self._num_generated += sum(map(len, output[0]))
+            return output
         if trainer.use_vllm:
             generation = trainer.vllm_generation
             sampled = sample_branches(
@@ -109,18 +126,17 @@ class BranchedRollouts:
         size, prefix_lengths = self.args.branch_size, self.prefix_lengths or []
         branches = list(zip(prompt_ids, completion_ids, prefix_lengths, strict=True))[::size]
         behind = [len(ids) - length for ids, length in zip(completion_ids, prefix_lengths, strict=True)]
+        self._num_generated += sum(behind) + sum(prefix_lengths[::size]) + num_discarded
         counts = torch.tensor(
             [
-                sum(behind) + sum(prefix_lengths[::size]) + num_discarded,
                 sum(not any(behind[start : start + size]) for start in range(0, len(behind), size)),
                 sum(not self._has_reasoning(prompt, ids[:length]) for prompt, ids, length in branches),
                 len(branches),
             ],
             device=self.accelerator.device,
         )
-        generated, whole, without, total = self.accelerator.gather(counts).view(-1, 4).sum(0).tolist()
+        whole, without, total = self.accelerator.gather(counts).view(-1, 3).sum(0).tolist()
         metrics = trainer._metrics["train"]
-        metrics["rest/generated_tokens"].append(generated)
         metrics["rest/branch/whole"].append(whole / total)
         metrics["rest/branch/without_reasoning"].append(without / total)
 

@@ -1,9 +1,11 @@
 """
-Trains with vLLM in the process of the trainer, without a GPU: `python -m engines.colocate OUTPUT_DIR SYNCED STEPS`.
+Trains with vLLM in the process of the trainer, without a GPU:
+`python -m engines.colocate OUTPUT_DIR SYNCED STEPS [ARGUMENTS]`.
 
 Weights are synchronised at the first SYNCED of STEPS steps. Prints the mean and the maximum of the difference between
-the log-probabilities of vLLM and of the policy at each step, in nats, as JSON. A program of its own, because the
-engine changes environment variables, threads and process groups of its process.
+the log-probabilities of vLLM and of the policy at each step, in nats, as JSON. ARGUMENTS are more of
+`ResTGRPOConfig`, as JSON. A program of its own, because the engine changes environment variables, threads and process
+groups of its process.
 """
 
 import json
@@ -35,7 +37,7 @@ def sync_weights(trainer, synced):
         generation.llm.reset_prefix_cache()
 
 
-def main(output_dir, synced, steps):
+def main(output_dir, synced, steps, arguments="{}"):
     # TRL's engine is for GPUs: it takes half precision, which cannot show a difference of 1e-5.
     vllm_generation.LLM = partial(vllm_generation.LLM, dtype="float32", enforce_eager=True)
     args = ResTGRPOConfig(
@@ -55,6 +57,7 @@ def main(output_dir, synced, steps):
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
+        **json.loads(arguments),
     )
     trainer = ResTGRPOTrainer(
         str(TINY_MODEL_DIR),

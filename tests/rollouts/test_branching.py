@@ -159,7 +159,7 @@ from rest_trl import ResTGRPOConfig, ResTGRPOTrainer
 from rest_trl.tiny import TINY_MODEL_DIR, load_tiny_dataset
 
 args = ResTGRPOConfig(
-    sys.argv[1], branch="reasoning", branch_size=2, num_generations=8, per_device_train_batch_size=4, max_steps=2,
+    sys.argv[1], branch="reasoning", branch_size=2, num_generations=8, per_device_train_batch_size=4, max_steps=3,
     max_completion_length=32, credit="region", use_cpu=True, bf16=False, report_to="none", save_strategy="no",
     logging_steps=1, disable_tqdm=True, **json.loads(sys.argv[2]),
 )
@@ -195,11 +195,14 @@ def two_ranks(tmp_path, **arguments):
 
 
 class TestOnTwoRanks:
-    def test_a_prompt_whose_branches_lie_on_both_trains_alike(self, tmp_path):
-        first, second = two_ranks(tmp_path)
+    def test_a_prompt_whose_branches_lie_on_both_trains_alike_and_is_refilled_alike(self, tmp_path):
+        first, second = two_ranks(tmp_path, refill_groups=1)
         assert first["weights"] == second["weights"]
         logs = next(result["logs"] for result in (first, second) if "logs" in result)
-        assert len(logs) == 2
+        assert len(logs) == 3
         for log in logs:
-            assert 0 < log["rest/generated_tokens"] < 8 * log["completions/mean_length"]
-            assert log["rest/branch/whole"] in [count / 4 for count in range(5)]
+            groups = 1 + log["rest/groups/extra"]
+            assert 0 < log["rest/generated_tokens"] < groups * 8 * log["completions/mean_length"]
+            assert log["rest/branch/whole"] in [count / 8 for count in range(9)]
+            assert log["rest/groups/extra"] == log["rest/groups/wasted"] >= log["rest/groups/refilled"]
+            assert log["frac_reward_zero_std"] == log["rest/groups/wasted"] - log["rest/groups/refilled"]

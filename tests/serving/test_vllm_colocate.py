@@ -10,7 +10,8 @@ import pytest
 pytest.importorskip("vllm", reason="needs vLLM: run `make test-vllm`")
 
 
-def test_weights_are_in_sync_until_the_sync_ends(tmp_path):
+@pytest.mark.parametrize("arguments", [{}, {"branch": "reasoning", "branch_size": 2}], ids=["whole", "branches"])
+def test_weights_are_in_sync_until_the_sync_ends(arguments, tmp_path):
     synced, steps = 3, 6
     environment = os.environ | {
         # The engine core in the trainer's process, which TRL's synchronisation needs.
@@ -22,7 +23,7 @@ def test_weights_are_in_sync_until_the_sync_ends(tmp_path):
         "HF_HUB_OFFLINE": "1",
     }
     run = subprocess.run(
-        [sys.executable, "-m", "engines.colocate", str(tmp_path), str(synced), str(steps)],
+        [sys.executable, "-m", "engines.colocate", str(tmp_path), str(synced), str(steps), json.dumps(arguments)],
         cwd=Path(__file__).parents[1],
         env=environment,
         capture_output=True,

@@ -1,0 +1,186 @@
+r"""
+Fresh prompts in the place of groups that teach nothing.
+
+A group whose completions have equal rewards has no advantages, so it is generated for nothing. Up to `refill_groups`
+groups of fresh prompts are sampled per rollout, and those with spread take the places of wasted ones.
+
+The direction of the mean gradient stays. A wasted group's gradient is 0, so that of a random prompt's group is
+\(\mathbb{E}[g] = P(\text{spread})\, \mathbb{E}[g \mid \text{spread}]\): a group drawn until it has spread has the same
+mean, longer by \(1 / P(\text{spread})\).
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from datasets import Dataset
+
+from ..credit.scaling import has_spread
+
+
+class _Row(NamedTuple):
+    """One completion: its row of the data set, and what was made of it."""
+
+    inputs: dict[str, Any]
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    completion: Any
+    logprobs: list[float | None] | None
+    prefix_length: int | None
+    columns: dict[str, Any]
+
+
+class RefilledGroups:
+    """
+    Mixin of a [`~trl.GRPOTrainer`] that samples groups anew whose completions have equal rewards.
+
+    Each rollout of the training logs `rest/groups/wasted`, the share of the groups that were sampled first in which
+    all completions have equal rewards. Where TRL scales by groups, its `frac_reward_zero_std` is the share of them
+    that the loss gets; with `scale_rewards="batch"` and `normalize_then_sum` it looks at the batch. With
+    `refill_groups`, `rest/groups/extra` and `rest/groups/refilled` count the groups that were sampled on top and those
+    that were put to use.
+
+    The prompts come from a stream of their own, which depends on nothing but the seed and the step: a resumed run
+    draws the same. All ranks decide from the same rewards, so they generate equally often.
+    """
+
+    args: Any
+    accelerator: Any
+    state: Any
+    prefix_lengths: list[int] | None
+    _ready: tuple[Any, torch.Tensor] | None = None  # what TRL gets instead of a generation and its rewards
+    _refill_number: tuple[int, int] = (-1, 0)  # step, and rollouts of it so far
+    _refill_unit: int = 1  # groups that can be split evenly over the processes
+
+    def _set_up_refill(self) -> None:
+        """
+        Refuse what cannot be refilled.
+
+        Raises:
+            ValueError: if completions come from elsewhere than one generation per prompt, the data set has no rows to
+                choose from, or so many groups cannot be split over the processes.
+        """
+        trainer: Any = self
+        budget, size = self.args.refill_groups, self.args.branch_size if self.args.branch else 1
+        if not budget:
+            return
+        for name, is_there in (
+            ("tools or an environment_factory", bool(trainer.tools)),
+            ("a rollout_func", trainer.rollout_func is not None),
+            ("a policy of images", trainer._is_vlm),
+            ("a data set that is streamed", not isinstance(trainer.train_dataset, Dataset)),
+        ):
+            if is_there:
+                raise ValueError(f"refill_groups={budget} cannot be combined with {name}: set refill_groups=0")
+        processes = self.accelerator.num_processes
+        self._refill_unit = int(np.lcm(trainer.num_generations, processes * size)) // trainer.num_generations
+        if budget % self._refill_unit:
+            raise ValueError(
+                f"refill_groups={budget} groups of num_generations={trainer.num_generations} cannot be split over "
+                f"{processes} processes: make it a multiple of {self._refill_unit}"
+            )
+
+    def _generate(self, prompts: list) -> Any:
+        return super()._generate(prompts) if self._ready is None else self._ready[0]  # type: ignore[misc]
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Any:
+        if self._ready is not None:
+            return self._ready[1]
+        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)  # type: ignore[misc]
+        trainer: Any = self
+        if trainer.model.training:
+            self._log_groups(wasted=len(self._wasted(rewards)) / self._num_groups(rewards))
+        return rewards
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        trainer: Any = self
+        if not trainer.model.training or not self.args.refill_groups:
+            return super()._generate_and_score_completions(inputs)  # type: ignore[misc, no-any-return]
+        rows, rewards = self._sample(inputs)
+        wasted = self._wasted(rewards)
+        self._log_groups(wasted=len(wasted) / self._num_groups(rewards))
+        rows, num_extra, num_refilled = self._refill(rows, rewards, wasted)
+        self._log_groups(extra=num_extra, refilled=num_refilled)
+        if rows[0].prefix_length is not None:
+            self.prefix_lengths = [row.prefix_length for row in rows]  # type: ignore[misc]
+        for column in {name: None for row in rows for name in row.columns}:
+            trainer._pending_extra_logs[column] = [row.columns.get(column) for row in rows]
+        logprobs = None if rows[0].logprobs is None else [row.logprobs for row in rows]
+        prompt_ids, completion_ids = [row.prompt_ids for row in rows], [row.completion_ids for row in rows]
+        completions = [row.completion for row in rows]
+        self._ready = (prompt_ids, completion_ids, None, completions, logprobs, {}, None, []), rewards
+        try:
+            return super()._generate_and_score_completions([row.inputs for row in rows])  # type: ignore[misc, no-any-return]
+        finally:
+            self._ready = None
+
+    def _sample(self, inputs: list[dict[str, Any]]) -> tuple[list[_Row], torch.Tensor]:
+        """Completions of this process, and the rewards of all processes, of shape `(N, K)`."""
+        trainer: Any = self
+        prompts = [row["prompt"] for row in inputs]
+        prompt_ids, completion_ids, _, completions, logprobs, *_ = trainer._generate(prompts)
+        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids)  # type: ignore[misc]
+        logged = {name: list(values) for name, values in trainer._pending_extra_logs.items()}
+        trainer._pending_extra_logs.clear()
+        rows = [
+            _Row(
+                inputs=inputs[i],
+                prompt_ids=prompt_ids[i],
+                completion_ids=completion_ids[i],
+                completion=completions[i],
+                logprobs=None if logprobs is None else logprobs[i],
+                prefix_length=None if self.prefix_lengths is None else self.prefix_lengths[i],
+                columns={name: values[i] for name, values in logged.items()},
+            )
+            for i in range(len(inputs))
+        ]
+        return rows, rewards
+
+    def _refill(self, rows: list[_Row], rewards: torch.Tensor, wasted: list[int]) -> tuple[list[_Row], int, int]:
+        """Rows with others in the place of `wasted` groups, as in `rewards`; how many were sampled and how many used."""
+        trainer: Any = self
+        size, process = trainer.num_generations, self.accelerator.process_index
+        places, stream, first = list(wasted), self._fresh_prompts(), process * len(rows)
+        rows, num_extra = list(rows), 0
+        while places and num_extra < self.args.refill_groups:
+            count = -(-len(places) // self._refill_unit) * self._refill_unit
+            count = min(count, self.args.refill_groups - num_extra)
+            inputs = [trainer.train_dataset[i] for i in stream[num_extra : num_extra + count] for _ in range(size)]
+            share = len(inputs) // self.accelerator.num_processes
+            local, fresh_rewards = self._sample(inputs[process * share : (process + 1) * share])
+            fresh = gather_object(local)
+            useless = self._wasted(fresh_rewards)
+            for group in sorted(set(range(count)) - set(useless)):
+                if not places:
+                    break
+                place = places.pop(0) * size
+                rewards[place : place + size] = fresh_rewards[group * size : (group + 1) * size]
+                for member in range(size):
+                    if first <= place + member < first + len(rows):
+                        rows[place + member - first] = fresh[group * size + member]
+            num_extra += count
+        return rows, num_extra, len(wasted) - len(places)
+
+    def _fresh_prompts(self) -> list[int]:
+        trainer: Any = self
+        step, number = self._refill_number
+        self._refill_number = (step, number + 1) if step == self.state.global_step else (self.state.global_step, 0)
+        rng = np.random.default_rng((self.args.seed, *self._refill_number))
+        size, budget = len(trainer.train_dataset), self.args.refill_groups
+        return rng.choice(size, budget, replace=budget > size).tolist()  # type: ignore[no-any-return]
+
+    def _wasted(self, rewards: torch.Tensor) -> list[int]:
+        trainer: Any = self
+        weights, size = trainer.reward_weights.float().cpu(), trainer.num_generations
+        spread = has_spread(rewards.float().cpu(), weights, size, trainer.multi_objective_aggregation)
+        return torch.nonzero(~spread).flatten().tolist()
+
+    def _num_groups(self, rewards: torch.Tensor) -> int:
+        trainer: Any = self
+        return len(rewards) // int(trainer.num_generations)
+
+    def _log_groups(self, **values: float) -> None:
+        trainer: Any = self
+        for name, value in values.items():
+            trainer._metrics["train"][f"rest/groups/{name}"].append(value)
