@@ -1,4 +1,4 @@
-# make demo | bfcl | docs | figures | test | test-vllm | test-versions | quality | bench-step | bench-regions | bench-memory | bench-evaluation | bench-gpu | fuzz. Everything is installed into .venv; PYTHON is any Python from 3.11.
+# make demo | bfcl | docs | figures | test | test-vllm | test-versions | quality | bench-step | bench-branch | bench-regions | bench-memory | bench-evaluation | bench-gpu | fuzz. Everything is installed into .venv; PYTHON is any Python from 3.11.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,7 +20,7 @@ COEFFICIENTS_grpo := uniform
 OUTPUT_rest := outputs/demo
 OUTPUT_grpo := outputs/demo-grpo
 
-.PHONY: install demo bfcl docs figures test test-vllm test-versions vllm-transcript quality bench-step bench-regions bench-memory bench-evaluation bench-gpu fuzz build
+.PHONY: install demo bfcl docs figures test test-vllm test-versions vllm-transcript quality bench-step bench-branch bench-regions bench-memory bench-evaluation bench-gpu fuzz build
 
 install: $(VENV)/.installed
 
@@ -84,6 +84,9 @@ $(VLLM_VENV)/.installed: setup.cfg .ci/vllm-requirements.txt .ci/vllm-constraint
 
 bench-step: install
 	$(RUN) $(BIN)/python -m tests.benchmarks.step
+
+bench-branch: install
+	$(RUN) $(BIN)/python -m tests.benchmarks.branch
 
 bench-regions: install
 	$(RUN) $(BIN)/python -m tests.benchmarks.regions

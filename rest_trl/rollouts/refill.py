@@ -36,10 +36,10 @@ class RefilledGroups:
     Mixin of a [`~trl.GRPOTrainer`] that samples groups anew whose completions have equal rewards.
 
     Each rollout of the training logs `rest/groups/wasted`, the share of the groups that were sampled first in which
-    all completions have equal rewards. Where TRL scales by groups, its `frac_reward_zero_std` is the share of them
-    that the loss gets; with `scale_rewards="batch"` and `normalize_then_sum` it looks at the batch. With
-    `refill_groups`, `rest/groups/extra` and `rest/groups/refilled` count the groups that were sampled on top and those
-    that were put to use.
+    all completions have equal rewards, up to rounding. TRL's `frac_reward_zero_std` is the share of what the loss
+    gets; it misses groups whose equal rewards differ by rounding, and with `scale_rewards="batch"` and `normalize_then_sum`
+    it looks at the batch. With `refill_groups`, `rest/groups/extra` and `rest/groups/refilled` count the groups that
+    were sampled on top and those that were put to use.
 
     The prompts come from a stream of their own, which depends on nothing but the seed and the step: a resumed run
     draws the same. All ranks decide from the same rewards, so they generate equally often.
@@ -138,7 +138,7 @@ class RefilledGroups:
         return rows, rewards
 
     def _refill(self, rows: list[_Row], rewards: torch.Tensor, wasted: list[int]) -> tuple[list[_Row], int, int]:
-        """Rows with others in the place of `wasted` groups, as in `rewards`; how many were sampled and how many used."""
+        """Rows with others in the place of `wasted` groups, as in `rewards`; how many were sampled and used."""
         trainer: Any = self
         size, process = trainer.num_generations, self.accelerator.process_index
         places, stream, first = list(wasted), self._fresh_prompts(), process * len(rows)
