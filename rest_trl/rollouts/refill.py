@@ -37,9 +37,9 @@ class RefilledGroups:
 
     Each rollout of the training logs `rest/groups/wasted`, the share of the groups that were sampled first in which
     all completions have equal rewards, up to rounding. TRL's `frac_reward_zero_std` is the share of what the loss
-    gets; it misses groups whose equal rewards differ by rounding, and with `scale_rewards="batch"` and `normalize_then_sum`
-    it looks at the batch. With `refill_groups`, `rest/groups/extra` and `rest/groups/refilled` count the groups that
-    were sampled on top and those that were put to use.
+    gets; it misses groups whose equal rewards differ by rounding, and with `scale_rewards="batch"` and
+    `normalize_then_sum` it looks at the batch. With `refill_groups`, `rest/groups/extra` and `rest/groups/refilled`
+    count the groups that were sampled on top and those that were put to use.
 
     The prompts come from a stream of their own, which depends on nothing but the seed and the step: a resumed run
     draws the same. All ranks decide from the same rewards, so they generate equally often.
