@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from engines.fake_vllm import CONFIG, FakeVLLM
+from transformers import Qwen3Config
 
 from rest_trl import doctor
 from rest_trl.doctor import machine, packages, probe, recipe
@@ -237,6 +238,48 @@ class TestRecipe:
         stated = values.get("vllm_server_base_url", "http://0.0.0.0:8000")
         url = stated if values.get("vllm_mode") == "server" else None
         assert recipe_server_url(recipe.with_defaults(values)) == url
+
+
+class TestMemory:
+    RECIPE = ROOT / "recipes" / "qwen3_4b_2507_lora_24gb.yaml"
+
+    def finding(self, tmp_path, gpus=(), launch_config=None, path=RECIPE, **changes):
+        """What is found of a recipe whose model is a configuration of the size of Qwen3-4B."""
+        model = tmp_path / "model"
+        Qwen3Config(
+            num_hidden_layers=36, hidden_size=2560, intermediate_size=9728, num_attention_heads=32, head_dim=128,
+            num_key_value_heads=8, tie_word_embeddings=True,
+        ).save_pretrained(model)  # fmt: skip
+        values = yaml.safe_load(path.read_text()) | {"model_name_or_path": str(model)} | changes
+        learned = {"gpus": [{"memory": size * 2**30} for size in gpus], "launch_config": launch_config or {}}
+        return [*recipe.memory_findings(path, values, learned), None][0]
+
+    def test_a_recipe_fits_the_card_that_it_is_meant_for(self, tmp_path):
+        finding = self.finding(tmp_path)
+        assert finding.status == "ok"
+        assert "about 21.7 GiB, computed and not measured, and such a card offers 22.5" in finding.found
+        assert finding.found.endswith("vLLM writes 5 of the longest completions at once")
+
+    def test_a_gpu_counts_before_the_card_that_is_meant_and_the_smallest_of_several(self, tmp_path):
+        finding = self.finding(tmp_path, gpus=(79.0, 15.5))
+        assert finding.status == "problem" and "the card has 15.5" in finding.found
+        assert "vllm_enable_sleep_mode" in finding.cure
+        assert self.finding(tmp_path, gpus=(79.0,)).status == "ok"
+
+    def test_a_share_that_holds_no_completion_is_a_problem(self, tmp_path):
+        finding = self.finding(tmp_path, vllm_gpu_memory_utilization=0.4)
+        assert finding.status == "problem" and finding.cure == "raise vllm_gpu_memory_utilization"
+
+    def test_little_room_is_a_warning(self, tmp_path):
+        assert self.finding(tmp_path, gpus=(22.0,), vllm_gpu_memory_utilization=0.5).status == "warning"
+
+    def test_says_which_runs_it_estimates(self, tmp_path):
+        assert self.finding(tmp_path, use_peft=False).found.startswith("not estimated: estimated are LoRA and QLoRA")
+
+    def test_says_nothing_of_runs_without_a_card_or_with_a_model_in_shards(self, tmp_path):
+        assert self.finding(tmp_path, path=ROOT / "recipes" / "demo.yaml") is None
+        assert self.finding(tmp_path, gpus=(79.0,), use_cpu=True) is None
+        assert self.finding(tmp_path, gpus=(79.0,), launch_config={"distributed_type": "FSDP"}) is None
 
 
 @pytest.fixture

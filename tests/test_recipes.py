@@ -1,5 +1,6 @@
 import re
 import shlex
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,13 +15,14 @@ from accelerate.commands.config.config_args import ClusterConfig, load_config_fr
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import DistributedType
 from peft import LoraConfig, get_peft_model
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 from trl import GRPOTrainer, ModelConfig, get_peft_config
 from trl.scripts.vllm_serve import ScriptArguments as ServeArguments
 from trl.scripts.vllm_serve import build_command
 from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
 
 from rest_trl import ResTGRPOConfig
+from rest_trl.doctor import memory as doctor
 from rest_trl.sft import ResTSFTConfig
 from rest_trl.train import make_parser
 
@@ -35,7 +37,10 @@ DEMO = Path("recipes/demo.yaml")
 TINY_RECIPES = [recipe for recipe in RECIPES if recipe.parent.name == "tiny"]
 SFT_RECIPES = [recipe for recipe in RECIPES if re.search(r"(^|_)[tr]?sft$", recipe.stem)]
 QLORA_RECIPES = [recipe for recipe in RECIPES if recipe.stem.endswith("_qlora_24gb")]
-PAPER_RECIPES = [recipe for recipe in RECIPES if recipe not in (DEMO, *QLORA_RECIPES, *TINY_RECIPES, *SFT_RECIPES)]
+SMOKE = Path("recipes/qwen3_1.7b_smoke.yaml")
+ONE_CARD_RECIPES = [recipe for recipe in RECIPES if re.search(r"_lora_\d+gb$", recipe.stem)]
+OTHERS = (DEMO, SMOKE, *QLORA_RECIPES, *ONE_CARD_RECIPES, *TINY_RECIPES, *SFT_RECIPES)
+PAPER_RECIPES = [recipe for recipe in RECIPES if recipe not in OTHERS]
 TWO_NODE_RECIPES = [recipe for recipe in PAPER_RECIPES if recipe.stem.endswith("_2nodes")]
 ONE_NODE_RECIPES = [recipe for recipe in PAPER_RECIPES if recipe not in TWO_NODE_RECIPES]
 
@@ -68,6 +73,16 @@ QLORA = {
     "logging_steps",
     "save_steps",
 }
+# Keys in which a LoRA run on one card differs from that on eight GPUs, beside those of vLLM.
+ONE_CARD = {
+    "output_dir",
+    "generation_batch_size",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "num_train_epochs",
+    "logging_steps",
+    "save_steps",
+}
 SOURCES = (
     "[paper]",
     "[script]",
@@ -87,6 +102,7 @@ by_paper_name = pytest.mark.parametrize("recipe", PAPER_RECIPES, ids=lambda path
 by_one_node_name = pytest.mark.parametrize("recipe", ONE_NODE_RECIPES, ids=lambda path: path.stem)
 by_two_node_name = pytest.mark.parametrize("recipe", TWO_NODE_RECIPES, ids=lambda path: path.stem)
 by_qlora_name = pytest.mark.parametrize("recipe", QLORA_RECIPES, ids=lambda path: path.stem)
+by_one_card_name = pytest.mark.parametrize("recipe", [*ONE_CARD_RECIPES, SMOKE], ids=lambda path: path.stem)
 by_accelerate_name = pytest.mark.parametrize("config", ACCELERATE_CONFIGS, ids=lambda path: path.stem)
 
 
@@ -444,6 +460,168 @@ class TestQLoRARecipes:
             assert found == pytest.approx(size, abs=0.0051), line
         assert stated["peak"] < 22.5
         assert "not measured" in " ".join(header(recipe))
+
+
+DOCTOR_DIMENSIONS = {
+    "qwen3_1.7b": doctor.Dimensions(28, 2048, 6144, 16, 8, 128, 151936, True, True),
+    "qwen3_4b_2507": doctor.Dimensions(36, 2560, 9728, 32, 8, 128, 151936, True, True),
+    "llama3.2_3b": doctor.Dimensions(28, 3072, 8192, 24, 8, 128, 128256, True, False),
+}
+
+
+def card(recipe: Path) -> float:
+    """GiB that the card which the head names offers."""
+    (size,) = {int(match) for match in re.findall(r"on one card of (\d+) GB", " ".join(header(recipe)))}
+    return doctor.OFFERED[size]
+
+
+@pytest.mark.parametrize("recipe", ONE_CARD_RECIPES, ids=lambda path: path.stem)
+class TestOneCardLoRARecipes:
+    def test_differs_from_the_lora_run_only_in_what_one_card_asks_for(self, recipe):
+        family, variant = split_name(recipe)
+        differing = differing_keys(recipe, Path(f"recipes/{family}_lora.yaml"))
+        shorter = {"max_completion_length"} if variant == "lora_24gb" else set()
+        assert {key for key in differing if not key.startswith("vllm_")} == ONE_CARD | shorter
+
+    def test_an_update_has_as_many_prompts_and_a_run_as_many_updates_as_it_says(self, recipe, resolve):
+        args = resolve(recipe)[1]
+        prompts = args.generation_batch_size // args.num_generations
+        assert prompts == {22.5: 16, 79.0: 64}[card(recipe)]
+        (comment,) = (line for line in (ROOT / recipe).read_text().splitlines() if line.startswith("num_train_epochs"))
+        assert f"= {int(args.num_train_epochs) * (3920 // prompts)} updates" in comment
+
+
+@by_one_card_name
+class TestOneCardRecipes:
+    def test_starts_one_process_on_one_gpu_that_vllm_shares(self, recipe, resolve):
+        (training,) = commands(recipe)
+        launch = launch_arguments(training)
+        assert (launch.num_processes, launch.config_file, len(training.gpus)) == (1, None, 1)
+        args = resolve(recipe)[1]
+        assert (args.world_size, args.use_vllm, args.vllm_mode) == (1, True, "colocate")
+        # vLLM refuses to sleep with expandable segments.
+        assert "PYTORCH_CUDA_ALLOC_CONF" not in training.environment
+        assert args.vllm_max_model_length == doctor.longest_prompt(values(recipe)) + args.max_completion_length
+
+    def test_every_update_has_one_rollout_of_its_own(self, recipe, resolve):
+        args = resolve(recipe)[1]
+        update = args.per_device_train_batch_size * args.gradient_accumulation_steps
+        assert args.generation_batch_size == update
+        assert args.gradient_accumulation_steps % (args.steps_per_generation * args.num_iterations) == 0
+
+    def test_memory_of_the_header_is_that_of_the_dimensions_and_below_a_card_s(self, recipe):
+        dimensions, recipe_values = DOCTOR_DIMENSIONS[split_name(recipe)[0]], values(recipe)
+        lines = [re.fullmatch(r"((?:always|rollouts|update): .*|peak) (\d+\.\d\d)", line) for line in header(recipe)]
+        stated = {match[1]: float(match[2]) for match in lines if match}
+        expected = doctor.estimate(dimensions, recipe_values, card(recipe))
+        assert len(stated) == len(expected)
+        for (line, found), (name, size) in zip(stated.items(), expected.items(), strict=True):
+            assert line.startswith(name)
+            assert found == pytest.approx(size, abs=0.0051), line
+        assert stated["peak"] < card(recipe)
+        assert "not measured" in " ".join(header(recipe))
+        at_once = doctor.cached_completions(dimensions, recipe_values, card(recipe))
+        (line,) = (line for line in stated if line.startswith("rollouts"))
+        assert f"KV cache of {at_once} x {recipe_values['vllm_max_model_length']:,} tokens" in line
+        assert at_once >= recipe_values["num_generations"]
+
+    def test_vllm_sleeps_only_where_the_update_does_not_fit_beside_it(self, recipe):
+        awake = values(recipe) | {"vllm_enable_sleep_mode": False}
+        peak = doctor.estimate(DOCTOR_DIMENSIONS[split_name(recipe)[0]], awake, card(recipe))["peak"]
+        assert (peak > card(recipe)) == values(recipe).get("vllm_enable_sleep_mode", False)
+
+
+class TestDoctorMemory:
+    @pytest.mark.parametrize("family", DOCTOR_DIMENSIONS)
+    def test_counts_the_weights_of_the_model_and_of_its_adapters(self, family):
+        d = DOCTOR_DIMENSIONS[family]
+        model_class, config_class = (
+            (Qwen3ForCausalLM, Qwen3Config) if d.norms_queries else (LlamaForCausalLM, LlamaConfig)
+        )
+        config = config_class(
+            num_hidden_layers=d.layers,
+            hidden_size=d.hidden,
+            intermediate_size=d.intermediate,
+            num_attention_heads=d.heads,
+            num_key_value_heads=d.key_value_heads,
+            head_dim=d.head_dim,
+            vocab_size=d.vocab,
+            tie_word_embeddings=d.tied,
+        )
+        assert doctor.Dimensions.of(config) == d
+        with torch.device("meta"):
+            model = model_class(config)
+            assert sum(parameter.numel() for parameter in model.parameters()) == d.parameters()
+            adapted = get_peft_model(model, LoraConfig(r=32, target_modules="all-linear", task_type="CAUSAL_LM"))
+        assert sum(p.numel() for p in adapted.parameters() if p.requires_grad) == d.adapters(32)
+
+    def test_tiles_of_logits_are_those_of_trl(self):
+        assert doctor.LOGITS_TILE == _CHUNKED_LOGPROB_CHUNK_SIZE
+
+    @pytest.mark.parametrize("recipe", QLORA_RECIPES, ids=lambda path: path.stem)
+    def test_agrees_with_the_headers_of_the_qlora_recipes(self, recipe):
+        (stated,) = (float(line.split()[1]) for line in header(recipe) if line.startswith("peak "))
+        found = doctor.estimate(DOCTOR_DIMENSIONS[split_name(recipe)[0]], values(recipe), 22.5)
+        assert found["peak"] == pytest.approx(stated, abs=0.0051)
+
+    @pytest.mark.parametrize(
+        "changes", [{"use_peft": False}, {"max_prompt_length": None}, {"lora_target_modules": "q"}]
+    )
+    def test_other_runs_are_not_estimated(self, changes):
+        recipe = values(Path("recipes/qwen3_1.7b_lora_24gb.yaml")) | changes
+        assert doctor.estimate(DOCTOR_DIMENSIONS["qwen3_1.7b"], recipe, 22.5) is None
+
+    @pytest.mark.parametrize("float32_adapters", [False, True])
+    @pytest.mark.parametrize("family", DOCTOR_DIMENSIONS)
+    def test_activations_of_a_layer_are_what_autograd_keeps(self, family, float32_adapters):
+        full = DOCTOR_DIMENSIONS[family]
+        small = replace(
+            full,
+            layers=1,
+            hidden=full.hidden // 4,
+            intermediate=full.intermediate // 4,
+            heads=full.heads // 4,
+            key_value_heads=2,
+        )
+        model_class, config_class = (
+            (Qwen3ForCausalLM, Qwen3Config) if full.norms_queries else (LlamaForCausalLM, LlamaConfig)
+        )
+        config = config_class(
+            num_hidden_layers=1,
+            hidden_size=small.hidden,
+            intermediate_size=small.intermediate,
+            num_attention_heads=small.heads,
+            num_key_value_heads=small.key_value_heads,
+            head_dim=small.head_dim,
+            vocab_size=64,
+        )
+        found = kept_bytes(model_class(config), small.hidden, float32_adapters)
+        assert found == pytest.approx(small.activations(float32_adapters), rel=0.05)
+
+
+def kept_bytes(model: Any, hidden: int, float32_adapters: bool) -> float:
+    """Bytes that autograd keeps per token, in a forward pass with adapters and padding."""
+    lora = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = model.to(torch.bfloat16)
+    adapted = get_peft_model(model, lora, autocast_adapter_dtype=float32_adapters)
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in adapted.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    batch, length = 2, 32
+    inputs = torch.randn(batch, length, hidden, dtype=torch.bfloat16, requires_grad=True)
+    mask = torch.ones(batch, length, dtype=torch.long)
+    mask[0, :8] = 0
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with hooks, torch.autocast("cpu", torch.bfloat16):
+        output = model.model(inputs_embeds=inputs, attention_mask=mask)
+    assert output.last_hidden_state.requires_grad
+    return sum(storage.nbytes() for storage in kept.values()) / (batch * length)
 
 
 class TestMemoryEstimate:

@@ -4,14 +4,17 @@ import contextlib
 import dataclasses
 import io
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ..runs.recipes import read_head
 from .finding import Finding, brief
 from .machine import disk_finding, existing_parent
+from .memory import GIB, OFFERED, Dimensions, cached_completions, estimate
 from .packages import package_finding
 
 
@@ -92,8 +95,56 @@ def recipe_findings(path: Path, recipe: dict[str, Any], learned: dict[str, Any],
         finding = package_finding(name, learned.get(name), needed=True)
         yield dataclasses.replace(finding, name=f"Recipe: {finding.name}")
     yield from _model_findings(recipe)
+    yield from memory_findings(path, recipe, learned)
     yield _dataset_finding(recipe)
     yield _output_finding(recipe)
+
+
+def memory_findings(path: Path, recipe: dict[str, Any], learned: dict[str, Any]) -> Iterator[Finding]:
+    """
+    Yield whether a run fits the memory of a card, as far as that can be estimated.
+
+    Args:
+        path (`Path`):
+            The recipe, whose head may say what card it is meant for; that one counts where there is no GPU.
+        recipe (`dict[str, Any]`):
+            What it says.
+        learned (`dict[str, Any]`):
+            From [`~rest_trl.doctor.probe.probe`].
+    """
+    sharded = learned.get("launch_config", {}).get("distributed_type") in ("FSDP", "DEEPSPEED")
+    meant = re.search(r"one card of (\d+) GB", read_head(path, path.stem).hardware)
+    cards = [gpu["memory"] / GIB for gpu in learned.get("gpus", [])]
+    if recipe.get("use_cpu") or sharded or not (cards or meant):
+        return
+    try:
+        from transformers import AutoConfig
+
+        revision = recipe.get("model_revision", "main")
+        dimensions = Dimensions.of(AutoConfig.from_pretrained(recipe["model_name_or_path"], revision=revision))
+    except Exception:  # that the model cannot be read is a finding of its own
+        return
+    card = min(cards) if cards else OFFERED.get(int(meant[1]), float(meant[1])) if meant else 0.0
+    found = None if dimensions is None else estimate(dimensions, with_defaults(recipe), card)
+    if dimensions is None or found is None:
+        which = "estimated are LoRA and QLoRA on all linear layers of Qwen3 and Llama, with max_prompt_length"
+        yield Finding("Recipe: memory", "ok", f"not estimated: {which}")
+        return
+    parts = ", ".join(f"{name} {size:.1f}" for name, size in found.items() if name != "peak")
+    has = "the card has" if cards else "such a card offers"
+    told = f"about {found['peak']:.1f} GiB, computed and not measured, and {has} {card:.1f} ({parts})"
+    if found["peak"] > card:
+        cure = "lower per_device_train_batch_size, vllm_gpu_memory_utilization or max_completion_length, or set "
+        yield Finding("Recipe: memory", "problem", told, cure + "vllm_enable_sleep_mode or load_in_4bit")
+        return
+    if recipe.get("use_vllm") and recipe.get("vllm_mode") == "colocate":
+        number = cached_completions(dimensions, with_defaults(recipe), card)
+        told += f"; vLLM writes {number} of the longest completions at once"
+        if number < 1:
+            yield Finding("Recipe: memory", "problem", told, "raise vllm_gpu_memory_utilization")
+            return
+    tight = found["peak"] > 0.97 * card
+    yield Finding("Recipe: memory", "warning" if tight else "ok", told, "it may not fit" if tight else "")
 
 
 def with_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
