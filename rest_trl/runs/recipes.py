@@ -84,7 +84,7 @@ def find_recipe(name: str | Path, folder: str = "") -> Path:
     ```
     """
     path = Path(name).expanduser()
-    if path.is_file():
+    if path.exists() and not path.is_dir():  # a shell's <(...) is no regular file
         return path
     known = recipe_names(folder)
     short = str(name).removeprefix("recipes/").removesuffix(".yaml")

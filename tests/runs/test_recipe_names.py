@@ -1,3 +1,4 @@
+import os
 import sys
 from pathlib import Path
 
@@ -32,6 +33,12 @@ class TestFindRecipe:
     def test_a_file_goes_before_a_name(self, elsewhere):
         (elsewhere / "demo").write_text("max_steps: 3")
         assert find_recipe("demo").resolve() == elsewhere / "demo"
+
+    def test_a_pipe_is_a_file_and_a_folder_is_none(self, elsewhere):
+        os.mkfifo(elsewhere / "pipe")
+        assert find_recipe("pipe") == Path("pipe")
+        (elsewhere / "demo").mkdir()
+        assert find_recipe("demo") == ROOT / "recipes" / "demo.yaml"
 
     def test_names_of_folders_have_their_folder(self, elsewhere):
         assert find_recipe("tiny/grpo") == ROOT / "recipes" / "tiny" / "grpo.yaml"
