@@ -8,8 +8,9 @@ from accelerate.utils import gather_object
 from trl import GRPOTrainer
 from trl.extras.profiling import profiling_context
 
-from .config import ResTGRPOConfig
+from .config import CREDITS, ResTGRPOConfig
 from .credit.assignment import CreditAssignment
+from .diagnose.callback import DiagnoseCallback
 from .display.arguments import is_hub_id
 from .display.card import write_model_card
 from .display.failures import warned_if_failing
@@ -126,10 +127,15 @@ class ResTGRPOTrainer(WholeCheckpoints, BranchedRollouts, RefilledGroups, GRPOTr
             )
         self._rollout = RolloutReader(self._partitioner)
         self._bind_rewards()
+        diagnoses = args.diagnose_steps is not None
         is_whole = args.credit == "completion" and args.branch is None
-        self._credit = None if is_whole else CreditAssignment(args, self.reward_funcs)
+        needs_credit = diagnoses or not is_whole
+        self._credit = CreditAssignment(args, self.reward_funcs, diagnoses) if needs_credit else None
         self._region_metrics = RegionMetrics(self.accelerator, self.tool_call_syntax)
         self.add_callback(RegionStatistics(args.entropy_decay))
+        self.diagnosis = DiagnoseCallback(self) if diagnoses else None
+        if self.diagnosis is not None:
+            self.add_callback(self.diagnosis)
         if self.log_completions:
             self._token_log = TokenLog(args)
             self.add_callback(self._token_log)
@@ -187,9 +193,12 @@ class ResTGRPOTrainer(WholeCheckpoints, BranchedRollouts, RefilledGroups, GRPOTr
         if self._credit is not None:
             num_generations: Any = self.num_generations if self.model.training else self.num_generations_eval
             sizes = num_generations, output["part_ids"].size(1)
-            output["advantages"] = self._credit.advantages(
-                output["advantages"], self.reward_weights, *sizes, self.prefix_lengths
-            )
+            rollout = output["advantages"], self.reward_weights, *sizes, self.prefix_lengths
+            if self.args.credit != "completion" or self.prefix_lengths is not None:
+                output["advantages"] = self._credit.advantages(*rollout)
+            if self.diagnosis is not None and self.model.training:
+                by_credit = {credit: self._credit.advantages(*rollout, credit) for credit in CREDITS}
+                self.diagnosis.take(output, self._policy_mask(output), by_credit, num_generations)
         if self.log_completions:
             sampled = output["completion_ids"], output["completion_mask"], to_regions(output["part_ids"])
             marked = mark_regions(*sampled, self._partitioner.token_bytes)

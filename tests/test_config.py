@@ -25,6 +25,7 @@ OWN_FIELDS = {
     "format_slope": 0.5,
     "parameters_slope": 0.6,
     "reasoning_slope": 0.4,
+    "diagnose_steps": None,
 }
 SHARED_RATIO_LOSSES = ["bnpo", "dapo", "dr_grpo", "grpo", "luspo", "sapo"]
 OWN_RATIO_LOSSES = ["cispo", "vespo"]

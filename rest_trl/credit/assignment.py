@@ -26,11 +26,14 @@ class CreditAssignment:
             With `credit` other than `"completion"`, or with `branch`.
         reward_funcs (`Sequence` of length `K`):
             Reward functions; those that are a [`DecomposedReward`] say where their parts are decided.
+        every_credit (`bool`, *optional*, defaults to `False`):
+            Whether advantages of other credits than that of the settings will be asked for.
     """
 
-    def __init__(self, args: Any, reward_funcs: Sequence[Any]) -> None:
-        self._args, self._has_parts = args, args.credit != "completion"
-        if self._has_parts and not any(isinstance(reward_func, DecomposedReward) for reward_func in reward_funcs):
+    def __init__(self, args: Any, reward_funcs: Sequence[Any], every_credit: bool = False) -> None:
+        self._args, self._has_parts = args, args.credit != "completion" or every_credit
+        decomposed = any(isinstance(reward_func, DecomposedReward) for reward_func in reward_funcs)
+        if args.credit != "completion" and not decomposed:
             logger.warning(
                 f"credit={args.credit!r} changes nothing: none of the rewards has a method `segments` that says where "
                 "its parts are decided, as tool_call_reward has"
@@ -72,6 +75,7 @@ class CreditAssignment:
         num_generations: int,
         num_tokens: int,
         prefix_lengths: Sequence[int] | None = None,
+        credit: str | None = None,
     ) -> torch.Tensor:
         """
         Advantages per token of the rollout.
@@ -87,15 +91,20 @@ class CreditAssignment:
                 `T`, the padded length of the completions.
             prefix_lengths (`Sequence[int]` of length `B`, *optional*):
                 Tokens that each completion shares with those of its branch; none if nothing was branched.
+            credit (`str`, *optional*):
+                What a token is credited with, by default as the settings say.
 
         Returns:
             `torch.Tensor` of shape `(B, T)`
         """
+        credit = credit or self._args.credit
+        if credit == "completion" and prefix_lengths is None:
+            return advantages.unsqueeze(1).repeat(1, num_tokens)
         start = PartialState().process_index * len(advantages)
         options: dict[str, Any] = {
             "scale_rewards": self._args.scale_rewards,
             "aggregation": self._args.multi_objective_aggregation,
-            "local": self._args.credit == "local",
+            "local": credit == "local",
             "leave_one_out": self._args.credit_baseline == "leave_one_out",
             "rows": slice(start, start + len(advantages)),
         }

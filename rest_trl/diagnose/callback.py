@@ -1,0 +1,131 @@
+"""Diagnoses in the course of a training."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ..regions import Region
+from .groups import Group, split_groups
+from .measure import Diagnosis, Settings, diagnose
+from .moments import measures, tables
+from .rules import check_loss, rules_of
+
+
+if TYPE_CHECKING:
+    from ..trainer import ResTGRPOTrainer
+
+
+class DiagnoseCallback(TrainerCallback):
+    """
+    Diagnoses the gradients of a training's own rollouts, and logs `diagnose/MEASURE/CREDIT/COEFFICIENTS[/REGION]`.
+
+    It generates nothing. Every `diagnose_steps` optimiser steps it compares all rules on the groups of a rollout,
+    before the first update on them, where the policy is still the one that sampled. Neither gradients nor random
+    numbers of the training are touched, so the weights come out the same to the bit.
+
+    A rollout has few groups, so one step's figures are mostly noise. `trace` and `signal` are without bias, so they
+    can be averaged over steps; the measures that `rest-trl diagnose` reports are ratios of such means.
+
+    Args:
+        trainer ([`~rest_trl.ResTGRPOTrainer`]):
+            The trainer, on one process.
+        settings ([`Settings`], *optional*):
+            Exact or projected gradients; Theorem 1 is left out.
+
+    Raises:
+        ValueError: if the trainer has several processes, a model of images, or a loss that is not supported.
+    """
+
+    def __init__(self, trainer: "ResTGRPOTrainer", settings: Settings | None = None) -> None:
+        check_loss(trainer.args)
+        if trainer.accelerator.num_processes > 1 or trainer._is_vlm:
+            raise ValueError(
+                "gradients are diagnosed in one process and for models of text only: leave out diagnose_steps, and "
+                "diagnose checkpoints with rest-trl diagnose"
+            )
+        self._trainer = trainer
+        self._settings = settings or Settings()
+        self.groups: list[Group] = []
+
+    def take(
+        self,
+        rollout: Mapping[str, Any],
+        mask: torch.Tensor,
+        advantages: Mapping[str, torch.Tensor],
+        num_generations: int,
+    ) -> None:
+        """
+        Keep the groups of a rollout, if it is to be diagnosed.
+
+        Args:
+            rollout, mask, advantages, num_generations:
+                See [`split_groups`].
+        """
+        args = self._trainer.args
+        # A rollout serves several steps, of which one may be due.
+        if self._trainer.state.global_step % args.diagnose_steps < args.steps_per_rollout:
+            self.groups += split_groups(rollout, mask, advantages, num_generations)
+
+    def diagnose(self, groups: list[Group], settings: Settings, **kwargs: Any) -> Diagnosis | None:
+        """
+        Diagnose groups that the policy, as it is, has sampled.
+
+        Args:
+            groups (`list[Group]`):
+                The groups.
+            settings ([`Settings`]):
+                Exact or projected gradients, and Theorem 1.
+            kwargs:
+                `bar`, see [`~rest_trl.diagnose.measure.diagnose`].
+
+        Returns:
+            [`Diagnosis`] or `None`: see there.
+        """
+        trainer = self._trainer
+        model: Any = trainer.accelerator.unwrap_model(trainer.model)
+        step = trainer.state.global_step // trainer.args.steps_per_rollout
+        autocast = trainer.accelerator.autocast
+        rules = rules_of(trainer.args)
+        return diagnose(model, groups, rules, trainer.args, trainer.progress, step, autocast, settings, **kwargs)
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        groups, self.groups = self.groups, []
+        if len(groups) < 2:
+            return
+        diagnosis = self.diagnose(groups, self._settings)
+        if diagnosis is not None:
+            metrics = self._trainer._metrics["train"]
+            for name, value in scalars(diagnosis, len(groups)).items():
+                metrics[name].append(value)
+
+
+def scalars(diagnosis: Diagnosis, minibatch: int) -> dict[str, float]:
+    """
+    What is logged of a diagnosis.
+
+    Args:
+        diagnosis ([`Diagnosis`]):
+            Of the groups of a rollout.
+        minibatch (`int`):
+            Groups of an optimiser step.
+
+    Returns:
+        `dict[str, float]`: trace by rule and region; signal, projection and alignment of the whole gradient by rule;
+        what is not defined is left out.
+    """
+    found = measures(tables(diagnosis.moments), diagnosis.reference, 0, minibatch)
+    logged = {}
+    for index, rule in enumerate(diagnosis.rules):
+        for region in Region:
+            place = index * len(Region) + region
+            whole = region == Region.NONE
+            of_region = "" if whole else f"/{region.name.lower()}"
+            for name in ("trace", "signal", "projection", "alignment") if whole else ("trace",):
+                value = found[name][place].item()
+                if value == value and (whole or value > 0):
+                    logged[f"diagnose/{name}/{rule}{of_region}"] = value
+    return logged

@@ -1,0 +1,70 @@
+"""Sampled groups, the units of a diagnosis."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+
+
+class Group(NamedTuple):
+    """
+    One prompt with its `G` completions of at most `T` tokens.
+
+    Args:
+        prompt_ids, prompt_mask (`torch.Tensor` of shape `(G, P)`):
+            Token ids of the prompt, padded on the left, and where it is no padding.
+        completion_ids, completion_mask (`torch.Tensor` of shape `(G, T)`):
+            Sampled ids, padded on the right, and what the model attends to of them.
+        mask (`torch.Tensor` of shape `(G, T)`):
+            Non-zero at the policy's tokens.
+        part_ids (`torch.Tensor` of shape `(G, T)`):
+            [`~rest_trl.tool_calls.Part`] per token.
+        advantages (`dict[str, torch.Tensor]` of shapes `(G, T)`):
+            Advantages per token by credit.
+    """
+
+    prompt_ids: torch.Tensor
+    prompt_mask: torch.Tensor
+    completion_ids: torch.Tensor
+    completion_mask: torch.Tensor
+    mask: torch.Tensor
+    part_ids: torch.Tensor
+    advantages: dict[str, torch.Tensor]
+
+
+def split_groups(
+    rollout: Mapping[str, Any], mask: torch.Tensor, advantages: Mapping[str, torch.Tensor], num_generations: int
+) -> list[Group]:
+    """
+    The groups of a rollout, each without the padding that others need.
+
+    Args:
+        rollout (`Mapping[str, Any]`):
+            The batch of the loss: `prompt_ids`, `prompt_mask`, `completion_ids`, `completion_mask`, `part_ids`.
+        mask (`torch.Tensor` of shape `(B, T)`):
+            Non-zero at the policy's tokens.
+        advantages (`Mapping[str, torch.Tensor]` of shapes `(B, T)`):
+            Advantages per token by credit.
+        num_generations (`int`):
+            `G`. The rows of a group are neighbours.
+
+    Returns:
+        `list[Group]` of length `B / G`
+    """
+    groups = []
+    for start in range(0, len(mask), num_generations):
+        rows = slice(start, start + num_generations)
+        prompt = slice(int(rollout["prompt_mask"][rows].any(0).int().argmax()), None)
+        end = max(1, int(rollout["completion_mask"][rows].sum(1).max()))
+        groups.append(
+            Group(
+                rollout["prompt_ids"][rows, prompt],
+                rollout["prompt_mask"][rows, prompt],
+                rollout["completion_ids"][rows, :end],
+                rollout["completion_mask"][rows, :end],
+                mask[rows, :end],
+                rollout["part_ids"][rows, :end],
+                {credit: values[rows, :end] for credit, values in advantages.items()},
+            )
+        )
+    return groups
