@@ -15,6 +15,7 @@ _COMMANDS = {
     "compare": ("rest_trl.evaluation.compare_cli", "evaluation", "tell whether one checkpoint beats another"),
     "study": ("rest_trl.study.cli", "evaluation", "train arms and seeds of one recipe in pairs, and tell them apart"),
     "recipes": ("rest_trl.runs.recipes", None, "list the recipes that come with the package"),
+    "diagnose": ("rest_trl.diagnose.cli", "evaluation", "say where the noise of a checkpoint's gradient comes from"),
     "doctor": ("rest_trl.doctor", None, "say what of the stack is missing and what to do about it"),
 }
 

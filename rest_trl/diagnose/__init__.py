@@ -1,6 +1,6 @@
 """
-Where the gradient's noise comes from: covariance, signal and signal-to-noise by region and rule, and the paper's theory
-measured on a policy.
+Where the gradient's noise comes from: covariance, signal and signal-to-noise by region and rule, and the paper's
+theory measured on a policy.
 """
 
 from .callback import DiagnoseCallback

@@ -99,7 +99,8 @@ class DiagnoseCallback(TrainerCallback):
         diagnosis = self.diagnose(groups, self._settings)
         if diagnosis is not None:
             metrics = self._trainer._metrics["train"]
-            for name, value in scalars(diagnosis, len(groups)).items():
+            minibatch = max(1, len(groups) // self._trainer.args.steps_per_rollout)
+            for name, value in scalars(diagnosis, minibatch).items():
                 metrics[name].append(value)
 
 

@@ -31,6 +31,18 @@ class Group(NamedTuple):
     part_ids: torch.Tensor
     advantages: dict[str, torch.Tensor]
 
+    def rows(self, rows: slice) -> "Group":
+        """Some of the completions."""
+        return Group(
+            self.prompt_ids[rows],
+            self.prompt_mask[rows],
+            self.completion_ids[rows],
+            self.completion_mask[rows],
+            self.mask[rows],
+            self.part_ids[rows],
+            {credit: values[rows] for credit, values in self.advantages.items()},
+        )
+
 
 def split_groups(
     rollout: Mapping[str, Any], mask: torch.Tensor, advantages: Mapping[str, torch.Tensor], num_generations: int

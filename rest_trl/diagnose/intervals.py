@@ -19,7 +19,9 @@ class Estimates(NamedTuple):
     high: torch.Tensor
 
 
-def jackknife(value: torch.Tensor, without_each: torch.Tensor, level: float = LEVEL) -> Estimates:
+def jackknife(
+    value: torch.Tensor, without_each: torch.Tensor, level: float = LEVEL, positive: bool = False
+) -> Estimates:
     r"""
     Student's interval with the jackknife's standard error.
 
@@ -34,6 +36,9 @@ def jackknife(value: torch.Tensor, without_each: torch.Tensor, level: float = LE
             Estimates without each of the groups.
         level (`float`, *optional*, defaults to `0.95`):
             Nominal coverage.
+        positive (`bool`, *optional*, defaults to `False`):
+            Whether only positive values make sense, as of variances and their ratios: the interval is then that of the
+            logarithm, and NaN where an estimate is not positive.
 
     Returns:
         [`Estimates`]
@@ -48,6 +53,9 @@ def jackknife(value: torch.Tensor, without_each: torch.Tensor, level: float = LE
 
     ```
     """
+    if positive:
+        logarithms = jackknife(value.log(), without_each.log(), level)
+        return Estimates(value, logarithms.low.exp(), logarithms.high.exp())
     count = len(without_each)
     error = ((count - 1) * (without_each - without_each.mean(0)).square().mean(0)).sqrt()
     half_width = float(stats.t.ppf((1 + level) / 2, count - 1)) * error

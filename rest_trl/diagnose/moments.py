@@ -10,9 +10,9 @@ D^{xy} = \mathbb{E} \langle G_g^x, G_g^y \rangle, \qquad
 U^{xy} = \langle \mathbb{E} G^x, \mathbb{E} G^y \rangle .
 $$
 
-\(D\) is estimated by the mean over groups, \(U\) by the mean over ordered pairs of *distinct* groups, which is unbiased
-because these are independent. The square of the mean gradient is no estimate of \(U^{xx}\): its expectation is
-\(U^{xx} + (D^{xx} - U^{xx}) / N\), and where noise dominates the second term is most of it.
+\(D\) is estimated by the mean over groups, \(U\) by the mean over ordered pairs of *distinct* groups, which is
+unbiased because these are independent. The square of the mean gradient is no estimate of \(U^{xx}\): its expectation
+is \(U^{xx} + (D^{xx} - U^{xx}) / N\), and where noise dominates the second term is most of it.
 """
 
 from typing import NamedTuple

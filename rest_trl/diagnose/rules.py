@@ -12,7 +12,7 @@ from .tokens import TokenFacts
 
 
 # The loss divides a token's term by the length of its completion, by the longest that is allowed, or by the number of
-# tokens in the batch. The others weigh tokens in ways that are no constants, even where the policy is the sampling one.
+# tokens in the batch. Other losses weigh tokens by no constants, even where the policy is the one that sampled.
 PER_COMPLETION, PER_ALLOWED, PER_BATCH = ("grpo", "sapo"), ("dr_grpo",), ("bnpo", "dapo", "cispo")
 LOSS_TYPES = PER_COMPLETION + PER_ALLOWED + PER_BATCH
 

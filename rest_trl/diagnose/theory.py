@@ -1,9 +1,9 @@
 r"""
 The terms of Theorem 1 of the paper (arXiv 2509.21826), measured one by one.
 
-One completion's gradient is \(g_i = A_i u_i\), \(u_i = \sum_t a_t \nabla \log \pi(y_t)\), with \(a_t = w_t / T_i\), and
-\(\nabla \log \pi(y_t) = J_t^\top s_t\) with \(J_t\) the Jacobian of the logits and \(s_t\) the score. The theorem
-bounds its variance in four steps:
+One completion's gradient is \(g_i = A_i u_i\), \(u_i = \sum_t a_t \nabla \log \pi(y_t)\), with
+\(a_t = w_t / T_i\), and \(\nabla \log \pi(y_t) = J_t^\top s_t\) with \(J_t\) the Jacobian of the logits and
+\(s_t\) the score. The theorem bounds its variance in four steps:
 
 $$
 \operatorname{tr} \operatorname{Cov} g_i
@@ -18,8 +18,8 @@ Schwarz, and Lemma 2. It is loose by about the ratio of the squared Frobenius no
 the score.
 
 None of the sums over tokens needs a backward pass for each of them. With independent random signs \(\sigma_t\),
-\(\mathbb{E}_\sigma \lVert \sum_t \sigma_t a_t J_t^\top s_t \rVert^2 = \sum_t a_t^2 \lVert J_t^\top s_t \rVert^2\); with
-independent signs \(\varepsilon_{t, v}\) of all logits,
+\(\mathbb{E}_\sigma \lVert \sum_t \sigma_t a_t J_t^\top s_t \rVert^2 = \sum_t a_t^2 \lVert J_t^\top s_t \rVert^2\);
+with independent signs \(\varepsilon_{t, v}\) of all logits,
 \(\mathbb{E}_\varepsilon \lVert \sum_t b_t J_t^\top \varepsilon_t \rVert^2 = \sum_t b_t^2 \lVert J_t \rVert_F^2\)
 (Hutchinson's estimator).
 """
@@ -100,10 +100,9 @@ def theorem_terms(
         for group, fact in zip(groups, facts, strict=True):
             sums = torch.zeros(4 + 2 * len(Region), dtype=torch.float64)
             for index in range(len(group.mask)):
-                row = slice(index, index + 1)
-                advantages = group.advantages["completion"][row]
-                single = Group(*(field[row] for field in group[:-1]), {"completion": advantages})  # type: ignore[index]
-                sums += _completion_terms(model, single, fact.bound[row], parameters, temperature, autocast, generator)
+                rows_of_one = slice(index, index + 1)
+                single, bound = group.rows(rows_of_one), fact.bound[rows_of_one]
+                sums += _completion_terms(model, single, bound, parameters, temperature, autocast, generator)
             rows.append(sums / len(group.mask))
     squares, orthogonal, advantages, scores, *of_regions = torch.stack(rows).T
     bounds, weights = torch.stack(of_regions, 1).split(len(Region), 1)
