@@ -16,6 +16,7 @@ from ..runs.logs import configure_logging  # before PEFT is imported
 
 import argparse
 import shlex
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -125,9 +126,8 @@ def main(args: Sequence[str] | None = None) -> None:
         SystemExit: with one line that names cause and cure, if an argument, the model or the data set is wrong.
     """
     configure_logging()
-    own, overrides = make_parser().parse_known_args(args)
-    given = [own.checkpoint, *(["--config", str(own.config)] if own.config else []), "--groups", str(own.groups)]
-    command = shlex.join([*_PROG.split(), *given, "--gradients", own.gradients, *overrides])
+    given = list(sys.argv[1:] if args is None else args)
+    own, overrides = make_parser().parse_known_args(given)
     recipe = ["--model_name_or_path", own.checkpoint, "--output_dir", str(own.output_dir), "--diagnose_steps", "1"]
     config = ["--config", str(own.config)] if own.config else []
     with setup_errors(_PROG):
@@ -147,6 +147,7 @@ def main(args: Sequence[str] | None = None) -> None:
         if diagnosis is None:
             raise ValueError("no group has completions of different rewards, so there is no gradient: try --groups")
         minibatch = training_args.per_device_train_batch_size * training_args.gradient_accumulation_steps
+        command = shlex.join([*_PROG.split(), *given])
         facts = Facts(command, training_args, trainer.progress, max(1, minibatch // len(groups[0].mask)), seconds)
         report = write_report(diagnosis, facts, own.output_dir)
     console = Console()

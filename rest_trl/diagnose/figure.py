@@ -52,6 +52,7 @@ def plot_diagnosis(diagnosis: Diagnosis, minibatch: int, path: Path) -> None:
         for label, region in zip(axis.get_xticklabels(), _REGIONS, strict=True):
             label.set_color(COLORS[region].line)
             label.set_fontweight("bold")
+            label.set_fontsize(9)
     temporary = path.with_suffix(".tmp.png")
     try:
         figure.savefig(temporary, dpi=100)

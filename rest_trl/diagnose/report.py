@@ -96,9 +96,9 @@ def _head(diagnosis: Diagnosis, facts: Facts) -> str:
             facts.command,
             "```",
             "",
-            f"{groups} groups of {args.num_generations} completions at temperature {args.temperature:g}, of which "
-            f"{diagnosis.equal_groups} have equal rewards and no gradient; loss_type {args.loss_type}, progress of "
-            f"the curriculum {facts.progress:.2f}. {seen} Entropies of the regions are those of these completions. "
+            f"{groups} groups of {args.num_generations} completions at temperature {args.temperature:g}; groups of equal "
+            f"rewards, which have no gradient: {diagnosis.equal_groups}; loss_type {args.loss_type}, progress of the "
+            f"curriculum {facts.progress:.2f}. {seen} Entropies of the regions are those of these completions. "
             "Brackets are 95 % intervals (jackknife over groups, Student's t); they are not widened for the number of "
             "figures. The covariance is that of one group's gradient: it holds what differs between prompts, too.",
             "",
@@ -168,9 +168,9 @@ def _lemma(diagnosis: Diagnosis) -> str:
     return (
         "## Lemma 2\n\nThe squared score of a token with respect to the logits has the expectation "
         "`1 - sum p^2`, which is at most `1 - exp(-H)`. Means over sampled tokens; the expectation is right if the "
-        "difference holds 0. That is so for all tokens together; the region of a token may depend on the token itself, "
-        f"and its mean is then another. The inequality fails at {diagnosis.violations} of {int(tokens.sum())} tokens."
-        "\n\n" + _table(["region", "squared score", "expectation", "difference", "bound"], rows)
+        "difference holds 0. That is to be so for all tokens together; the region of a token may depend on the token "
+        f"itself, and its mean is then another. The inequality fails at {diagnosis.violations} of {int(tokens.sum())} "
+        "tokens.\n\n" + _table(["region", "squared score", "expectation", "difference", "bound"], rows)
     )
 
 

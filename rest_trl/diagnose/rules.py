@@ -12,8 +12,8 @@ from .tokens import TokenFacts
 
 
 # The loss divides a token's term by the length of its completion, by the longest that is allowed, or by the number of
-# tokens in the batch. Other losses weigh tokens by no constants, even where the policy is the one that sampled.
-PER_COMPLETION, PER_ALLOWED, PER_BATCH = ("grpo", "sapo"), ("dr_grpo",), ("bnpo", "dapo", "cispo")
+# tokens in the batch. Other losses have weights of their own, even where the policy is the one that sampled.
+PER_COMPLETION, PER_ALLOWED, PER_BATCH = ("grpo", "sapo"), ("dr_grpo",), ("bnpo", "dapo")
 LOSS_TYPES = PER_COMPLETION + PER_ALLOWED + PER_BATCH
 
 
