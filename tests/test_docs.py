@@ -16,6 +16,7 @@ from documents import DOCUMENTS, PAGES, README, ROOT, blocks, commands
 
 from rest_trl import ResTGRPOConfig
 from rest_trl.data.cli import make_parser as make_data_parser
+from rest_trl.diagnose.cli import make_parser as make_diagnose_parser
 from rest_trl.evaluation import arguments as evaluate_arguments
 from rest_trl.evaluation import cli as evaluate_cli
 from rest_trl.evaluation import compare_cli
@@ -160,6 +161,11 @@ class TestCommands:
     def test_studies_parse(self, command):
         arguments = make_study_parser().parse_args(command.words[2:])
         load_study(find_recipe(arguments.config))
+
+    @of_program("diagnose")
+    def test_diagnoses_parse(self, command):
+        own, overrides = make_diagnose_parser().parse_known_args(command.words[2:])
+        make_train_parser().parse_args_and_config(["--config", str(own.config), "--output_dir", "unused", *overrides])
 
     @of_program("doctor")
     def test_doctors_name_recipes_that_exist(self, command):

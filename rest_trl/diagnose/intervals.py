@@ -48,8 +48,8 @@ def jackknife(
     Of a mean it is Student's interval: here of 1, 2 and 3.
 
     ```python
-    >>> jackknife(torch.tensor(2.0), torch.tensor([2.5, 2.0, 1.5])).low.item()
-    -0.484...
+    >>> jackknife(torch.tensor(2.0), torch.tensor([2.5, 2.0, 1.5])).low
+    tensor(-0.4841)
 
     ```
     """

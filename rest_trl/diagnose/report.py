@@ -96,9 +96,9 @@ def _head(diagnosis: Diagnosis, facts: Facts) -> str:
             facts.command,
             "```",
             "",
-            f"{groups} groups of {args.num_generations} completions at temperature {args.temperature:g}; groups of equal "
-            f"rewards, which have no gradient: {diagnosis.equal_groups}; loss_type {args.loss_type}, progress of the "
-            f"curriculum {facts.progress:.2f}. {seen} Entropies of the regions are those of these completions. "
+            f"{groups} groups of {args.num_generations} completions at temperature {args.temperature:g}; groups of "
+            f"equal rewards, without a gradient: {diagnosis.equal_groups}; loss_type {args.loss_type}, progress of "
+            f"the curriculum {facts.progress:.2f}. {seen} Entropies of the regions are those of these completions. "
             "Brackets are 95 % intervals (jackknife over groups, Student's t); they are not widened for the number of "
             "figures. The covariance is that of one group's gradient: it holds what differs between prompts, too.",
             "",

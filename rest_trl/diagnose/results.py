@@ -41,8 +41,8 @@ def of_sums(sums: torch.Tensor, statistic: Callable[[torch.Tensor], torch.Tensor
 
     ```python
     >>> sums = torch.tensor([[2.0, 1.0], [2.0, 3.0], [4.0, 2.0]])
-    >>> of_sums(sums, lambda mean: mean[..., 0] / mean[..., 1]).value.item()
-    1.3333...
+    >>> of_sums(sums, lambda mean: mean[..., 0] / mean[..., 1]).value
+    tensor(1.3333)
 
     ```
     """

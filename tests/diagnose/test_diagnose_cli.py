@@ -33,9 +33,9 @@ def run(recipe, output_dir, *arguments):
 
 class TestDiagnose:
     def test_reports_on_exact_gradients(self, recipe, tmp_path, capsys):
-        text, table = run(recipe, tmp_path / "out", "--groups", "5", "--theory_groups", "1")
-        assert f"rest-trl diagnose tiny --config {recipe} --groups 5" in text
-        assert "5 groups of 4 completions" in text and "all 535,168 trainable parameters" in text
+        text, table = run(recipe, tmp_path / "out", "--groups", "4", "--theory_groups", "1")
+        assert f"rest-trl diagnose tiny --config {recipe} --output_dir {tmp_path}/out --groups 4 " in text
+        assert "4 groups of 4 completions" in text and "all 535,168 trainable parameters" in text
         assert "fails at 0 of" in text and "(3) the theorem's bound" in text
         for rule in ("completion/uniform", "completion/entropy", "completion/released", "region/uniform"):
             assert f"| {rule} |" in text

@@ -48,13 +48,15 @@ class TestLemma2:
     @pytest.mark.parametrize("spread", [0.1, 1.0, 4.0])
     def test_holds_for_a_policy_whose_tokens_can_be_listed(self, spread):
         model, group = Table(spread), listed(length=1)
-        facts = token_facts(completion_logits(model, group, 1.0), group.completion_ids)
+        facts = token_facts(completion_logits(model, group, 1.0).detach(), group.completion_ids)
         probs = probabilities(model, group)
         scores = torch.eye(VOCABULARY) - probs
         assert torch.allclose(facts.squares[:, 0], scores.square().sum(1))
-        assert (probs * facts.squares[:, 0]).sum() == pytest.approx(facts.expected[0, 0].item(), rel=1e-5)
+        mean = (probs * facts.squares[:, 0]).sum().item()
+        assert mean == pytest.approx(facts.expected[0, 0].item(), rel=1e-5)
         assert (facts.expected <= facts.bound + 1e-6).all()
-        assert facts.entropies[0, 0] == pytest.approx(-(probs * probs.log()).sum().item(), rel=1e-5)
+        entropy = -(probs * probs.log()).sum().item()
+        assert facts.entropies[0, 0].item() == pytest.approx(entropy, rel=1e-5)
 
     def test_is_attained_by_uniform_distributions(self):
         facts = token_facts(torch.zeros(1, 1, 5), torch.zeros(1, 1, dtype=torch.long))
@@ -115,9 +117,9 @@ class TestTerms:
         assert terms.orthogonal.item() == pytest.approx(2.25 * scores, rel=1e-5)
         assert terms.advantages.item() == 2.25
         bounds = VOCABULARY * facts.bound[0] / LENGTH**2
-        assert terms.bounds[0, Region.TOOL_NAME] == pytest.approx(bounds[0].item(), rel=1e-5)
-        assert terms.bounds[0, Region.REASONING] == pytest.approx(bounds[1:].sum().item(), rel=1e-5)
-        assert terms.weights[0, Region.REASONING] == pytest.approx(2 / LENGTH**2)
+        assert terms.bounds[0, Region.TOOL_NAME].item() == pytest.approx(bounds[0].item(), rel=1e-5)
+        assert terms.bounds[0, Region.REASONING].item() == pytest.approx(bounds[1:].sum().item(), rel=1e-5)
+        assert terms.weights[0, Region.REASONING].item() == pytest.approx(2 / LENGTH**2)
 
     def test_are_without_bias_where_positions_share_parameters(self):
         model, group = Table(spread=1.0), listed()
