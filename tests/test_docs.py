@@ -165,7 +165,7 @@ class TestCommands:
     @of_program("diagnose")
     def test_diagnoses_parse(self, command):
         own, overrides = make_diagnose_parser().parse_known_args(command.words[2:])
-        make_train_parser().parse_args_and_config(["--config", str(own.config), "--output_dir", "unused", *overrides])
+        make_train_parser().parse_args_and_config(["--config", own.config, "--output_dir", "unused", *overrides])
 
     @of_program("doctor")
     def test_doctors_name_recipes_that_exist(self, command):

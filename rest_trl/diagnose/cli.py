@@ -50,7 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("checkpoint", help="the policy: a directory, an id on the Hub, or tiny")
-    parser.add_argument("--config", type=Path, help="recipe of the run")
+    parser.add_argument("--config", help="recipe of the run: a file, or the name of one that comes with the package")
     parser.add_argument("--groups", type=int, default=64, help="prompts to sample completions for (default: 64)")
     parser.add_argument(
         "--gradients",
@@ -129,7 +129,7 @@ def main(args: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if args is None else args)
     own, overrides = make_parser().parse_known_args(given)
     recipe = ["--model_name_or_path", own.checkpoint, "--output_dir", str(own.output_dir), "--diagnose_steps", "1"]
-    config = ["--config", str(own.config)] if own.config else []
+    config = ["--config", own.config] if own.config else []
     with setup_errors(_PROG):
         if (Path(own.checkpoint) / "adapter_config.json").exists():
             raise ValueError(f"{own.checkpoint} holds an adapter: merge it into its model, and diagnose that")
