@@ -79,8 +79,8 @@ class ResTGRPOConfig(GRPOConfig):
         reasoning_slope (`float`, *optional*, defaults to `0.4`):
             What the reasoning's weight gains over the curriculum (the released code: 0.6 to 1.0).
         diagnose_steps (`int`, *optional*):
-            Optimiser steps between diagnoses of the gradients, see [`~rest_trl.diagnose.DiagnoseCallback`]. One of 8
-            groups takes about 17 times as long as their update. By default there is none, which costs nothing.
+            Optimiser steps between diagnoses of the gradients, see [`~rest_trl.diagnose.DiagnoseCallback`]. One costs
+            about 20 backward passes over the rollout. By default there is none, which costs nothing.
     """
 
     loss_type: str = field(
