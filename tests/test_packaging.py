@@ -11,7 +11,7 @@ import pytest
 
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = ("setup.py", "setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")
+FILES = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE")
 
 
 def build(kind, source, target):
