@@ -50,6 +50,7 @@ class RefilledGroups:
     state: Any
     prefix_lengths: list[int] | None
     _ready: tuple[Any, torch.Tensor] | None = None  # what TRL gets instead of a generation and its rewards
+    _rewards: torch.Tensor  # of the last rollout
     _refill_number: tuple[int, int] = (-1, 0)  # step, and rollouts of it so far
     _refill_unit: int = 1  # groups that can be split evenly over the processes
 
@@ -87,16 +88,16 @@ class RefilledGroups:
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Any:
         if self._ready is not None:
             return self._ready[1]
-        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)  # type: ignore[misc]
-        trainer: Any = self
-        if trainer.model.training:
-            self._log_groups(wasted=len(self._wasted(rewards)) / self._num_groups(rewards))
-        return rewards
+        self._rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)  # type: ignore[misc]
+        return self._rewards
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         trainer: Any = self
         if not trainer.model.training or not self.args.refill_groups:
-            return super()._generate_and_score_completions(inputs)  # type: ignore[misc, no-any-return]
+            output: dict[str, Any] = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
+            if trainer.model.training:
+                self._log_groups(wasted=len(self._wasted(self._rewards)) / self._num_groups(self._rewards))
+            return output
         rows, rewards = self._sample(inputs)
         wasted = self._wasted(rewards)
         self._log_groups(wasted=len(wasted) / self._num_groups(rewards))
