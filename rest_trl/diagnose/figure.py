@@ -75,6 +75,12 @@ def _points(axis: Any, places: Any, estimates: Estimates, *, horizontal: bool = 
         axis.errorbar(places, value, yerr=errors, **style)
 
 
+def _end(estimates: Estimates, least: float = 0.0) -> float:
+    """Where an axis ends: behind the intervals, but not so far that long ones hide the values."""
+    value = max(least, float(estimates.value.nan_to_num(0.0).max()))
+    return 1.1 * min(max(value, float(estimates.high.nan_to_num(0.0).max())), 2 * value)
+
+
 def _noise_by_rule(axis: Any, rules: list[str], share: Estimates) -> None:
     starts = torch.zeros(len(rules), dtype=torch.float64)
     for region in _REGIONS:
@@ -85,7 +91,7 @@ def _noise_by_rule(axis: Any, rules: list[str], share: Estimates) -> None:
     whole = Estimates(*(part[:, 0] for part in share))
     _points(axis, range(len(rules)), whole, horizontal=True, color="black", fmt="D", label="whole gradient")
     axis.axvline(1, color="black", linewidth=0.8)
-    axis.set_xlim(left=0)
+    axis.set_xlim(0, _end(whole, 1.0))
     axis.set_title("Noise: trace of the covariance, GRPO's whole gradient is 1", fontsize=10)
     axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.45, -0.06), ncols=6, columnspacing=1, frameon=False)
 
@@ -93,14 +99,17 @@ def _noise_by_rule(axis: Any, rules: list[str], share: Estimates) -> None:
 def _noise_and_signal(axis: Any, noise: Estimates, signal: Estimates) -> None:
     places = torch.arange(len(_REGIONS)).double()
     shown = torch.tensor(_REGIONS)
+    ends = []
     for shift, estimates, label, alpha in ((-0.2, noise, "noise", 1.0), (0.2, signal, "signal", 0.35)):
         of_grpo = Estimates(*(part[0, shown] for part in estimates))
         heights = of_grpo.value.nan_to_num(0.0).tolist()
         colors = [COLORS[region].line for region in _REGIONS]
         axis.bar((places + shift).tolist(), heights, 0.38, color=colors, alpha=alpha)
         _points(axis, (places + shift).tolist(), of_grpo, color="black", fmt="none")
+        ends.append(_end(of_grpo))
         axis.bar([0], [0], color="black", alpha=alpha, label=label)
     axis.axhline(0, color="black", linewidth=0.8)
+    axis.set_ylim(top=max(ends))
     axis.set_title("GRPO: noise and signal of each region, whole gradient is 1", fontsize=10)
     axis.legend(fontsize=8)
 
