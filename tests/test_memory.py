@@ -68,6 +68,14 @@ class TestPeak:
         # At the peak no more is alive than that and one float32 per token of the micro-batch of one completion.
         assert rest - grpo <= tokens + 4 * case.length + 1024
 
+    def test_of_region_credit_is_one_float32_per_token_more(self):
+        case = smallest(Case("full", length=256))
+        (rest, rest_buffer), (credit, credit_buffer) = (measure(arm, case) for arm in ("ResT", "region credit"))
+        # A float32 per token in place of one per completion.
+        tokens = 2 * case.length
+        assert credit_buffer - rest_buffer == 4 * (tokens - 2)
+        assert 0 < credit - rest <= 4 * tokens + 1024
+
 
 class TestRegionSums:
     def test_take_no_tensor_of_all_regions(self):

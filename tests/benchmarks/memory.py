@@ -15,6 +15,7 @@ import gc
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,7 +33,11 @@ from .regions import completions
 
 
 TARGET = 1.005
-ARMS = {"GRPO": (GRPOTrainer, GRPOConfig), "ResT": (ResTGRPOTrainer, ResTGRPOConfig)}
+ARMS = {
+    "GRPO": (GRPOTrainer, GRPOConfig),
+    "ResT": (ResTGRPOTrainer, ResTGRPOConfig),
+    "region credit": (ResTGRPOTrainer, partial(ResTGRPOConfig, credit="region")),
+}
 COMPLETIONS = 2
 PROMPT_TOKENS = 64
 VOCABULARY = 32_768
@@ -166,7 +171,7 @@ def measure(arm: str, case: Case) -> tuple[int, int]:
 
     Args:
         arm (`str`):
-            `"GRPO"` or `"ResT"`.
+            One of `ARMS`.
         case (`Case`):
             What is trained.
 
