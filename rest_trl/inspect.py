@@ -40,7 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
         "`completion` or `completion_ids`, or a text file",
     )
     parser.add_argument(
-        "--model", required=True, help="the policy's tokenizer: a path, an id on the Hub, tiny or tiny/decides"
+        "--model", required=True, help="the policy's tokenizer: a path, an id on the Hub, tiny or tiny/TASK"
     )
     parser.add_argument("--revision", default="main", help="branch, tag or commit of the model on the Hub")
     parser.add_argument("--trust_remote_code", action="store_true", help="run the code that the tokenizer brings")

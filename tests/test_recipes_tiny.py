@@ -36,7 +36,7 @@ OF_REST = {
     "sft_then_rest": {"curriculum_horizon": 25, "model_name_or_path": "outputs/tiny/sft"},
 }
 # Tasks beside the embedded world: the most tokens that a completion may have.
-TASKS = {"decides": 96}
+TASKS = {"decides": 96, "calls": 128, "arguments": 96}
 # What sets a run apart from SFT, beside `output_dir`.
 OF_SFT = {
     "sft": {},

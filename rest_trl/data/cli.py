@@ -46,9 +46,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("rest-trl data", description="Look at data sets, and build the paper's mixture.")
     commands = parser.add_subparsers(dest="command", required=True)
     show = commands.add_parser("show", help="show a data set as training sees it")
-    show.add_argument("dataset", nargs="?", help="a file, a directory, a Hub id, or tiny")
+    show.add_argument("dataset", nargs="?", help="a file, a directory, a Hub id, tiny or tiny/TASK")
     show.add_argument("--config", type=Path, metavar="RECIPE", help="take what is not given here from this recipe")
-    show.add_argument("--model", help="the policy's tokenizer: a path, an id on the Hub, or tiny")
+    show.add_argument("--model", help="the policy's tokenizer: a path, an id on the Hub, tiny or tiny/TASK")
     show.add_argument("--revision", help="branch, tag or commit of the model on the Hub (default: main)")
     show.add_argument("--trust_remote_code", action="store_const", const=True, help="run the tokenizer's own code")
     show.add_argument("--split", help="split of the data set (default: train)")
@@ -91,8 +91,8 @@ def _show(arguments: argparse.Namespace, console: Console) -> None:
     # These imports take seconds, which `--help` need not.
     from transformers import AutoTokenizer
 
-    from ..runs.inputs import TINY, find_model
-    from ..tiny import load_tiny_dataset
+    from ..runs.inputs import find_model
+    from ..tiny import TINY_DATASETS, is_tiny, load_tiny_dataset
     from .loading import prepare_sources
     from .sources import dataset_source, open_sources
     from .summary import summarize
@@ -105,10 +105,12 @@ def _show(arguments: argparse.Namespace, console: Console) -> None:
         trust_remote_code=bool(options["trust_remote_code"]),
     )
     syntax = get_syntax(options["tool_call_syntax"] or detect_syntax(tokenizer))
-    if options["dataset"] == TINY:
+    if is_tiny(options["dataset"], TINY_DATASETS):
         if options["mask_tools"]:
-            raise ValueError("--mask_tools needs rows with tools in a column, and tiny has prompts of text")
-        sources = [dataset_source(load_tiny_dataset(), TINY)]
+            raise ValueError(
+                f"--mask_tools needs rows with tools in a column, and {options['dataset']} has prompts of text"
+            )
+        sources = [dataset_source(load_tiny_dataset(name=options["dataset"]), options["dataset"])]
     else:
         sources = open_sources(options["dataset"], options["split"], options["dataset_config"])
     prepared = prepare_sources(

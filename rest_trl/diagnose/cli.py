@@ -49,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="Any argument of rest-trl train may follow, and overrides the recipe.",
         allow_abbrev=False,
     )
-    parser.add_argument("checkpoint", help="the policy: a directory, an id on the Hub, or tiny")
+    parser.add_argument("checkpoint", help="the policy: a directory, an id on the Hub, tiny or tiny/TASK")
     parser.add_argument("--config", help="recipe of the run: a file, or the name of one that comes with the package")
     parser.add_argument("--groups", type=int, default=64, help="prompts to sample completions for (default: 64)")
     parser.add_argument(

@@ -7,6 +7,8 @@ Nothing is measured: it is what the longest rows need, so that a recipe that fit
 from dataclasses import dataclass
 from typing import Any
 
+from ..tiny import TINY_DATASETS
+
 
 GIB = 2**30
 # [ours] A guess: the CUDA context, its libraries and fragmentation.
@@ -156,7 +158,7 @@ def estimate(dimensions: Dimensions, recipe: dict[str, Any], card: float) -> dic
 
 def longest_prompt(recipe: dict[str, Any]) -> int:
     """Tokens of the longest prompt that a recipe trains on; 0 if it sets no limit."""
-    return TINY_PROMPT if recipe.get("dataset_name") == "tiny" else recipe.get("max_prompt_length") or 0
+    return TINY_PROMPT if recipe.get("dataset_name") in TINY_DATASETS else recipe.get("max_prompt_length") or 0
 
 
 def cached_completions(dimensions: Dimensions, recipe: dict[str, Any], card: float) -> int:

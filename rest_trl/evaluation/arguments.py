@@ -53,7 +53,7 @@ def make_parser(benchmarks: Mapping[str, type[Benchmark]]) -> argparse.ArgumentP
     parser.add_argument("--setup", choices=installable, nargs="+", help="only install what these benchmarks need")
     parser.add_argument("--setup_python", help="Python 3.11 or 3.12 to set up with (default: the running one)")
     parser.add_argument("--benchmark", help=f"{', '.join(sorted(benchmarks))}, or the dotted path of your own")
-    parser.add_argument("--model", help="path, Hub id, tiny or tiny/decides")
+    parser.add_argument("--model", help="path, Hub id, tiny or tiny/TASK")
     parser.add_argument("--revision", help="branch, tag or commit of the model and its tokenizer on the Hub")
     parser.add_argument(
         "--trust_remote_code", action="store_true", help="run the Python code that comes with the model"

@@ -1,4 +1,4 @@
-"""The held-out parts of the embedded tool world and of its task as benchmarks."""
+"""The held-out parts of the embedded tool world and of its tasks as benchmarks."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -97,3 +97,15 @@ class TinyDecides(TinyWorld):
     """Held-out requests whose values the reasoning works out."""
 
     name = f"{TINY}/decides"
+
+
+class TinyCalls(TinyWorld):
+    """Held-out requests for two to four calls."""
+
+    name = f"{TINY}/calls"
+
+
+class TinyArguments(TinyWorld):
+    """Held-out requests for one call with eight arguments."""
+
+    name = f"{TINY}/arguments"

@@ -95,7 +95,7 @@ def load_tiny_dataset(split: Split = "train", size: int = 2048, seed: int = 0, n
             Seed of the world.
         name (`str`, *optional*, defaults to `"tiny"`):
             `"tiny"`, the world with half of the reasonings mere noise, or one of the tasks of
-            [`~rest_trl.tiny.tasks.generate_task`]: `"tiny/decides"`.
+            [`~rest_trl.tiny.tasks.generate_task`]: `"tiny/decides"`, `"tiny/calls"`, `"tiny/arguments"`.
 
     Returns:
         `datasets.Dataset`: columns `prompt` (`str`: tools, history and the opened assistant turn) and `solution`

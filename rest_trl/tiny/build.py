@@ -4,6 +4,8 @@ Rebuilds a tiny checkpoint, on one CPU core and without a network, that of the w
     OMP_NUM_THREADS=1 python -m rest_trl.tiny.build --output_dir rest_trl/tiny/checkpoint
     OMP_NUM_THREADS=1 python -m rest_trl.tiny.build --demonstrations decides --gold_steps 1600 \
         --output_dir rest_trl/tiny/tasks/checkpoints/decides
+    OMP_NUM_THREADS=1 python -m rest_trl.tiny.build --demonstrations copies --gold_steps 2400 --faulty_steps 80 \
+        --output_dir rest_trl/tiny/tasks/checkpoints/copies
 
 The warm start first learns gold demonstrations and ends on partly faulty ones (`rest_trl.tiny.corruption`,
 `rest_trl.tiny.tasks.faults`): sampled completions are then well-formed and often wrong, which reinforcement learning
@@ -32,9 +34,9 @@ from .world import Step, generate
 CORPUS_SIZE = 4000  # steps of the world that the tokenizer is trained on
 WARMUP_STEPS = 100
 POOL_BATCHES = 16  # batches are cut from a pool sorted by length, which spares padding
-# The tasks that the checkpoint of a task learns in turn. The others, which it does not master, keep it from being a
-# policy of one request alone.
-TASK_CYCLES = {"decides": ("decides", "calls", "decides", "arguments")}
+# The tasks that a checkpoint learns in turn. That of `decides` does not come to master the other two, which take
+# longer to learn and have a checkpoint of their own.
+TASK_CYCLES = {"decides": ("decides", "calls", "decides", "arguments"), "copies": ("calls", "arguments")}
 
 
 @dataclass
@@ -44,7 +46,10 @@ class BuildArguments:
     output_dir: str = field(metadata={"help": "Where the checkpoint is written."})
     demonstrations: str = field(
         default="world",
-        metadata={"help": "What is learned: the world, or a task.", "choices": ["world", *TASK_CYCLES]},
+        metadata={
+            "help": "What is learned: the world, the task decides, or calls and arguments.",
+            "choices": ["world", *TASK_CYCLES],
+        },
     )
     seed: int = field(default=0, metadata={"help": "Seed of weights, demonstrations and faults."})
     gold_steps: int = field(default=3000, metadata={"help": "Optimiser steps on gold demonstrations."})

@@ -184,7 +184,7 @@ def main() -> None:
     """Measures as the command line says, and prints a table."""
     parser = argparse.ArgumentParser("rest_trl.tiny.measure", description="What a policy does on a task.")
     parser.add_argument("--task", choices=list(TASKS), required=True)
-    parser.add_argument("--model", required=True, help="a path, or tiny/decides")
+    parser.add_argument("--model", required=True, help="a path, or tiny/TASK")
     parser.add_argument("--size", type=int, default=512, help="held-out prompts")
     parser.add_argument("--groups", type=int, default=64, help=f"prompts with {GROUP_SIZE} completions each")
     parser.add_argument("--seed", type=int, default=0, help="of the sampling")

@@ -22,7 +22,7 @@ class TestFindModel:
             find_model(name)
 
     def test_refuses_a_model_that_the_package_does_not_hold(self):
-        with pytest.raises(ValueError, match="choose one of tiny, tiny/decides"):
+        with pytest.raises(ValueError, match="choose one of tiny, tiny/decides, tiny/calls, tiny/arguments"):
             find_model("tiny/task")
 
 

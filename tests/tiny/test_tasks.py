@@ -137,7 +137,7 @@ class TestArguments:
 
 class TestNames:
     def test_models_and_data_sets_have_the_same(self):
-        assert list(TINY_DATASETS) == list(TINY_MODELS) == ["tiny", "tiny/decides"]
+        assert list(TINY_DATASETS) == list(TINY_MODELS) == ["tiny", *(f"tiny/{task}" for task in TASKS)]
         assert resolve_model("tiny/decides") == str(TASK_MODEL_DIRS["decides"])
 
     def test_other_names_are_left_alone(self, tmp_path, monkeypatch):
@@ -192,4 +192,4 @@ class TestCheckpoint:
         torch.manual_seed(0)
         output_ids = model.generate(**inputs, max_new_tokens=128)[:, inputs.input_ids.shape[1] :]
         parsed = [parse(text) for text in tokenizer.batch_decode(output_ids, skip_special_tokens=True)]
-        assert sum(bool(one.calls) and not one.errors for one in parsed) >= 28
+        assert sum(bool(one.calls) and not one.errors for one in parsed) >= 24

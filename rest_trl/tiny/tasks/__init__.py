@@ -14,8 +14,13 @@ TASKS: dict[str, Callable[[Random], list[Step]]] = {
     "calls": calls.sample_dialogue,
     "arguments": arguments.sample_dialogue,
 }
-# The checkpoint of each task that has one.
-TASK_MODEL_DIRS = {"decides": Path(__file__).parent / "checkpoints" / "decides"}
+_CHECKPOINTS = Path(__file__).parent / "checkpoints"
+# What is copied from the request into calls is learned together.
+TASK_MODEL_DIRS = {
+    "decides": _CHECKPOINTS / "decides",
+    "calls": _CHECKPOINTS / "copies",
+    "arguments": _CHECKPOINTS / "copies",
+}
 
 
 def generate_task(task: str, split: Split, seed: int = 0) -> Iterator[Step]:
