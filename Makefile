@@ -1,4 +1,4 @@
-# make demo | bfcl | docs | figures | test | test-vllm | test-versions | quality | bench-step | bench-branch | bench-regions | bench-memory | bench-evaluation | bench-gpu | fuzz. Everything is installed into .venv; PYTHON is any Python from 3.11.
+# make demo | bfcl | docs | figures | test | test-vllm | test-versions | quality | bench-step | bench-branch | bench-turns | bench-regions | bench-memory | bench-evaluation | bench-gpu | fuzz. Everything is installed into .venv; PYTHON is any Python from 3.11.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,7 +20,7 @@ COEFFICIENTS_grpo := uniform
 OUTPUT_rest := outputs/demo
 OUTPUT_grpo := outputs/demo-grpo
 
-.PHONY: install demo bfcl docs figures test test-vllm test-versions vllm-transcript quality bench-step bench-branch bench-regions bench-memory bench-evaluation bench-gpu fuzz build
+.PHONY: install demo bfcl docs figures test test-vllm test-versions vllm-transcript quality bench-step bench-branch bench-turns bench-regions bench-memory bench-evaluation bench-gpu fuzz build
 
 install: $(VENV)/.installed
 
@@ -87,6 +87,9 @@ bench-step: install
 
 bench-branch: install
 	$(RUN) $(BIN)/python -m tests.benchmarks.branch
+
+bench-turns: install
+	$(RUN) $(BIN)/python -m tests.benchmarks.turn_credit
 
 bench-regions: install
 	$(RUN) $(BIN)/python -m tests.benchmarks.regions

@@ -10,7 +10,7 @@ from .rewards.schedules import SCHEDULES, check_schedule
 from .tool_calls import get_syntax
 
 
-CREDITS = ("completion", "region", "local")
+CREDITS = ("completion", "turn", "region", "local")
 CREDIT_BASELINES = ("group", "leave_one_out")
 BRANCHES = (None, "reasoning")
 
@@ -44,10 +44,16 @@ class ResTGRPOConfig(GRPOConfig):
             `"horizon"` (the paper, over the whole run), `"released"` (the authors' code, 150 rollouts) or `"static"`.
         credit (`str`, *optional*, defaults to `"completion"`):
             What a token's advantage is made of, see [`~rest_trl.credit.credited_advantages`]: `"completion"` (GRPO and
-            the paper: the whole reward), `"region"` (what is undecided when the token is sampled, for rewards that
-            expose their parts), or `"local"` (the part that its own segment decides; biased, of lower variance).
-        credit_baseline (`str`, *optional*, defaults to `"group"`):
-            Baseline of `credit`: `"group"` includes the completion itself, as in GRPO; `"leave_one_out"` does not.
+            the paper: the whole reward), `"turn"` (what the token's turn and later ones earn, for rewards that are
+            lists of one number per assistant turn, see [`~rest_trl.credit.turns`]), `"region"` (what is undecided when
+            the token is sampled, for these and for rewards that expose their parts), or `"local"` (the part that its
+            own segment decides; biased, of lower variance).
+        credit_baseline (`str`, *optional*):
+            Baseline of `credit`: `"group"` includes the completion itself, as in GRPO; `"leave_one_out"` does not. By
+            default `"leave_one_out"` for `credit="turn"`, because few may reach a turn, and `"group"` for the others.
+        turn_discount (`float`, *optional*, defaults to `1.0`):
+            Factor on the reward of a turn, in the credit of turns before it, per turn between. Below 1 the credit is
+            no longer that of the sum of the rewards.
         branch (`str`, *optional*):
             `"reasoning"` samples one reasoning for `branch_size` completions and only what follows it for each, see
             [`~rest_trl.credit.branched_advantages`]. By default every completion is sampled whole. In evaluations all
@@ -102,13 +108,20 @@ class ResTGRPOConfig(GRPOConfig):
     credit: str = field(
         default="completion",
         metadata={
-            "help": "What a token is credited with: completion (the whole reward), region (what is undecided), local.",
+            "help": "What a token is credited with: completion (the whole reward), turn (its turn and later ones), "
+            "region (what is undecided), local.",
             "choices": list(CREDITS),
         },
     )
-    credit_baseline: str = field(
-        default="group",
-        metadata={"help": "Baseline of credit: group, or leave_one_out.", "choices": list(CREDIT_BASELINES)},
+    credit_baseline: str | None = field(
+        default=None,
+        metadata={
+            "help": "Baseline of credit: group, or leave_one_out. Default: leave_one_out for turn, group for others.",
+            "choices": list(CREDIT_BASELINES),
+        },
+    )
+    turn_discount: float = field(
+        default=1.0, metadata={"help": "Factor on the reward of a turn per turn that it lies ahead of another."}
     )
     branch: str | None = field(
         default=None,
@@ -184,6 +197,8 @@ class ResTGRPOConfig(GRPOConfig):
             )
         if self.diagnose_steps is not None and self.diagnose_steps <= 0:
             raise ValueError(f"diagnose_steps must be positive, got {self.diagnose_steps}: leave it out for none")
+        if self.credit_baseline is None:
+            self.credit_baseline = "leave_one_out" if self.credit == "turn" else "group"
         if self.credit not in CREDITS or self.credit_baseline not in CREDIT_BASELINES:
             raise ValueError(
                 f"unknown credit={self.credit!r} or credit_baseline={self.credit_baseline!r}: choose of "
@@ -192,6 +207,13 @@ class ResTGRPOConfig(GRPOConfig):
         self._check_branches()
         if self.refill_groups < 0:
             raise ValueError(f"refill_groups must not be negative, got {self.refill_groups}: 0 keeps wasted groups")
+        if not 0 <= self.turn_discount <= 1:
+            raise ValueError(f"turn_discount must be in [0, 1], got {self.turn_discount}: 1 discounts nothing")
+        if self.turn_discount != 1 and self.credit not in ("turn", "region"):
+            raise ValueError(
+                f"turn_discount={self.turn_discount} has no effect with credit={self.credit!r}, which looks at no "
+                "later turns: set credit='turn', or turn_discount=1"
+            )
         shared_ratio = self.importance_sampling_level == "sequence" and self.loss_type in _SHARED_RATIO_LOSSES
         if shared_ratio and (self.credit != "completion" or self.branch is not None):
             raise ValueError(

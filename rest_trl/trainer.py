@@ -10,6 +10,7 @@ from trl.extras.profiling import profiling_context
 
 from .config import CREDITS, ResTGRPOConfig
 from .credit.assignment import CreditAssignment
+from .credit.loop import TurnRewards
 from .diagnose.callback import DiagnoseCallback
 from .display.arguments import is_hub_id
 from .display.card import write_model_card
@@ -34,7 +35,7 @@ from .tool_calls import detect_syntax, get_syntax
 logger = get_logger(__name__)
 
 
-class ResTGRPOTrainer(WholeCheckpoints, BranchedRollouts, RefilledGroups, GRPOTrainer):
+class ResTGRPOTrainer(TurnRewards, WholeCheckpoints, BranchedRollouts, RefilledGroups, GRPOTrainer):
     """
     Trainer for ResT, reshaped token-level policy gradients (https://huggingface.co/papers/2509.21826).
 
@@ -127,9 +128,9 @@ class ResTGRPOTrainer(WholeCheckpoints, BranchedRollouts, RefilledGroups, GRPOTr
             )
         self._rollout = RolloutReader(self._partitioner)
         self._bind_rewards()
+        self._read_turn_rewards()
         diagnoses = args.diagnose_steps is not None
-        is_whole = args.credit == "completion" and args.branch is None
-        needs_credit = diagnoses or not is_whole
+        needs_credit = diagnoses or args.credit != "completion" or args.branch is not None
         self._credit = CreditAssignment(args, self.reward_funcs, diagnoses) if needs_credit else None
         self._region_metrics = RegionMetrics(self.accelerator, self.tool_call_syntax)
         self.add_callback(RegionStatistics(args.entropy_decay))
@@ -174,9 +175,8 @@ class ResTGRPOTrainer(WholeCheckpoints, BranchedRollouts, RefilledGroups, GRPOTr
 
     def _generate(self, prompts: list) -> Any:
         output = super()._generate(prompts)
-        _, completion_ids, tool_mask, *_ = output
         with profiling_context(self, "partition"):
-            self._rollout.read(completion_ids, tool_mask)
+            self._rollout.read(*output[1:3])  # completion_ids and tool_mask
         return output
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Any:

@@ -15,6 +15,7 @@ OWN_FIELDS = {
     "branch": None,
     "branch_size": 4,
     "refill_groups": 0,
+    "turn_discount": 1.0,
     "entropy_surrogate": "one_minus_exp",
     "entropy_decay": 0.9,
     "coefficient_min": 0.5,
@@ -50,6 +51,10 @@ class TestFields:
         assert (config.loss_type, config.beta) == ("grpo", 0.0)
         assert {name: getattr(config, name) for name in OWN_FIELDS} == OWN_FIELDS
 
+    def test_compare_turns_with_those_of_others(self):
+        baselines = {name: make_config(credit=name).credit_baseline for name in ("turn", "region", "local")}
+        assert baselines == {"turn": "leave_one_out", "region": "group", "local": "group"}
+
     def test_all_have_a_help_text_and_an_entry_in_the_docstring(self):
         for field in dataclasses.fields(ResTGRPOConfig):
             if field.name in OWN_FIELDS:
@@ -76,6 +81,14 @@ class TestBadInput:
             ({"coefficient_min": float("nan")}, "coefficient_min"),
             ({"coefficient_max": float("nan")}, "coefficient_max"),
             ({"refill_groups": -1}, "refill_groups must not be negative, got -1: 0 keeps"),
+            ({"credit": "turn", "turn_discount": 1.1}, r"turn_discount must be in \[0, 1\], got 1.1"),
+            ({"credit": "turn", "turn_discount": float("nan")}, r"turn_discount must be in \[0, 1\], got nan"),
+            ({"turn_discount": 0.9}, "turn_discount=0.9 has no effect with credit='completion'"),
+            ({"credit": "local", "turn_discount": 0.9}, "turn_discount=0.9 has no effect with credit='local'"),
+            (
+                {"credit": "turn", "importance_sampling_level": "sequence"},
+                "credit='turn' with branch=None, which is per token, averages out",
+            ),
             ({"curriculum_horizon": 0}, "curriculum_horizon must be positive, got 0: set curriculum=False"),
             ({"curriculum_horizon": -5}, "curriculum_horizon must be positive, got -5"),
             ({"format_slope": -0.5}, "format_slope must not be negative, got -0.5"),
@@ -95,6 +108,7 @@ class TestBadInput:
         [
             {"entropy_decay": 0.0},
             {"coefficient_min": 0.0},
+            {"credit": "turn", "turn_discount": 0.0, "credit_baseline": "group"},
             {"coefficient_min": 1.0, "coefficient_max": 1.0},
             {"curriculum_horizon": 1},
             {"format_slope": 0.0, "parameters_slope": 0.0, "reasoning_slope": 0.0},

@@ -5,6 +5,7 @@ import torch
 from chat_templates import TEMPLATES
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import GRPOTrainer
 
 from rest_trl import Region, ResTGRPOConfig, ResTGRPOTrainer
 from rest_trl.regions import to_regions
@@ -31,12 +32,34 @@ def get_weather(city: str) -> str:
     return f"Sunny in {city}. {CALL}"
 
 
-def make_trainer(path, script, **arguments):
+class Scripted(GRPOTrainer):
+    """Below ResTGRPOTrainer, in the place of the sampling: per completion the turns that the policy writes."""
+
+    def play(self, script):
+        self._pending = [
+            [self.processing_class(turn + "<|im_end|>")["input_ids"] for turn in turns] for turns in script
+        ]
+        self._live = None
+
+    def _generate_single_turn(self, prompt_ids, *args, **kwargs):
+        # The first turns come for all prompts; later ones for those that called, known by their call.
+        rows = range(len(self._pending)) if self._live is None else self._live
+        self._live = [row for row in rows if self._pending[row]]
+        turns = [self._pending[row].pop(0) for row in self._live]
+        assert len(turns) == len(prompt_ids)
+        return turns, None
+
+
+class ScriptedTrainer(ResTGRPOTrainer, Scripted):
+    pass
+
+
+def make_trainer(path, script, config=None, **arguments):
     """A trainer whose policy writes `script`: per completion its turns."""
     tokenizer = AutoTokenizer.from_pretrained(TINY_MODEL_DIR)
     tokenizer.chat_template = TEMPLATES["qwen3"]
     prompt = [{"role": "user", "content": "What is the weather in Oslo?"}]
-    trainer = ResTGRPOTrainer(
+    trainer = ScriptedTrainer(
         AutoModelForCausalLM.from_pretrained(TINY_MODEL_DIR),
         args=ResTGRPOConfig(
             str(path),
@@ -50,24 +73,13 @@ def make_trainer(path, script, **arguments):
             max_completion_length=256,
             max_steps=1,
             logging_steps=1,
+            **(config or {}),
         ),
         train_dataset=Dataset.from_dict({"prompt": [prompt] * len(script), "solution": [GOLD] * len(script)}),
         processing_class=tokenizer,
         **({"tools": [get_weather]} | arguments),
     )
-    pending = [[tokenizer(turn + "<|im_end|>")["input_ids"] for turn in turns] for turns in script]
-    rows = {}
-
-    def generate(prompt_ids, *args, **kwargs):
-        if not rows:  # the first turns come for all prompts; later ones for those that called, known by their call
-            rows["live"] = list(range(len(script)))
-        else:
-            rows["live"] = [row for row in rows["live"] if pending[row]]
-        turns = [pending[row].pop(0) for row in rows["live"]]
-        assert len(turns) == len(prompt_ids)
-        return turns, None
-
-    trainer._generate_single_turn = generate
+    trainer.play(script)
     return trainer
 
 

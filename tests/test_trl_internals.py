@@ -37,7 +37,11 @@ TRL_INTERNALS = [
     Internal("trl.GRPOTrainer", "_calculate_rewards", "the rewards of a rollout are shared out over its calls"),
     Internal("trl.GRPOTrainer", "_generate", "the rollout is read where it is sampled, before the rewards are called"),
     Internal("trl.GRPOTrainer", "_generate_and_score_completions", "regions are added to what it returns"),
-    Internal("trl.GRPOTrainer", "_generate_single_turn", "branches are sampled where one completion per row would be"),
+    Internal(
+        "trl.GRPOTrainer", "_generate_single_turn", "branches are sampled there; environments are asked before it"
+    ),
+    Internal("trl.GRPOTrainer", "_env_tools", "the method of an environment that gives turn rewards is no tool"),
+    Internal("trl.GRPOTrainer", "_sync_tool_dicts", "the method that gives turn rewards cannot be called as a tool"),
     Internal("trl.GRPOTrainer", "_get_per_token_logps_and_entropies", "the entropies of a micro-batch come from it"),
     Internal("trl.GRPOTrainer", "_is_vlm", "policies with images are told from those of text"),
     Internal("trl.GRPOTrainer", "_load_from_checkpoint", "adapters get back the dtype that they were trained in"),
@@ -62,6 +66,7 @@ TRL_INTERNALS = [
     Internal("trl.extras.profiling", "profiling_context", "the time of the regions is logged with TRL's times"),
     Internal("trl.trainer.utils", "get_comet_experiment_url", "the model card links the run"),
     Internal("trl.trainer.utils", "get_trackio_space_url", "the model card links the run"),
+    Internal("trl.trainer.utils", "is_async_callable", "asynchronous reward functions may give turn rewards, too"),
     Internal("trl.trainer.utils", "nanstd", "advantages with credit are scaled as TRL scales its own"),
 ]
 # These are needed with a vLLM server only, so they are checked where vLLM is installed (`make test-vllm`).

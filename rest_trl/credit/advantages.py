@@ -23,16 +23,19 @@ completion that has the status enters the baseline: to leave out those that turn
 future.
 
 A reward without parts has no segments: all of it is undecided to the end, and its tokens keep GRPO's advantage.
-Nothing here knows of calls: segments may as well be the turns of a dialogue.
+Nothing here knows of calls or of turns; [`~rest_trl.credit.turns`] makes segments of turns.
+
+A status that few share makes a poor mean. With a `prior` \(p\) the guess that the completion will come to the group's
+mean reward, \(\bar R - D_i(t)\), enters \(b\) as \(p\) more members. It is a function of the prefix, too.
 """
 
-from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 
+from .baselines import Baselines, Member
 from .scaling import affine
 
 
@@ -52,6 +55,10 @@ class Segment(NamedTuple):
             Sum of the reward's parts that the prefix before the segment has decided.
         own (`float`):
             The part that is decided within the segment; only `local` credit reads it.
+        lost (`float`, *optional*, defaults to `0.0`):
+            What a discount takes from the undecided parts.
+        prior (`float`, *optional*, defaults to `0.0`):
+            For how many members the guess from whole completions counts in the baseline.
     """
 
     start: int
@@ -59,16 +66,20 @@ class Segment(NamedTuple):
     status: Hashable
     decided: float
     own: float = 0.0
+    lost: float = 0.0
+    prior: float = 0.0
 
 
 class _Run(NamedTuple):
-    """Tokens of one status under all rewards; `decided` and `own` of length K."""
+    """Tokens of one status under all rewards; `decided`, `own` and `lost` of length K."""
 
     start: int
     stop: int
     status: Hashable
     decided: Sequence[float]
     own: Sequence[float]
+    lost: Sequence[float]
+    prior: float
 
 
 def _runs(segments: Sequence[Sequence[Segment]]) -> list[_Run]:
@@ -77,8 +88,16 @@ def _runs(segments: Sequence[Sequence[Segment]]) -> list[_Run]:
     if len(decomposed) == 1:  # the usual case, in which the statuses need no joining
         (only,), zeros = decomposed, [0.0] * len(segments)
         return [
-            _Run(start, stop, status, _put(zeros, only, decided), _put(zeros, only, own))
-            for start, stop, status, decided, own in segments[only]
+            _Run(
+                start,
+                stop,
+                status,
+                _put(zeros, only, decided),
+                _put(zeros, only, own),
+                _put(zeros, only, lost),
+                prior,
+            )
+            for start, stop, status, decided, own, lost, prior in segments[only]
         ]
     bounds = sorted({bound for of_reward in segments for segment in of_reward for bound in segment[:2]})
     runs = []
@@ -91,7 +110,9 @@ def _runs(segments: Sequence[Sequence[Segment]]) -> list[_Run]:
             status = tuple(None if segment is None else segment.status for segment in inside)
             decided = [0.0 if segment is None else segment.decided for segment in inside]
             own = [0.0 if segment is None else segment.own for segment in inside]
-            runs.append(_Run(start, stop, status, decided, own))
+            lost = [0.0 if segment is None else segment.lost for segment in inside]
+            prior = max(segment.prior for segment in inside if segment is not None)
+            runs.append(_Run(start, stop, status, decided, own, lost, prior))
     return runs
 
 
@@ -224,19 +245,20 @@ def credit_segments(
     factor_lists, offset_list = factors.tolist(), offsets.tolist()
     first_group = local_rows.start // num_compared * num_compared
     for group in range(first_group, local_rows.stop, num_compared):
-        with_status: dict[Hashable, list[tuple[int, _Run, list[float]]]] = defaultdict(list)
-        for row in filter(scorable.__getitem__, range(group, group + num_compared)):
+        rows = [row for row in range(group, group + num_compared) if scorable[row]]
+        entries: list[tuple[int, _Run, Member]] = []
+        for row in rows:
             for run in _runs(segments[row]):
-                undecided = run.own if local else [r - d for r, d in zip(known[row], run.decided, strict=True)]
-                with_status[run.status].append((row, run, list(undecided)))
-        for runs in with_status.values():
-            others = len(runs) - leave_one_out
-            if not others:
-                continue
-            totals = [sum(values) for values in zip(*(undecided for _, _, undecided in runs), strict=True)]
-            for row, run, undecided in runs:
-                if row in local_rows:
-                    value = -offset_list[row]
-                    for factor, total, own in zip(factor_lists[row], totals, undecided, strict=True):
-                        value += factor * (own - (total - own if leave_one_out else total) / others)
-                    per_token[row - local_rows.start, run.start : run.stop] = value
+                undecided, prior = list(run.own), 0.0
+                if not local:
+                    parts = zip(known[row], run.decided, run.lost, strict=True)
+                    undecided, prior = [total - decided - lost for total, decided, lost in parts], run.prior
+                entries.append((row, run, Member(run.status, undecided, known[row], run.decided, prior)))
+        baselines = Baselines([member for _, _, member in entries], [known[row] for row in rows], leave_one_out)
+        for row, run, member in entries:
+            baseline = baselines(member) if row in local_rows else None
+            if baseline is not None:
+                value = -offset_list[row]
+                for factor, own, mean in zip(factor_lists[row], member.undecided, baseline, strict=True):
+                    value += factor * (own - mean)
+                per_token[row - local_rows.start, run.start : run.stop] = value

@@ -9,9 +9,10 @@ from accelerate.logging import get_logger
 from accelerate.utils import gather_object
 from transformers import TrainerState
 
-from .advantages import credited_advantages
+from .advantages import Segment, credited_advantages
 from .branches import branched_advantages
 from .rewards import DecomposedReward
+from .turn_rewards import TurnReward
 
 
 logger = get_logger(__name__)
@@ -32,12 +33,19 @@ class CreditAssignment:
 
     def __init__(self, args: Any, reward_funcs: Sequence[Any], every_credit: bool = False) -> None:
         self._args, self._has_parts = args, args.credit != "completion" or every_credit
-        decomposed = any(isinstance(reward_func, DecomposedReward) for reward_func in reward_funcs)
-        if args.credit != "completion" and not decomposed:
-            logger.warning(
-                f"credit={args.credit!r} changes nothing: none of the rewards has a method `segments` that says where "
-                "its parts are decided, as tool_call_reward has"
+        self._is_first = True
+        if args.credit != "completion" and not any(
+            _is_shared(reward_func, args.credit) for reward_func in reward_funcs
+        ):
+            self._warn()
+
+    def _warn(self) -> None:
+        needed = "returns lists of one number per assistant turn"
+        if self._args.credit != "turn":
+            needed = (
+                f"{needed}, or has a method `segments` that says where its parts are decided, as tool_call_reward has"
             )
+        logger.warning(f"credit={self._args.credit!r} changes nothing: none of the rewards {needed}")
 
     def take(
         self,
@@ -67,6 +75,18 @@ class CreditAssignment:
         ]
         self._rewards = rewards
         self._segments = gather_object([list(of_completion) for of_completion in zip(*of_rewards, strict=True)])
+        self._reward_funcs = list(reward_funcs)
+        if self._is_first and self._args.credit != "completion" and not any(map(any, self._shared(self._args.credit))):
+            self._warn()
+        self._is_first = False
+
+    def _shared(self, credit: str) -> list[list[Sequence[Segment]]]:
+        """The segments of the rewards that a credit shares out among the tokens of a completion."""
+        shared = [_is_shared(reward_func, credit) for reward_func in self._reward_funcs]
+        return [
+            [found if is_shared else [] for found, is_shared in zip(of_completion, shared, strict=True)]
+            for of_completion in self._segments
+        ]
 
     def advantages(
         self,
@@ -108,8 +128,15 @@ class CreditAssignment:
             "leave_one_out": self._args.credit_baseline == "leave_one_out",
             "rows": slice(start, start + len(advantages)),
         }
-        rollout = self._rewards, reward_weights, self._segments
+        rollout = self._rewards, reward_weights, self._shared(credit)
         if prefix_lengths is None:
             return credited_advantages(advantages, *rollout, num_generations, num_tokens, **options)
         sizes = num_generations, self._args.branch_size, num_tokens
         return branched_advantages(*rollout, prefix_lengths, *sizes, **options).to(advantages.device)
+
+
+def _is_shared(reward_func: Any, credit: str) -> bool:
+    """Whether tokens of a completion may be credited with different shares of a reward."""
+    if credit == "completion":
+        return False
+    return isinstance(reward_func, TurnReward if credit == "turn" else DecomposedReward)

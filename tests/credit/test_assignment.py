@@ -127,9 +127,9 @@ class TestRegionCredit:
         with pytest.raises(ValueError, match="averages out"):
             credit_trainer(model, tokenizer, tmp_path, credit="region", importance_sampling_level="sequence")
 
-    @pytest.mark.parametrize("arguments", [{"credit": "turn"}, {"credit_baseline": "none"}])
+    @pytest.mark.parametrize("arguments", [{"credit": "turns"}, {"credit_baseline": "none"}])
     def test_of_another_name_is_refused(self, arguments, model, tokenizer, tmp_path):
-        with pytest.raises(ValueError, match="choose of completion, region, local"):
+        with pytest.raises(ValueError, match="choose of completion, turn, region, local"):
             credit_trainer(model, tokenizer, tmp_path, **arguments)
 
 

@@ -1,0 +1,125 @@
+"""Turn rewards of environments, read between the turns of TRL's loop of tool calls."""
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+from .turn_rewards import Reader
+
+
+METHOD = "turn_rewards"
+
+
+def probe(factory: Callable[[], Any]) -> tuple[Callable[[], Any], Any]:
+    """
+    Make an environment to look at, without one being made in vain.
+
+    Args:
+        factory (`Callable`):
+            Makes an environment.
+
+    Returns:
+        `tuple`: a factory, of which the first environment is the one that was made, and that environment.
+    """
+    instance = factory()
+    unused = [instance]
+    return lambda: unused.pop() if unused else factory(), instance
+
+
+class EnvironmentTurns:
+    """
+    Reward function of the environments that have a method `turn_rewards`.
+
+    The method returns the rewards that the environment has given so far, as a list of numbers of any length. It is
+    asked before the first turn and behind the tool calls of every turn, so a turn earns what it adds to the sum:
+    several calls in one turn, or calls that never reach the environment, need no care. What a turn has earned is known
+    before the next one starts, whatever the environment does later, so credit for it is unbiased by construction.
+
+    Args:
+        reader (`Callable`):
+            Gives the assistant turns of completions from their `completion_ids`.
+    """
+
+    __name__ = METHOD  # as reward function
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._sums: list[list[float]] = []
+
+    def start(self) -> None:
+        """Forget the last rollout; it is called before every rollout."""
+        self._sums = []
+
+    def end_turn(self, environments: Sequence[Any]) -> None:
+        """
+        Read what the environments have given; it is called before every turn is sampled.
+
+        Args:
+            environments (`Sequence` of length `B`):
+                The environments of the rollout.
+
+        Raises:
+            ValueError: if an environment gives something other than finite numbers.
+        """
+        self._sums.append([_total(environment) for environment in environments])
+
+    def __call__(
+        self, environments: Sequence[Any], completion_ids: Sequence[Sequence[int]], **kwargs: Any
+    ) -> list[list[float] | None]:
+        """
+        Rewards of every turn.
+
+        Args:
+            environments (`Sequence` of length `B`):
+                The environments of the rollout.
+            completion_ids (`Sequence[Sequence[int]]` of length `B`):
+                Sampled token ids.
+            kwargs:
+                What else TRL gives to reward functions.
+
+        Returns:
+            `list[list[float] | None]` of length `B`: `None` for environments without the method.
+        """
+        rewards: list[list[float] | None] = []
+        for row, (environment, turns) in enumerate(zip(environments, self._reader(completion_ids), strict=True)):
+            if not has_turn_rewards(type(environment)):
+                rewards.append(None)
+                continue
+            # The last turn also earns what came behind it: its calls may have had results too long to go on.
+            sums = [of_turn[row] for of_turn in self._sums[: len(turns)]] + [_total(environment)]
+            rewards.append([after - before for before, after in pairwise(sums)])
+        return rewards
+
+
+def has_turn_rewards(environment: type) -> bool:
+    """
+    Whether environments of a class say what their turns have earned.
+
+    Args:
+        environment (`type`):
+            Class of an environment.
+
+    Raises:
+        ValueError: if the method is asynchronous.
+    """
+    method = inspect.getattr_static(environment, METHOD, None)
+    if inspect.iscoroutinefunction(method):
+        raise ValueError(
+            f"{environment.__name__}.{METHOD} is asynchronous, but is asked between two turns: make it a plain method "
+            "that returns what the environment has counted"
+        )
+    return method is not None
+
+
+def _total(environment: Any) -> float:
+    if not has_turn_rewards(type(environment)):
+        return 0.0
+    rewards = environment.turn_rewards()
+    if not isinstance(rewards, list) or not all(isinstance(x, int | float) and math.isfinite(x) for x in rewards):
+        raise ValueError(
+            f"{type(environment).__name__}.{METHOD} gave {rewards!r:.200}: it must return a list of finite numbers, "
+            "the rewards given so far"
+        )
+    return math.fsum(rewards)

@@ -1,0 +1,153 @@
+"""Reward functions that may give a number per assistant turn, as TRL calls them and as credit reads them."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from trl.trainer.utils import is_async_callable
+
+from ..regions import Turn
+from .advantages import Segment
+from .turns import turn_segments
+
+
+Reader = Callable[[Sequence[Sequence[int]]], list[list[Turn]]]
+TurnValue = float | list[float] | None
+
+
+class TurnReward:
+    """
+    A reward function whose lists, of one number per assistant turn, are credited turn by turn.
+
+    TRL gets the sum of a list, which it logs as the reward of the function, and weighs and scales as any other. Where
+    the function gives one number for a completion, that is an outcome: decided at the end of the last turn. `None`
+    leaves the completion out, as in TRL. A reward of a turn has to be known when the next turn starts; one that looks
+    ahead would be taken for decided too early, and its credit would be biased.
+
+    Args:
+        reward_func (`Callable`):
+            Reward function; it must not be asynchronous.
+        name (`str`):
+            The function's name in logs and errors.
+        reader (`Callable`):
+            Gives the assistant turns of completions from their `completion_ids`.
+        discount (`float`):
+            Factor on a reward per turn that it lies ahead.
+    """
+
+    def __init__(self, reward_func: Callable[..., Any], name: str, reader: Reader, discount: float) -> None:
+        self.reward_func = reward_func
+        self.__name__ = name
+        self._reader, self._discount = reader, discount
+        self._values: list[TurnValue] = []
+        self._completion_ids: Sequence[Sequence[int]] = []
+
+    def __call__(self, **kwargs: Any) -> list[float | None]:
+        """
+        Rewards of completions, as TRL asks for them.
+
+        Args:
+            kwargs:
+                What TRL gives to reward functions.
+
+        Returns:
+            `list[float | None]` of length `B`: sums over the turns.
+
+        Raises:
+            ValueError: if a list has not one finite number for every assistant turn of its completion.
+        """
+        return self._summed(self.reward_func(**kwargs), kwargs["completion_ids"])
+
+    def _summed(self, values: Sequence[Any], completion_ids: Sequence[Sequence[int]]) -> list[float | None]:
+        self._values, self._completion_ids = [_plain(value) for value in values], completion_ids
+        if any(isinstance(value, list) for value in self._values):
+            for value, turns in zip(self._values, self._reader(completion_ids), strict=True):
+                if isinstance(value, list):
+                    self._check(value, len(turns))
+        return [math.fsum(value) if isinstance(value, list) else value for value in self._values]
+
+    def _check(self, value: list[Any], num_turns: int) -> None:
+        if len(value) != num_turns:
+            raise ValueError(
+                f"the reward function {self.__name__!r} gave {len(value)} turn rewards for a completion of "
+                f"{num_turns} turns: give one number for each, the last one included, or one number for the completion"
+            )
+        if not all(isinstance(reward, int | float) and math.isfinite(reward) for reward in value):
+            raise ValueError(
+                f"the reward function {self.__name__!r} gave the turn rewards {value!r:.200}: each must be a finite "
+                "number, 0 where a turn earns nothing"
+            )
+
+    def segments(self, completion_ids: Sequence[Sequence[int]], **kwargs: Any) -> list[list[Segment]]:
+        """
+        The turns of the completions that the function was last called with, see [`~rest_trl.credit.turns`].
+
+        Args:
+            completion_ids (`Sequence[Sequence[int]]` of length `B`):
+                Sampled token ids.
+            kwargs:
+                What else TRL gives to reward functions.
+
+        Returns:
+            `list[list[Segment]]` of length `B`: none at all where the function gave no list on any process, and none
+            for a completion that it left out.
+
+        Raises:
+            ValueError: if the completions are others than those of the last call, and the function gives lists.
+        """
+        # On all processes alike: an outcome has segments where other completions of its group have turn rewards.
+        if not any(gather_object([any(isinstance(value, list) for value in self._values)])):
+            return [[] for _ in completion_ids]
+        if list(completion_ids) != list(self._completion_ids):
+            raise ValueError(
+                f"the turn rewards of {self.__name__!r} are those of other completions, because refill_groups puts "
+                "groups of several calls together: set refill_groups=0, or return one number per completion"
+            )
+        spans = [
+            [(turn.column, turn.column + len(turn.token_starts)) for turn in turns]
+            for turns in self._reader(completion_ids)
+        ]
+        return [
+            [] if value is None else turn_segments(value, span, self._discount)
+            for value, span in zip(self._values, spans, strict=True)
+        ]
+
+
+class AsyncTurnReward(TurnReward):
+    """A [`TurnReward`] of an asynchronous function, which TRL runs beside others of its kind."""
+
+    async def __call__(self, **kwargs: Any) -> list[float | None]:  # type: ignore[override]
+        """See [`TurnReward`]."""
+        return self._summed(await self.reward_func(**kwargs), kwargs["completion_ids"])
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, torch.Tensor | np.ndarray):
+        return value.tolist()
+    return list(value) if isinstance(value, tuple) else value
+
+
+def with_turns(reward_func: Any, name: str, reader: Reader, discount: float) -> Any:
+    """
+    A reward function that may give lists; reward models and functions that say themselves where their parts are
+    decided stay what they are.
+
+    Args:
+        reward_func (`Callable` or `torch.nn.Module`):
+            What TRL takes as a reward.
+        name (`str`):
+            The function's name in logs and errors.
+        reader (`Callable`):
+            Gives the assistant turns of completions from their `completion_ids`.
+        discount (`float`):
+            Factor on a reward per turn that it lies ahead.
+
+    Returns:
+        `Callable` or `torch.nn.Module`
+    """
+    if isinstance(reward_func, torch.nn.Module) or hasattr(reward_func, "segments"):
+        return reward_func
+    return (AsyncTurnReward if is_async_callable(reward_func) else TurnReward)(reward_func, name, reader, discount)
