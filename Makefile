@@ -1,4 +1,4 @@
-# make demo | bfcl | docs | figures | test | test-vllm | test-versions | quality | bench-step | bench-branch | bench-turns | bench-regions | bench-memory | bench-evaluation | bench-gpu | fuzz. Everything is installed into .venv; PYTHON is any Python from 3.11.
+# make demo | bfcl | docs | figures | notebooks | test | test-vllm | test-versions | quality | bench-step | bench-branch | bench-turns | bench-regions | bench-memory | bench-evaluation | bench-gpu | fuzz. Everything is installed into .venv; PYTHON is any Python from 3.11.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,7 +20,7 @@ COEFFICIENTS_grpo := uniform
 OUTPUT_rest := outputs/demo
 OUTPUT_grpo := outputs/demo-grpo
 
-.PHONY: install demo bfcl docs figures test test-vllm test-versions vllm-transcript quality bench-step bench-branch bench-turns bench-regions bench-memory bench-evaluation bench-gpu fuzz build
+.PHONY: install demo bfcl docs figures notebooks test test-vllm test-versions vllm-transcript quality bench-step bench-branch bench-turns bench-regions bench-memory bench-evaluation bench-gpu fuzz build
 
 install: $(VENV)/.installed
 
@@ -53,6 +53,10 @@ docs: $(VENV)/.docs
 $(VENV)/.docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable '.[docs]'
 	touch $@
+
+# Runs the notebooks and keeps their outputs; NOTEBOOK=quickstart only one.
+notebooks: install
+	$(RUN) $(BIN)/python tests/notebook_runs.py $(NOTEBOOK)
 
 figures: install
 	$(RUN) $(BIN)/python docs/figures/completion.py

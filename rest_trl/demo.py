@@ -6,26 +6,31 @@ python -m rest_trl.demo --config recipes/demo.yaml
 ```
 """
 
-from .runs.held_out import count_exact, sample
 from .runs.logs import configure_logging  # before PEFT is imported
 
 
 # isort: split
 
+import json
+import os
+import shlex
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
+from rich.text import Text
 
 from .display.terminal import colored_completion, legend
 from .regions.partition import partition
 from .runs.checkpoints import find_checkpoint, naming_full_disk
 from .runs.checks import check_packages
 from .runs.endings import run_errors, setup_errors
+from .runs.held_out import count_exact, sample
 from .runs.progress import show_progress
 from .runs.results import check_output_dir, remove_results
 from .tiny import TINY, TINY_DATASETS, is_tiny, load_tiny_dataset
@@ -38,9 +43,11 @@ HELD_OUT = 512  # prompts: a worst-case 95% half-width of 4.3 points
 
 
 SHOWN = "demo.txt"  # what the demo has shown; it tells the demo's directory, which is used again, from another run's
+RESULTS = "demo.json"  # what the demo of the other arm shows beside its own
+_BASELINE = "-grpo"  # the end of the baseline's directory: the demo in outputs/demo has its own in outputs/demo-grpo
 
 
-def results_table(name: str, counts: Sequence[tuple[str, int]], total: int) -> Table:
+def results_table(name: str, counts: Sequence[tuple[str, int]], total: int) -> Group:
     """
     Accuracies with 95% Wilson intervals.
 
@@ -53,17 +60,71 @@ def results_table(name: str, counts: Sequence[tuple[str, int]], total: int) -> T
             Number of prompts.
 
     Returns:
-        [`rich.table.Table`]
+        [`rich.console.Group`]: the title and the table.
     """
     from scipy.stats import binomtest  # of the extra `demo`
 
-    table = Table(title=f"{name}: exact calls on {total} held-out prompts, sampled at temperature 1")
-    for column in ("policy", "accuracy", "95% interval"):
-        table.add_column(column)
+    table = Table("policy", "accuracy", "95% interval")
     for label, count in counts:
         interval = binomtest(count, total).proportion_ci(method="wilson")
         table.add_row(label, f"{count / total:.3f}", f"[{interval.low:.3f}, {interval.high:.3f}]")
-    return table
+    title = f": exact calls on {total} held-out prompts, sampled at temperature 1"
+    return Group(Text.assemble((name, "bold"), title), table)
+
+
+def arm_name(args: Any) -> str:
+    """
+    What a demo trains with.
+
+    Args:
+        args ([`ResTGRPOConfig`]):
+            Its arguments.
+
+    Returns:
+        `str`: such as `"GRPO"`, `"ResT (entropy)"` or `"region credit, uniform"`.
+    """
+    if args.credit != "completion":
+        return f"{args.credit} credit, {args.coefficients}"
+    return "GRPO" if args.coefficients == "uniform" else f"ResT ({args.coefficients})"
+
+
+def other_arm(output: Path) -> Path:
+    """
+    The directory of the demo that this one is compared with: the baseline's, or for the baseline the method's.
+
+    Args:
+        output (`Path`):
+            Directory of a demo.
+
+    Returns:
+        `Path`
+    """
+    name = output.name
+    return output.with_name(name.removesuffix(_BASELINE) if name.endswith(_BASELINE) else name + _BASELINE)
+
+
+def next_command(args: Sequence[str], output: Path) -> str:
+    """
+    What to try after a demo: the other arm, and once that is there, a study of both.
+
+    Args:
+        args (`Sequence[str]`):
+            The command line of the demo.
+        output (`Path`):
+            Its directory.
+
+    Returns:
+        `str`: a command that runs as it stands in the directory of the demo.
+    """
+    python = os.path.relpath(sys.executable) if sys.executable.startswith(os.getcwd() + os.sep) else "python"
+    other = other_arm(output)
+    if (other / RESULTS).exists():
+        return f"{python} -m rest_trl.cli study --config tiny/study --seeds 3"
+    replaced = {"--coefficients", "--credit", "--output_dir"}
+    pairs = zip(["", *args], args, strict=False)
+    kept = [word for before, word in pairs if not {before, word.partition("=")[0]} & replaced]
+    method = ["--coefficients", "uniform"] if other.name.endswith(_BASELINE) else []
+    return shlex.join([python, "-m", "rest_trl.demo", *kept, *method, "--output_dir", str(other)])
 
 
 def main(args: list[str] | None = None) -> ResTGRPOTrainer:
@@ -77,7 +138,7 @@ def main(args: list[str] | None = None) -> ResTGRPOTrainer:
     Returns:
         [`ResTGRPOTrainer`]: the trainer after training.
     """
-    console = Console(record=True)
+    console = Console(record=True, highlight=False)
     start = time.perf_counter()
     prog = "rest_trl.demo"
     configure_logging()
@@ -92,11 +153,14 @@ def main(args: list[str] | None = None) -> ResTGRPOTrainer:
         show_progress(trainer)
         if overwrites:
             remove_results(trainer)
+        (output / RESULTS).unlink(missing_ok=True)
         (output / SHOWN).touch()  # a demo that is interrupted is also one
     with run_errors(prog, trainer):
         name: Any = script_args.dataset_name
         _run(trainer, console, resume, name if is_tiny(name, TINY_DATASETS) else TINY)
-        console.print(f"Curves: {output / 'curves.png'}. Model: {output}. {time.perf_counter() - start:.0f} seconds.")
+        console.print(f"Model   {output} ({time.perf_counter() - start:.0f} seconds)", soft_wrap=True)
+        console.print(f"Curves  {output / 'curves.png'}", soft_wrap=True)
+        console.print(f"Next    {next_command(sys.argv[1:] if args is None else args, output)}", soft_wrap=True)
         console.save_text(str(output / SHOWN))
     return trainer
 
@@ -111,20 +175,30 @@ def _run(trainer: ResTGRPOTrainer, console: Console, resume: str | None, dataset
     tool_call_syntax: Any = args.tool_call_syntax  # detected with the trainer, if not set
     held_out = load_tiny_dataset("test", size=HELD_OUT, name=dataset_name)
 
-    def measure() -> tuple[torch.Tensor, int]:
-        ids = sample(trainer.model, tokenizer, held_out["prompt"], args.max_completion_length, seed=0)
+    def measure(when: str) -> tuple[torch.Tensor, int]:
+        bar = f"{HELD_OUT} held-out prompts {when} training"
+        ids = sample(trainer.model, tokenizer, held_out["prompt"], args.max_completion_length, seed=0, bar=bar)
         return ids, count_exact(ids, held_out["solution"], tokenizer, tool_call_syntax)
 
-    _, before = measure()
+    _, before = measure("before")
     trainer.train(resume_from_checkpoint=resume)
-    completion_ids, after = measure()
+    completion_ids, after = measure("after")
+    name, counts = arm_name(args), [("start", before), ("end", after)]
+    logs = trainer.state.log_history
+    results = {"name": name, "exact": after, "total": HELD_OUT, "log_history": logs}
+    found = other_arm(output) / RESULTS
+    other = json.loads(found.read_text(encoding="utf-8")) if found.exists() else None
     with naming_full_disk(f"the trained model in {output}", output):
         trainer.save_model()
-        plot_curves(trainer.state.log_history, output / "curves.png")
-    name = "GRPO" if args.coefficients == "uniform" else f"ResT ({args.coefficients})"
-    console.print(results_table(name, [("start", before), ("end", after)], HELD_OUT))
+        temporary = (output / RESULTS).with_suffix(".tmp")
+        temporary.write_text(json.dumps(results), encoding="utf-8")
+        os.replace(temporary, output / RESULTS)
+        plot_curves(logs, output / "curves.png", *([] if other is None else [other["log_history"], other["name"]]))
+    if other is not None and other["total"] == HELD_OUT:
+        counts.append((f"end, {other['name']}", other["exact"]))
+    console.print(results_table(name, counts, HELD_OUT))
     region_ids = partition(completion_ids, tokenizer, tool_call_syntax)
-    console.print("Three completions of the trained model:", legend())
+    console.print(Text.assemble("Three completions of the trained model: ", legend()))
     for ids, regions in zip(completion_ids[:3].tolist(), region_ids[:3].tolist(), strict=True):
         length = next((i for i, region in enumerate(regions) if region == Region.NONE), len(ids))
         console.rule()

@@ -1,11 +1,15 @@
+import json
 import shlex
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from rest_trl import demo
+from rest_trl.runs.recipes import find_recipe
+from rest_trl.study.cli import make_parser as make_study_parser
 
 
 class TestResultsTable:
@@ -15,6 +19,47 @@ class TestResultsTable:
             console.print(demo.results_table("ResT", [("start", 50)], 100))
         # Wilson (1927) for 50 of 100
         assert "0.500" in capture.get() and "[0.404, 0.596]" in capture.get()
+
+
+class TestNextCommand:
+    ARGS = (
+        "--config",
+        "recipes/demo.yaml",
+        "--coefficients",
+        "entropy",
+        "--max_steps",
+        "9",
+        "--output_dir=outputs/demo",
+    )
+
+    def test_is_the_other_arm_with_the_same_arguments(self, tmp_path):
+        words = shlex.split(demo.next_command(self.ARGS, tmp_path / "a demo"))
+        method = ["--config", "recipes/demo.yaml", "--max_steps", "9"]
+        assert words[1:] == [
+            *("-m", "rest_trl.demo", *method, "--coefficients", "uniform", "--output_dir", f"{tmp_path}/a demo-grpo")
+        ]
+        words = shlex.split(demo.next_command(self.ARGS, tmp_path / "a demo-grpo"))
+        assert words[1:] == ["-m", "rest_trl.demo", *method, "--output_dir", f"{tmp_path}/a demo"]
+
+    def test_is_a_study_once_both_are_there(self, tmp_path):
+        (tmp_path / "demo-grpo").mkdir()
+        (tmp_path / "demo-grpo" / demo.RESULTS).touch()
+        words = shlex.split(demo.next_command(self.ARGS, tmp_path / "demo"))
+        arguments = make_study_parser().parse_args(words[words.index("study") + 1 :])
+        assert find_recipe(arguments.config).exists()
+
+
+class TestArmName:
+    @pytest.mark.parametrize(
+        ("credit", "coefficients", "name"),
+        [
+            ("completion", "uniform", "GRPO"),
+            ("completion", "entropy", "ResT (entropy)"),
+            ("region", "uniform", "region credit, uniform"),
+        ],
+    )
+    def test_tells_the_arms_apart(self, credit, coefficients, name):
+        assert demo.arm_name(SimpleNamespace(credit=credit, coefficients=coefficients)) == name
 
 
 class TestMain:
@@ -48,19 +93,32 @@ class TestMain:
 
     def test_starts_without_its_extra(self):
         block = "import sys; sys.modules['matplotlib'] = sys.modules['scipy'] = None; import rest_trl.demo"
-        assert subprocess.run([sys.executable, "-c", block]).returncode == 0
+        done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True)
+        assert done.returncode == 0
+        assert not done.stderr  # nothing of the kernels that bitsandbytes misses, which the demo does not use
 
     def test_trains_measures_and_plots(self, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(demo, "HELD_OUT", 16)
+        output, baseline = tmp_path / "demo", tmp_path / "demo-grpo"
+        baseline.mkdir()
+        logs = [{"step": step, "rest/progress": 0.0, "reward": 1.0} for step in (1, 2)]
+        results = {"name": "GRPO", "exact": 4, "total": 16, "log_history": logs}
+        (baseline / demo.RESULTS).write_text(json.dumps(results))
         trainer = demo.main(
             shlex.split(
                 f"--config recipes/demo.yaml --max_steps 2 --num_generations 4 --per_device_train_batch_size 8 "
-                f"--output_dir {tmp_path}"
+                f"--output_dir {output}"
             )
         )
         assert trainer.state.global_step == 2
-        assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-        assert (tmp_path / "model.safetensors").exists()
-        assert "16 held-out prompts" in " ".join((tmp_path / demo.SHOWN).read_text().split())
+        assert (output / "curves.png").read_bytes().startswith(b"\x89PNG")
+        assert (output / "model.safetensors").exists()
+        assert json.loads((output / demo.RESULTS).read_text())["log_history"][0]["step"] == 1
+        assert "16 held-out prompts" in " ".join((output / demo.SHOWN).read_text().split())
         out = capsys.readouterr().out
-        assert "start" in out and "end" in out and "16 held-out prompts" in " ".join(out.split())
+        assert "16 held-out prompts" in " ".join(out.split())
+        lines = [line for line in out.splitlines() if line.strip()]
+        ends = [line.split() for line in lines if line.startswith("│")]
+        assert [words[1] for words in ends] == ["start", "end", "end,"] and "0.250" in ends[2]  # 4 of 16
+        assert f"Curves  {output / 'curves.png'}" in lines[-2]
+        assert lines[-1].startswith("Next    ") and "study" in lines[-1]

@@ -42,7 +42,12 @@ def smoothed(values: Sequence[float]) -> list[float]:
     return means
 
 
-def plot_curves(log_history: Sequence[dict[str, float]], path: Path) -> None:
+def plot_curves(
+    log_history: Sequence[dict[str, float]],
+    path: Path,
+    baseline: Sequence[dict[str, float]] = (),
+    baseline_name: str = "baseline",
+) -> None:
     """
     Rewards, unscaled scores, region entropies and coefficients over the steps, as a PNG.
 
@@ -54,6 +59,11 @@ def plot_curves(log_history: Sequence[dict[str, float]], path: Path) -> None:
             `trainer.state.log_history`.
         path (`Path`):
             The file to write.
+        baseline (`Sequence[dict[str, float]]`, *optional*):
+            The `log_history` of another run, of which the summed reward, the scores and the entropies are drawn in
+            dashes of the same colours.
+        baseline_name (`str`, *optional*, defaults to `"baseline"`):
+            What the legends call it.
 
     Raises:
         ImportError: if matplotlib is not installed (the extra `demo`).
@@ -81,6 +91,12 @@ def plot_curves(log_history: Sequence[dict[str, float]], path: Path) -> None:
         name, color = region.name.lower(), COLORS[region].line
         _curve(axes[1, 0], logs, f"rest/entropy/{name}", name, color)
         _curve(axes[1, 1], logs, f"rest/coefficient/{name}", name, color)
+        _dashed(axes[1, 0], baseline, f"rest/entropy/{name}", color)
+    _dashed(axes[0, 0], baseline, "reward", "black")
+    for key in scores:
+        _dashed(axes[0, 1], baseline, key, colors[key.removeprefix("rest/reward/")])
+    for axis in (axes[0, 0], axes[0, 1], axes[1, 0]) if baseline else ():
+        axis.plot([], [], color="gray", linestyle="--", label=baseline_name)
     titles = (
         "Reward, as scheduled",
         "Scores of the training rollouts, unscaled",
@@ -91,7 +107,7 @@ def plot_curves(log_history: Sequence[dict[str, float]], path: Path) -> None:
         axis.set_title(title)
         axis.grid(alpha=0.3)
         if axis.lines:
-            axis.legend(fontsize=8)
+            axis.legend(fontsize=8, framealpha=0.6)
         else:
             axis.text(0.5, 0.5, "none logged", ha="center", va="center", transform=axis.transAxes)
     for axis in axes[1]:
@@ -104,12 +120,24 @@ def plot_curves(log_history: Sequence[dict[str, float]], path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def _points(logs: Sequence[dict[str, float]], key: str) -> tuple[list[float], list[float]]:
+    kept = [log for log in logs if log.get(key) is not None]
+    return [log["step"] for log in kept], [log[key] for log in kept]
+
+
+def _dashed(axis: Any, logs: Sequence[dict[str, float]], key: str, color: str) -> None:
+    steps, values = _points([log for log in logs if "rest/progress" in log], key)
+    if len(values) >= _SMOOTHED_FROM:
+        values = smoothed(values)
+    if values:
+        axis.plot(steps, values, color=color, linestyle="--", linewidth=1)
+
+
 def _curve(axis: Any, logs: Sequence[dict[str, float]], key: str, label: str, color: str) -> None:
-    points = [(log["step"], log[key]) for log in logs if log.get(key) is not None]
-    if not points:
+    steps, values = _points(logs, key)
+    if not values:
         return
-    steps, values = zip(*points, strict=True)
-    if len(points) < _SMOOTHED_FROM:
+    if len(values) < _SMOOTHED_FROM:
         axis.plot(steps, values, color=color, label=label, marker=".")
         return
     axis.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)

@@ -4,16 +4,33 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
 from ..regions.token_bytes import TokenBytes
 from ..rewards import is_exact
 from ..tool_calls import get_syntax
 
 
+class _Progress(StoppingCriteria):
+    """Stops nothing, and moves a bar on by one with every token."""
+
+    def __init__(self, bar: tqdm) -> None:
+        self._bar = bar
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        self._bar.update()
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+
 @torch.no_grad()
 def sample(
-    model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_new_tokens: int, seed: int
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    seed: int,
+    bar: str | None = None,
 ) -> torch.Tensor:
     """
     One sampled completion per prompt, at temperature 1.
@@ -29,6 +46,8 @@ def sample(
             Tokens per completion at most.
         seed (`int`):
             Seed of the sampling; the caller's random state is left alone.
+        bar (`str`, *optional*):
+            Name of a progress bar over the tokens, shown in a terminal; it is gone when all completions are there.
 
     Returns:
         `torch.Tensor` of shape `(B, T)`: completion ids, padded on the right.
@@ -36,7 +55,11 @@ def sample(
     inputs = tokenizer(list(prompts), padding=True, padding_side="left", add_special_tokens=False, return_tensors="pt")
     was_training = model.training
     model.eval()
-    with torch.random.fork_rng():
+    hidden = True if bar is None else None  # None: only where there is a terminal
+    with (
+        torch.random.fork_rng(),
+        tqdm(total=max_new_tokens, desc=bar, unit="token", leave=False, disable=hidden) as shown,
+    ):
         torch.manual_seed(seed)
         output = model.generate(
             **inputs.to(model.device),
@@ -45,6 +68,7 @@ def sample(
             top_k=0,
             max_new_tokens=max_new_tokens,
             pad_token_id=tokenizer.pad_token_id,
+            stopping_criteria=None if bar is None else StoppingCriteriaList([_Progress(shown)]),
         )
     model.train(was_training)
     return output[:, inputs["input_ids"].size(1) :]

@@ -6,6 +6,7 @@ from typing import Any
 
 from accelerate.logging import get_logger
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+from transformers.utils import is_in_notebook
 
 
 logger = get_logger(__name__)
@@ -89,9 +90,7 @@ class LineProgress(TrainerCallback):
 
 def show_progress(trainer: Any) -> None:
     """
-    Show a few figures per log instead of all metrics. Trackers and `log_history` keep all.
-
-    A notebook keeps its table.
+    Show a few figures per log instead of all metrics, in a notebook as a table. Trackers and `log_history` keep all.
 
     Args:
         trainer ([`~transformers.Trainer`]):
@@ -103,3 +102,8 @@ def show_progress(trainer: Any) -> None:
         trainer.add_callback(BarProgress)
     elif has_bar or has_lines:
         trainer.add_callback(LineProgress)
+    elif is_in_notebook():
+        from .notebook import NotebookProgress, NotebookProgressCallback  # needs IPython
+
+        if trainer.pop_callback(NotebookProgressCallback) is not None:
+            trainer.add_callback(NotebookProgress)

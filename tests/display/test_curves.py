@@ -51,6 +51,15 @@ class TestPlotCurves:
         assert rewards.keys() == {"sum", "layout", "my_own"} and scores.keys() == {"layout"}
         assert rewards["layout"].get_color() == scores["layout"].get_color() != rewards["my_own"].get_color()
 
+    def test_draws_a_baseline_in_dashes_of_the_same_colours(self, axes, tmp_path):
+        plot_curves(history(50), tmp_path / "curves.png", history(20), "GRPO")
+        for axis, label in zip(axes[:3], ("sum", "layout", "format"), strict=True):
+            dashed = [line for line in axis.lines if line.get_linestyle() == "--" and len(line.get_xdata())]
+            assert [line.get_color() for line in dashed] == [labelled(axis)[label].get_color()]
+            assert list(dashed[0].get_xdata()) == list(range(1, 21))
+            assert labelled(axis)["GRPO"].get_linestyle() == "--"
+        assert "GRPO" not in labelled(axes[3])
+
     def test_has_the_colours_of_the_regions(self, axes, tmp_path):
         plot_curves(history(50), tmp_path / "curves.png")
         for axis in axes[2:]:

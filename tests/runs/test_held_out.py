@@ -1,5 +1,9 @@
+import sys
+from functools import partial
+
 import pytest
 import torch
+from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rest_trl.runs.held_out import count_exact, sample
@@ -23,6 +27,15 @@ class TestSample:
         assert torch.equal(first, sample(*tiny, prompts, max_new_tokens=8, seed=0))
         assert torch.equal(state, torch.get_rng_state())
         assert not torch.equal(first, sample(*tiny, prompts, max_new_tokens=8, seed=1))
+
+    def test_a_bar_counts_tokens_and_changes_nothing(self, tiny, monkeypatch, capsys):
+        prompts = load_tiny_dataset("test", size=2)["prompt"]
+        plain = sample(*tiny, prompts, max_new_tokens=8, seed=0)
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+        monkeypatch.setattr("rest_trl.runs.held_out.tqdm", partial(tqdm, mininterval=0))
+        assert torch.equal(plain, sample(*tiny, prompts, max_new_tokens=8, seed=0, bar="2 prompts"))
+        shown = capsys.readouterr().err
+        assert "2 prompts: 100%" in shown and "8/8" in shown
 
 
 class TestCountExact:

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 import pytest
 from accelerate import PartialState
 from transformers import PrinterCallback, ProgressCallback
+from transformers.utils.notebook import NotebookProgressCallback
 
+from rest_trl.runs.notebook import NotebookProgress
 from rest_trl.runs.progress import BarProgress, LineProgress, show_progress, summary
 
 
@@ -63,7 +65,8 @@ class TestShowProgress:
             (ProgressCallback, True, BarProgress),
             (ProgressCallback, False, LineProgress),
             (PrinterCallback, True, LineProgress),  # disable_tqdm
-            (None, True, None),  # a notebook
+            (NotebookProgressCallback, False, NotebookProgress),
+            (None, True, None),
         ],
     )
     def test_replaces_what_the_trainer_shows(self, monkeypatch, default, is_terminal, expected):
@@ -72,5 +75,6 @@ class TestShowProgress:
             pop_callback=lambda kind: kind if kind is default else None, add_callback=added.append
         )
         monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+        monkeypatch.setattr("rest_trl.runs.progress.is_in_notebook", lambda: default is NotebookProgressCallback)
         show_progress(trainer)
         assert added == [expected] * (expected is not None)
