@@ -4,6 +4,8 @@ import argparse
 import sys
 from importlib import import_module
 
+from .runs.kernels import hold_kernels_warning
+
 
 # The module whose `main` is the command, and the extra that it needs.
 _COMMANDS = {
@@ -35,6 +37,7 @@ def main() -> None:
         commands.add_parser(name, help=purpose, add_help=False)
     command = parser.parse_args(sys.argv[1:2]).command
     module, extra, _ = _COMMANDS[command]
+    hold_kernels_warning()
     try:
         run = import_module(module).main
     except ModuleNotFoundError as error:

@@ -1,3 +1,4 @@
+import subprocess
 import sys
 
 import pytest
@@ -42,3 +43,18 @@ class TestMain:
             run(monkeypatch, *arguments)
         assert error.value.code == 2
         assert "train" in capsys.readouterr().err
+
+    def test_shows_no_warning_of_kernels_that_it_does_not_use(self, tmp_path):
+        (tmp_path / "completion.txt").write_text("Hello.")
+        command = [
+            sys.executable,
+            "-m",
+            "rest_trl.cli",
+            "inspect",
+            str(tmp_path / "completion.txt"),
+            "--model",
+            "tiny",
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert "Hello." in done.stdout
+        assert not done.stderr

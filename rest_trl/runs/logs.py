@@ -8,26 +8,10 @@ import transformers
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
-
-# At its import bitsandbytes warns that a kernel for 4-bit weights on CPUs is missing. PEFT imports it in every run,
-# also in one without such weights, and before the arguments are read.
-_KERNELS_LOGGER = logging.getLogger("bitsandbytes.backends.cpu.ops")
+from .kernels import hold_kernels_warning
 
 
-class _Hold(logging.Filter):
-    """Keeps records back until it is known whether they matter."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.records: list[logging.LogRecord] = []
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        self.records.append(record)
-        return False
-
-
-_hold = _Hold()
-_KERNELS_LOGGER.addFilter(_hold)  # with this module, so that the program can import it before PEFT
+hold_kernels_warning()  # with this module, so that a program can import it before PEFT
 
 
 class _Formatter(logging.Formatter):
@@ -45,21 +29,6 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stderr)
-
-
-def release_kernels_warning(is_quantized: bool) -> None:
-    """
-    Say what [`hold_kernels_warning`] has kept back, if the run uses it.
-
-    Args:
-        is_quantized (`bool`):
-            Whether the run has 4-bit weights; otherwise the kernel is not used.
-    """
-    _KERNELS_LOGGER.removeFilter(_hold)
-    if is_quantized:
-        for record in _hold.records:
-            _KERNELS_LOGGER.handle(record)
-    _hold.records.clear()
 
 
 def configure_logging() -> None:

@@ -14,7 +14,7 @@ from .checks import check_trackers
 from .endings import run_errors, setup_errors
 from .hub import push
 from .inputs import TASK_EVAL_SIZE, TINY_EVAL_SIZE, find_model
-from .logs import release_kernels_warning
+from .kernels import release_kernels_warning
 from .parser import RecipeParser
 from .progress import show_progress
 from .results import check_output_dir, remove_results

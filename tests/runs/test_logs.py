@@ -43,10 +43,11 @@ class TestKernelsWarning:
     @pytest.mark.parametrize("is_quantized", [True, False])
     def test_comes_if_the_run_uses_the_kernel(self, is_quantized):
         program = (
-            "import logging, rest_trl.runs.logs as logs\n"
+            "import logging, rest_trl.runs.logs\n"
+            "from rest_trl.runs.kernels import release_kernels_warning\n"
             "logger = logging.getLogger('bitsandbytes.backends.cpu.ops')\n"
             "logger.warning('Failed to load')\n"
-            f"logs.release_kernels_warning({is_quantized})\n"
+            f"release_kernels_warning({is_quantized})\n"
             "logger.warning('another')\n"
         )
         run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -1,0 +1,46 @@
+"""
+Keeps back a warning of bitsandbytes that does not concern most runs. This module imports nothing that is slow.
+
+At its import bitsandbytes warns that a kernel for 4-bit weights on CPUs is missing. PEFT imports it in every run, also
+in one without such weights, and before the arguments are read.
+"""
+
+import logging
+
+
+_LOGGER = logging.getLogger("bitsandbytes.backends.cpu.ops")
+
+
+class _Hold(logging.Filter):
+    """Keeps records back until it is known whether they matter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        self.records.append(record)
+        return False
+
+
+_hold = _Hold()
+
+
+def hold_kernels_warning() -> None:
+    """Keep the warning back. A program calls this before anything imports PEFT."""
+    _LOGGER.addFilter(_hold)
+
+
+def release_kernels_warning(is_quantized: bool) -> None:
+    """
+    Say what [`hold_kernels_warning`] has kept back, if the run uses it.
+
+    Args:
+        is_quantized (`bool`):
+            Whether the run has 4-bit weights; otherwise the kernel is not used.
+    """
+    _LOGGER.removeFilter(_hold)
+    if is_quantized:
+        for record in _hold.records:
+            _LOGGER.handle(record)
+    _hold.records.clear()
