@@ -43,7 +43,9 @@ def find_model(name: str | None) -> str:
     return name
 
 
-def load_split(script_args: Any, training_args: Any, tokenizer: PreTrainedTokenizerBase, split: str) -> Dataset:
+def load_split(
+    script_args: Any, training_args: Any, tokenizer: PreTrainedTokenizerBase, split: str, size: int | None = None
+) -> Dataset:
     """
     One split of the data set that the arguments name.
 
@@ -56,6 +58,9 @@ def load_split(script_args: Any, training_args: Any, tokenizer: PreTrainedTokeni
             The policy's tokenizer, with its chat template.
         split (`str`):
             Name of the split.
+        size (`int`, *optional*):
+            Take at most so many rows, the first ones. By default all, and of the embedded data sets for tests, which
+            are made on demand, as many as an evaluation in training can afford.
 
     Returns:
         [`~datasets.Dataset`] with columns `prompt` and `solution`.
@@ -74,10 +79,10 @@ def load_split(script_args: Any, training_args: Any, tokenizer: PreTrainedTokeni
                 "leave it out"
             )
         if split == "train":
-            return load_tiny_dataset(name=script_args.dataset_name)
-        size = TINY_EVAL_SIZE if script_args.dataset_name == TINY else TASK_EVAL_SIZE
-        return load_tiny_dataset("test", size=size, name=script_args.dataset_name)
-    return load_rest_dataset(
+            return _first(load_tiny_dataset(name=script_args.dataset_name), size)
+        default = TINY_EVAL_SIZE if script_args.dataset_name == TINY else TASK_EVAL_SIZE
+        return load_tiny_dataset("test", size=size or default, name=script_args.dataset_name)
+    dataset = load_rest_dataset(
         script_args.dataset_name,
         tokenizer,
         split=split,
@@ -88,3 +93,8 @@ def load_split(script_args: Any, training_args: Any, tokenizer: PreTrainedTokeni
         mask_tools=script_args.mask_tools or (),
         seed=training_args.seed,
     )
+    return _first(dataset, size)
+
+
+def _first(dataset: Dataset, size: int | None) -> Dataset:
+    return dataset if size is None else dataset.select(range(min(size, len(dataset))))

@@ -86,8 +86,8 @@ def train(store: StudyStore, run: Run) -> pd.DataFrame:
     training_args.disable_tqdm = True
     trainer = make_trainer(script_args, training_args, model_args, callbacks=[CommonRandomNumbers()])
     tokenizer: Any = trainer.processing_class
-    held_out = load_split(script_args, training_args, tokenizer, script_args.dataset_test_split)
-    held_out = held_out.select(range(min(manifest["held_out"], len(held_out))))
+    split = script_args.dataset_test_split
+    held_out = load_split(script_args, training_args, tokenizer, split, size=manifest["held_out"])
     trainer.add_callback(HeldOut(trainer, held_out, manifest["evaluations"]))
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(directory)))
     return step_table(run, trainer.state.log_history, training_args.generation_batch_size)

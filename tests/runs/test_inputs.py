@@ -47,6 +47,22 @@ class TestLoadSplit:
             make_parser().format_help().split()
         )
 
+    @pytest.mark.parametrize("size", [3, 300])
+    @pytest.mark.parametrize("split", ["train", "test"])
+    def test_of_the_tiny_world_has_as_many_rows_as_are_asked_for(self, tokenizer, split, size):
+        # A study that asked for 512 held-out prompts once measured on the 128 of an evaluation in training.
+        arguments = ResTScriptArguments("tiny"), ResTGRPOConfig("out", use_cpu=True, bf16=False), tokenizer
+        found = load_split(*arguments, split, size=size)
+        assert len(found) == size
+        assert found["prompt"][:3] == load_split(*arguments, split)["prompt"][:3]
+
+    def test_of_a_file_has_no_more_rows_than_are_asked_for(self, tokenizer, tmp_path):
+        file = tmp_path / "rows.jsonl"
+        file.write_text("".join(json.dumps({"prompt": f"{row}?", "solution": "No."}) + "\n" for row in range(5)))
+        arguments = ResTScriptArguments(str(file)), ResTGRPOConfig("out", use_cpu=True, bf16=False), tokenizer
+        assert load_split(*arguments, "train", size=2)["prompt"] == ["0?", "1?"]
+        assert len(load_split(*arguments, "train", size=9)) == 5
+
     def test_masks_tools_by_the_seed_of_the_run(self, tokenizer, tmp_path):
         file = tmp_path / "rows.jsonl"
         answers = [{"name": "depth", "arguments": {"port": "Brest"}}]
