@@ -164,6 +164,13 @@ class ResTGRPOConfig(GRPOConfig):
         micro_steps = (self.steps_per_generation or self.gradient_accumulation_steps) * self.num_iterations
         return max(1, micro_steps // self.gradient_accumulation_steps)
 
+    @property
+    def leaves_one_out(self) -> bool:
+        """Whether the baseline of `credit` leaves out the completion itself."""
+        if self.credit_baseline is None:
+            return self.credit == "turn"
+        return self.credit_baseline == "leave_one_out"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.tool_call_syntax is not None:
@@ -197,9 +204,7 @@ class ResTGRPOConfig(GRPOConfig):
             )
         if self.diagnose_steps is not None and self.diagnose_steps <= 0:
             raise ValueError(f"diagnose_steps must be positive, got {self.diagnose_steps}: leave it out for none")
-        if self.credit_baseline is None:
-            self.credit_baseline = "leave_one_out" if self.credit == "turn" else "group"
-        if self.credit not in CREDITS or self.credit_baseline not in CREDIT_BASELINES:
+        if self.credit not in CREDITS or self.credit_baseline not in (None, *CREDIT_BASELINES):
             raise ValueError(
                 f"unknown credit={self.credit!r} or credit_baseline={self.credit_baseline!r}: choose of "
                 f"{', '.join(CREDITS)} and of {', '.join(CREDIT_BASELINES)}"

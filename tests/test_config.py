@@ -11,7 +11,7 @@ OWN_FIELDS = {
     "coefficients": "entropy",
     "reward_schedule": "horizon",
     "credit": "completion",
-    "credit_baseline": "group",
+    "credit_baseline": None,
     "branch": None,
     "branch_size": 4,
     "refill_groups": 0,
@@ -52,8 +52,10 @@ class TestFields:
         assert {name: getattr(config, name) for name in OWN_FIELDS} == OWN_FIELDS
 
     def test_compare_turns_with_those_of_others(self):
-        baselines = {name: make_config(credit=name).credit_baseline for name in ("turn", "region", "local")}
-        assert baselines == {"turn": "leave_one_out", "region": "group", "local": "group"}
+        left_out = {name: make_config(credit=name).leaves_one_out for name in ("turn", "region", "local")}
+        assert left_out == {"turn": True, "region": False, "local": False}
+        assert make_config(credit="region", credit_baseline="leave_one_out").leaves_one_out
+        assert not make_config(credit="turn", credit_baseline="group").leaves_one_out
 
     def test_all_have_a_help_text_and_an_entry_in_the_docstring(self):
         for field in dataclasses.fields(ResTGRPOConfig):

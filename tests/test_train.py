@@ -303,6 +303,13 @@ class TestOutputDir:
 
 
 class TestInterrupt:
+    @pytest.fixture(autouse=True)
+    def heeded(self):
+        """A shell starts what runs in the background with the signal ignored, and the tests with it."""
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
+        signal.signal(signal.SIGINT, before)
+
     def test_says_the_step_and_how_to_go_on(self, model_dir, dataset_path, tmp_path, monkeypatch, capsys):
         class Interrupt(TrainerCallback):
             def on_step_end(self, args, state, control, **kwargs):

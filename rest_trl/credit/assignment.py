@@ -125,7 +125,7 @@ class CreditAssignment:
             "scale_rewards": self._args.scale_rewards,
             "aggregation": self._args.multi_objective_aggregation,
             "local": credit == "local",
-            "leave_one_out": self._args.credit_baseline == "leave_one_out",
+            "leave_one_out": self._args.leaves_one_out,
             "rows": slice(start, start + len(advantages)),
         }
         rollout = self._rewards, reward_weights, self._shared(credit)
