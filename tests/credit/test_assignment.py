@@ -172,7 +172,7 @@ class Reward:
 
 rows = [[i, i % 2, 0] for i in range(8)]
 args = SimpleNamespace(
-    credit="region", credit_baseline="group", scale_rewards="batch", multi_objective_aggregation="sum_then_normalize"
+    credit="region", leaves_one_out=False, scale_rewards="batch", multi_objective_aggregation="sum_then_normalize"
 )
 state = PartialState(cpu=True)
 count = 8 // state.num_processes
