@@ -24,6 +24,16 @@ class TestTracker:
         values = torch.zeros(1000)
         assert peak_bytes(lambda: torch.logsumexp(values.view(10, 100), 1)) > 10 * 4
 
+    def test_leaves_out_the_end_of_what_an_earlier_call_made(self):
+        kept = []
+        peak_bytes(lambda: kept.append(torch.zeros(5000)))
+
+        def freed_then_made():
+            kept.clear()
+            return torch.zeros(100)
+
+        assert peak_bytes(freed_then_made) == 400
+
     def test_is_the_same_in_every_run(self):
         case = smallest(Case("full", length=256))
         assert measure("GRPO", case) == measure("GRPO", case)

@@ -13,7 +13,7 @@ attention needs no mask of shape (B, 1, T, T), which would only make the share o
 import argparse
 import gc
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -22,6 +22,7 @@ import torch
 from accelerate.utils import set_seed
 from datasets import Dataset
 from peft import LoraConfig
+from torch._C._profiler import _EventType, _ProfilerEvent
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoTokenizer, PreTrainedModel, PrinterCallback, Qwen3Config, Qwen3ForCausalLM
 from trl import GRPOConfig, GRPOTrainer
@@ -99,12 +100,27 @@ def peak_bytes(function: Callable[[], object]) -> int:
             function()
     finally:
         gc.enable()
-    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
-    held = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
+    held, total, peak = {}, 0, 0
+    for _, address, size in sorted(_allocations(profiler.profiler.kineto_results.experimental_event_tree())):
+        if size > 0:
+            held[address] = size
+            total += size
+        else:
+            # The allocator also reports the end of some tensors that were made before the call, and which of them it
+            # reports depends on the addresses that earlier profiles saw.
+            total -= held.pop(address, 0)
+        peak = max(peak, total)
     return peak
+
+
+def _allocations(events: list[_ProfilerEvent]) -> Iterator[tuple[int, int, int]]:
+    """Time in nanoseconds, address and bytes of each allocation in the trees of events; frees have negative bytes."""
+    pending = list(events)
+    while pending:
+        event = pending.pop()
+        pending += event.children
+        if event.tag == _EventType.Allocation:
+            yield event.start_time_ns, event.typed[1].ptr, event.typed[1].alloc_size
 
 
 def make_model(case: Case) -> PreTrainedModel:
