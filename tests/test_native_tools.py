@@ -102,9 +102,10 @@ class TestToolLoop:
     SCRIPT = ([GOLD, "It is sunny."], [OTHER, "It is sunny."], ["It is sunny."], [BROKEN])
 
     @pytest.fixture(scope="class")
-    def run(self, tmp_path_factory):
-        trainer = make_trainer(tmp_path_factory.mktemp("run"), self.SCRIPT)
-        return trainer, roll_out(trainer, len(self.SCRIPT))
+    @classmethod
+    def run(cls, tmp_path_factory):
+        trainer = make_trainer(tmp_path_factory.mktemp("run"), cls.SCRIPT)
+        return trainer, roll_out(trainer, len(cls.SCRIPT))
 
     def rewards(self, trainer):
         return [list(trainer._logs["rewards"][name]) for name in ("layout_reward", "tool_call_reward")]

@@ -109,7 +109,8 @@ class TestUnbiasedness:
     GROUPS = 3000
 
     @pytest.fixture(scope="class")
-    def toy(self):
+    @classmethod
+    def toy(cls):
         return Toy()
 
     @pytest.mark.parametrize("credit", [True, False])

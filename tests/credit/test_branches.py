@@ -72,7 +72,8 @@ class TestUnbiasedness:
     GROUPS = 3000
 
     @pytest.fixture(scope="class")
-    def toy(self):
+    @classmethod
+    def toy(cls):
         return BranchedToy()
 
     @pytest.mark.parametrize("with_parts", [True, False])

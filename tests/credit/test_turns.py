@@ -19,7 +19,8 @@ class TestUnbiasedness:
     GROUPS = 3000
 
     @pytest.fixture(scope="class")
-    def toy(self):
+    @classmethod
+    def toy(cls):
         return Toy()
 
     @pytest.mark.parametrize("estimator", ["turn_credit", "turn_credit_without_guess", "outcome_only"])

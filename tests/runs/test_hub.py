@@ -107,7 +107,8 @@ def snippet(card, language):
 
 class TestFullCheckpoint:
     @pytest.fixture(scope="class")
-    def pushed(self, tmp_path_factory):
+    @classmethod
+    def pushed(cls, tmp_path_factory):
         tmp_path = tmp_path_factory.mktemp("full")
         with HubServer() as hub:
             changes = {"hub_strategy": "every_save", "save_strategy": "steps", "save_steps": 1}
