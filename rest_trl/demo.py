@@ -24,11 +24,11 @@ import torch
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
+from scipy.stats import binomtest
 
 from .display.terminal import colored_completion, legend
 from .regions.partition import partition
 from .runs.checkpoints import find_checkpoint, naming_full_disk
-from .runs.checks import check_packages
 from .runs.endings import run_errors, setup_errors
 from .runs.held_out import count_exact, sample
 from .runs.progress import show_progress
@@ -62,8 +62,6 @@ def results_table(name: str, counts: Sequence[tuple[str, int]], total: int) -> G
     Returns:
         [`rich.console.Group`]: the title and the table.
     """
-    from scipy.stats import binomtest  # of the extra `demo`
-
     table = Table("policy", "accuracy", "95% interval")
     for label, count in counts:
         interval = binomtest(count, total).proportion_ci(method="wilson")
@@ -143,7 +141,6 @@ def main(args: list[str] | None = None) -> ResTGRPOTrainer:
     prog = "rest_trl.demo"
     configure_logging()
     with setup_errors(prog):
-        check_packages("demo", "matplotlib", "scipy")
         script_args, training_args, model_args = make_parser(prog).parse_args_and_config(args)
         output = Path(training_args.output_dir)
         resume = find_checkpoint(training_args.resume_from_checkpoint, output)

@@ -83,17 +83,8 @@ class TestMain:
             demo.main(arguments)
         assert sorted(path.name for path in tmp_path.iterdir()) == [demo.SHOWN, "notes.md"]
 
-    def test_names_the_extra_that_it_lacks(self, monkeypatch):
-        monkeypatch.setattr("rest_trl.runs.checks.find_spec", lambda name: None)
-        with pytest.raises(SystemExit) as error:
-            demo.main(["--config", "recipes/demo.yaml"])
-        assert error.value.code == (
-            "rest_trl.demo: error: matplotlib and scipy not installed: pip install 'rest-trl[demo]'"
-        )
-
-    def test_starts_without_its_extra(self):
-        block = "import sys; sys.modules['matplotlib'] = sys.modules['scipy'] = None; import rest_trl.demo"
-        done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True)
+    def test_is_imported_without_a_word(self):
+        done = subprocess.run([sys.executable, "-c", "import rest_trl.demo"], capture_output=True, text=True)
         assert done.returncode == 0
         assert not done.stderr  # nothing of the kernels that bitsandbytes misses, which the demo does not use
 

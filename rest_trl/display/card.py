@@ -1,7 +1,6 @@
 """The model card of a run: what was trained, on what, how, and how to load and serve it."""
 
 import os
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ _TEMPLATE = Path(__file__).with_name("model_card.md")
 @warned_if_failing("The model card")
 def write_model_card(trainer: Any, model_name: str | None, dataset_name: str | None) -> None:
     """
-    Put our text under the metadata of TRL's card, and the curves beside it if matplotlib is installed.
+    Put our text under the metadata of TRL's card, and the curves beside it.
 
     It never raises: what goes wrong is logged as a warning, and the card that was there stays.
 
@@ -115,8 +114,6 @@ def write_model_card(trainer: Any, model_name: str | None, dataset_name: str | N
 
 def _plotted(logs: list[dict[str, float]], path: Path) -> bool:
     """Plot the curves; say whether there is a picture of these steps to show."""
-    if find_spec("matplotlib") is None:
-        return False
     done = False
     with warned_if_failing("The picture of the curves"):
         plot_curves(logs, path)

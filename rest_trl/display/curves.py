@@ -64,9 +64,6 @@ def plot_curves(
             dashes of the same colours.
         baseline_name (`str`, *optional*, defaults to `"baseline"`):
             What the legends call it.
-
-    Raises:
-        ImportError: if matplotlib is not installed (the extra `demo`).
     """
     # Not pyplot: a checkpoint in the middle of a run must not touch the backend of the user's notebook.
     from matplotlib.figure import Figure

@@ -1,6 +1,5 @@
 """Optional packages that a run needs."""
 
-from importlib.util import find_spec
 from typing import Any
 
 from transformers import TrainingArguments
@@ -29,21 +28,3 @@ def check_trackers(args: TrainingArguments) -> None:
             f"report_to={missing[0]} needs the package {missing[0]}, which is not installed: pip install "
             f"{missing[0]}, or choose among {', '.join([*available, 'none'])}"
         )
-
-
-def check_packages(extra: str, *packages: str) -> None:
-    """
-    Refuse to start without the packages of an extra.
-
-    Args:
-        extra (`str`):
-            The extra of this package that installs them.
-        packages (`str`):
-            Names under which they are imported.
-
-    Raises:
-        ImportError: if one is not installed.
-    """
-    missing = [name for name in packages if find_spec(name) is None]
-    if missing:
-        raise ImportError(f"{' and '.join(missing)} not installed: pip install 'rest-trl[{extra}]'")

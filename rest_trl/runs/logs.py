@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import warnings
 
 import datasets
 import transformers
@@ -35,13 +36,16 @@ def configure_logging() -> None:
     """
     Let the program write its own messages to stderr, and no bars of loading and saving where there is no terminal.
 
-    A handler that the root logger already has is kept, and takes the messages.
+    A handler that the root logger already has is kept, and takes the messages. A warning of Transformers that is for
+    TRL, and not for its users, is left out.
     """
     logging.getLogger("rest_trl").setLevel(logging.INFO)
     if not logging.getLogger().handlers:
         handler = _Handler()
         handler.setFormatter(_Formatter())
         logging.getLogger().addHandler(handler)
+    # TRL 1.16 sets the name that later releases of Transformers gave up, whatever the recipe says.
+    warnings.filterwarnings("ignore", "`(is_)?gradient_checkpointing` is deprecated", FutureWarning)
     if not sys.stderr.isatty():
         transformers.utils.logging.disable_progress_bar()
         datasets.disable_progress_bars()

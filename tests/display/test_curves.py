@@ -1,11 +1,9 @@
 import pytest
+from matplotlib import figure
 
 from rest_trl.display.colors import COLORS
 from rest_trl.display.curves import plot_curves, smoothed
 from rest_trl.tool_calls import Region
-
-
-figure = pytest.importorskip("matplotlib.figure")
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 import logging
 import subprocess
 import sys
+import warnings
 
 import pytest
 from accelerate import PartialState
@@ -37,6 +38,14 @@ class TestConfigureLogging:
     def test_keeps_the_handlers_of_the_user(self, monkeypatch):
         handler = logging.NullHandler()
         assert configure(monkeypatch, handler).handlers == [handler]
+
+    def test_leaves_out_what_transformers_says_of_trl_s_own_arguments(self, monkeypatch):
+        with warnings.catch_warnings(record=True) as found:
+            configure(monkeypatch, logging.NullHandler())
+            warnings.warn("`gradient_checkpointing` is deprecated and will be removed in v6.", FutureWarning)
+            warnings.warn("`is_gradient_checkpointing` is deprecated and will be removed in v6.", FutureWarning)
+            warnings.warn("`another` is deprecated and will be removed in v6.", FutureWarning)
+        assert [str(warning.message)[:9] for warning in found] == ["`another`"]
 
 
 class TestKernelsWarning:
