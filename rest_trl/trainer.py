@@ -21,8 +21,7 @@ from .regions import PRESETS, CoefficientsFunc, Partitioner, RegionStatistics, t
 from .regions.metrics import RegionMetrics
 from .regions.rollout import RolloutReader
 from .regions.rules import bind_rule, checked_coefficients, needs_entropies
-from .rewards import REWARDS, RuleReward
-from .rewards.checks import check_solutions
+from .rewards import REWARDS, Binding, bind_rewards
 from .rollouts.branching import BranchedRollouts
 from .rollouts.refill import RefilledGroups
 from .runs.checkpoints import WholeCheckpoints
@@ -142,19 +141,13 @@ class ResTGRPOTrainer(TurnRewards, WholeCheckpoints, BranchedRollouts, RefilledG
             self.add_callback(self._token_log)
 
     def _bind_rewards(self) -> None:
-        """Give the rule rewards what the trainer knows, and refuse data that they cannot score."""
-        rewards = [reward for reward in self.reward_funcs if isinstance(reward, RuleReward)]
-        if not rewards:
-            return
+        """Give the rewards of this package what the trainer knows, and refuse data that they cannot score."""
         evaluation = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": self.eval_dataset}
-        given = [reward.tool_call_syntax for reward in rewards if reward.tool_call_syntax is not None]
-        for dataset in (self.train_dataset, *evaluation.values()):
-            if dataset is not None:
-                check_solutions(dataset, self.tool_call_syntax, given)
-        binding = (self.tool_call_syntax, self._rollout.turns, self.args.reward_schedule, self.args.steps_per_rollout)
-        self.reward_funcs = [
-            reward.bind(*binding) if isinstance(reward, RuleReward) else reward for reward in self.reward_funcs
-        ]
+        datasets = [dataset for dataset in (self.train_dataset, *evaluation.values()) if dataset is not None]
+        tools = {None: self.tools} if self.environment_factories is None else self._env_tools
+        settings = self.args.reward_schedule, self.args.steps_per_rollout
+        binding = Binding(self.tool_call_syntax, self._rollout.turns, *settings, tools)
+        self.reward_funcs = bind_rewards(self.reward_funcs, datasets, binding)
 
     @property
     def region_statistics(self) -> RegionStatistics:

@@ -10,6 +10,7 @@ from datasets import Dataset
 from tokenizers.processors import TemplateProcessing
 
 from rest_trl.data import load_rest_dataset, prepare_dataset
+from rest_trl.rewards import ToolSchemaReward
 
 
 GENERATION_PROMPT = "<|im_start|>assistant\n"
@@ -113,6 +114,13 @@ class TestSchemas:
             [True] * 3 + [False] * 3
         )
         assert all("get_time" in prompt for prompt in dataset["prompt"][3:])
+
+    def test_the_tools_of_a_row_come_with_its_golds_which_fit_them(self, tokenizer):
+        rows = [{"messages": dialogue(), "tools": [WEATHER]}, {"messages": dialogue(), "tools": [CLOCK]}]
+        dataset = prepare_dataset(Dataset.from_list(rows), tokenizer)
+        assert json.loads(dataset[0]["tools"]) == [WEATHER]
+        judged = ToolSchemaReward("hermes")(dataset["solution"], tools=dataset["tools"])
+        assert judged == [[0.0]] * 3 + [[-1.0], [0.0], [0.0]]
 
     @pytest.mark.parametrize(
         "prompt", ["Rome?", [{"role": "user", "content": "Rome?"}]], ids=["text prompt", "message prompt"]

@@ -59,6 +59,7 @@ def make_trainer(path, script, config=None, **arguments):
     tokenizer = AutoTokenizer.from_pretrained(TINY_MODEL_DIR)
     tokenizer.chat_template = TEMPLATES["qwen3"]
     prompt = [{"role": "user", "content": "What is the weather in Oslo?"}]
+    rows = {"prompt": [prompt] * len(script), "solution": [GOLD] * len(script)}
     trainer = ScriptedTrainer(
         AutoModelForCausalLM.from_pretrained(TINY_MODEL_DIR),
         args=ResTGRPOConfig(
@@ -75,9 +76,8 @@ def make_trainer(path, script, config=None, **arguments):
             logging_steps=1,
             **(config or {}),
         ),
-        train_dataset=Dataset.from_dict({"prompt": [prompt] * len(script), "solution": [GOLD] * len(script)}),
         processing_class=tokenizer,
-        **({"tools": [get_weather]} | arguments),
+        **({"tools": [get_weather], "train_dataset": Dataset.from_dict(rows)} | arguments),
     )
     trainer.play(script)
     return trainer

@@ -1,5 +1,6 @@
 """Examples made from sources, and the report of what was read as what and what was left out."""
 
+import json
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -42,8 +43,9 @@ class Example(NamedTuple):
     given: Step
 
     def columns(self) -> dict[str, Any]:
-        """The columns that training reads."""
-        return {"prompt": self.prompt, "solution": self.solution, "source": self.source, "step": self.step}
+        """The columns that training reads; `tools`, a JSON string, only where the row declares some."""
+        columns = {"prompt": self.prompt, "solution": self.solution, "source": self.source, "step": self.step}
+        return columns | ({"tools": json.dumps(self.given.tools)} if self.given.tools else {})
 
 
 @dataclass

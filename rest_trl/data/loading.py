@@ -135,7 +135,8 @@ def prepare_dataset(
 
     Returns:
         `Dataset`: With the columns `prompt` (`str`), `solution` (`str`, without the end-of-turn marker), `source`
-        (`str`, `name#row`: the examples of one dialogue share it) and `step` (`int`, from 0).
+        (`str`, `name#row`: the examples of one dialogue share it) and `step` (`int`, from 0); and where rows declare
+        tools, `tools` (`str`, JSON schemas).
 
     Raises:
         `ValueError`: If the data set is empty, has no supported schema or leaves no example, or with `strict` if a
@@ -193,7 +194,9 @@ class Prepared(NamedTuple):
 
     def dataset(self) -> Dataset:
         """The data set that training reads."""
-        return Dataset.from_list([example.columns() for example in self.examples])
+        rows = [example.columns() for example in self.examples]
+        names = dict.fromkeys(name for row in rows for name in row)
+        return Dataset.from_dict({name: [row.get(name) for row in rows] for name in names})
 
 
 # `Dataset.map` is not used here. Its cache would return the examples of an earlier run without the report of what was

@@ -1,28 +1,20 @@
-"""What the rule rewards share: how they read completions, and how a trainer binds them."""
+"""What the rule rewards share: gold completions beside those of the policy, and a schedule."""
 
-import copy
-import logging
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from ..regions import Turn
-from ..tool_calls import ParsedCompletion, ToolCallSyntax, get_syntax
-from .reading import Completion, read_turns
+from ..tool_calls import ParsedCompletion, get_syntax
+from .call_reward import CallReward, LogMetric, Reader, log_nothing, logger
+from .reading import Completion
 from .schedules import RewardBounds, check_schedule, reward_bounds
 
 
 if TYPE_CHECKING:
     from transformers import TrainerState
 
-LogMetric = Callable[[str, float], None]
-# The turns of the completions of these ids, as the trainer has read them.
-Reader = Callable[[Sequence[Sequence[int]]], list[list[Turn]]]
 Pair = tuple[list[ParsedCompletion], ParsedCompletion]
-
-# Not accelerate's logger, which demands a started accelerator: rewards are also called by hand.
-logger = logging.getLogger(__name__)
 
 
 @lru_cache(maxsize=4096)
@@ -40,7 +32,7 @@ def parse_solution(tool_call_syntax: str, solution: str) -> ParsedCompletion:
     return gold
 
 
-class RuleReward(ABC):
+class RuleReward(CallReward):
     """
     A reward that compares the calls of a completion with those of a gold one, in the column `solution`.
 
@@ -58,15 +50,11 @@ class RuleReward(ABC):
         ValueError: if there is no such syntax or schedule.
     """
 
-    __name__: ClassVar[str]
-
     def __init__(self, tool_call_syntax: str | None = None, schedule: str | None = None) -> None:
+        super().__init__(tool_call_syntax)
         if schedule is not None:
             check_schedule(schedule)
-        self.tool_call_syntax = tool_call_syntax
         self.schedule = schedule
-        self._syntax: ToolCallSyntax | None = None if tool_call_syntax is None else get_syntax(tool_call_syntax)
-        self._reader: Reader | None = None
         self._steps_per_rollout = 1
 
     def bind(self, tool_call_syntax: str, reader: Reader, schedule: str, steps_per_rollout: int) -> "RuleReward":
@@ -86,10 +74,8 @@ class RuleReward(ABC):
         Returns:
             [`RuleReward`]
         """
-        bound = copy.copy(self)
-        bound.tool_call_syntax, bound._syntax = tool_call_syntax, get_syntax(tool_call_syntax)
-        bound._reader, bound._steps_per_rollout = reader, steps_per_rollout
-        bound.schedule = self.schedule or schedule
+        bound = self._bound(tool_call_syntax, reader)
+        bound.schedule, bound._steps_per_rollout = self.schedule or schedule, steps_per_rollout
         return bound
 
     def __call__(
@@ -135,41 +121,11 @@ class RuleReward(ABC):
             (turns, parse_solution(syntax.name, gold))
             for turns, gold in zip(self._turns(completions, completion_ids, syntax), solution, strict=True)
         ]
-        return self._score(pairs, self.bounds(trainer_state), log_metric or _discard)
+        return self._score(pairs, self.bounds(trainer_state), log_metric or log_nothing)
 
     @abstractmethod
     def _score(self, pairs: Sequence[Pair], bounds: RewardBounds, log_metric: LogMetric) -> list[float | None]:
         """Rewards of the turns of completions, each beside its gold completion."""
-
-    def known_syntax(self) -> ToolCallSyntax:
-        """
-        The syntax of completions and solutions.
-
-        Raises:
-            ValueError: if neither a trainer nor the user gave one.
-        """
-        if self._syntax is None:
-            raise ValueError(
-                f"{self.__name__} does not know the syntax of the calls: leave it to ResTGRPOTrainer, or by hand give "
-                f'it one, e.g. {type(self).__name__}("hermes")'
-            )
-        return self._syntax
-
-    def _turns(
-        self,
-        completions: Sequence[Completion],
-        completion_ids: Sequence[Sequence[int]] | None,
-        syntax: ToolCallSyntax,
-    ) -> list[list[ParsedCompletion]]:
-        if self._reader is not None and completion_ids is not None:
-            return [[turn.parsed for turn in turns] for turns in self._reader(completion_ids)]
-        if completion_ids is not None:
-            # A trainer decodes without special tokens, and with them go the markers of many syntaxes.
-            raise ValueError(
-                f"{self.__name__} is called by a trainer that has not bound it, and would miss markers that are "
-                "special tokens: use ResTGRPOTrainer, or call the reward's `bind`"
-            )
-        return [read_turns(completion, syntax) for completion in completions]
 
     def bounds(self, trainer_state: "TrainerState | None") -> RewardBounds:
         """
@@ -192,7 +148,3 @@ class RuleReward(ABC):
                 '`trainer_state`: pass it, as TRL does, or use schedule="static"'
             )
         return reward_bounds(schedule, 0, 0)
-
-
-def _discard(name: str, value: float) -> None:
-    pass

@@ -10,7 +10,7 @@ from ..tool_calls import SYNTAXES, get_syntax
 
 logger = logging.getLogger(__name__)
 
-_LOOKED_AT = 1000  # golds: enough to know the syntax of a data set, parsed in well under a second
+LOOKED_AT = 1000  # golds: enough to know the syntax of a data set, parsed in well under a second
 
 
 class SolutionCounts(NamedTuple):
@@ -71,7 +71,7 @@ def check_solutions(dataset: Any, tool_call_syntax: str, given_syntaxes: Iterabl
         )
     if not hasattr(dataset, "__len__"):
         return
-    solutions = [row["solution"] for row in islice(dataset.select_columns("solution"), _LOOKED_AT)]
+    solutions = [row["solution"] for row in islice(dataset.select_columns("solution"), LOOKED_AT)]
     wrong = next((index for index, solution in enumerate(solutions) if not isinstance(solution, str)), None)
     if wrong is not None:
         raise ValueError(

@@ -6,10 +6,12 @@ from typing import Any
 
 from .base import RuleReward
 from .rule_rewards import LayoutReward, ToolCallReward
+from .schema_reward import ToolSchemaReward
 
 
 # In this order they are the default of the trainer: the paper's rewards.
 REWARDS: dict[str, type[RuleReward]] = {"layout_reward": LayoutReward, "tool_call_reward": ToolCallReward}
+NAMES: dict[str, Callable[[], Any]] = {**REWARDS, "tool_schema_reward": ToolSchemaReward}
 
 
 def get_reward_func(name: str) -> Callable[..., Any]:
@@ -18,8 +20,8 @@ def get_reward_func(name: str) -> Callable[..., Any]:
 
     Args:
         name (`str`):
-            `"layout_reward"`, `"tool_call_reward"`, or the dotted path of a reward function, such as
-            `trl.rewards.think_format_reward`, or of a class, of which an object without arguments is made.
+            `"layout_reward"`, `"tool_call_reward"`, `"tool_schema_reward"`, or the dotted path of a reward function,
+            such as `trl.rewards.think_format_reward`, or of a class, of which an object without arguments is made.
 
     Returns:
         `Callable`
@@ -27,14 +29,14 @@ def get_reward_func(name: str) -> Callable[..., Any]:
     Raises:
         ValueError: if nothing of that name can be imported, or it cannot be called.
     """
-    if name in REWARDS:
-        return REWARDS[name]()
+    if name in NAMES:
+        return NAMES[name]()
     module, _, attribute = name.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"reward_funcs: {name!r} cannot be imported ({error}): give {', '.join(REWARDS)}, or the dotted path of a "
+            f"reward_funcs: {name!r} cannot be imported ({error}): give {', '.join(NAMES)}, or the dotted path of a "
             "function, e.g. my_package.my_module.my_reward"
         ) from error
     reward_func = found() if isinstance(found, type) else found

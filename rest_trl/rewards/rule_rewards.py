@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..credit import Segment
-from .base import LogMetric, Pair, RuleReward, parse_solution
+from .base import Pair, RuleReward, parse_solution
+from .call_reward import LogMetric, log_means
 from .reading import judged_turns, merge_calls
 from .schedules import RewardBounds
 from .scoring import call_score, follows_layout, is_exact, json_equal, num_points, python_equal
@@ -37,7 +38,7 @@ class LayoutReward(RuleReward):
     def _score(self, pairs: Sequence[Pair], bounds: RewardBounds, log_metric: LogMetric) -> list[float | None]:
         syntax = self.known_syntax().name
         scores = [all(follows_layout(turn, gold, syntax) for turn in judged_turns(turns)) for turns, gold in pairs]
-        _log_means(log_metric, {"rest/reward/layout": scores})
+        log_means(log_metric, {"rest/reward/layout": scores})
         return [bounds.layout_max if score else bounds.layout_min for score in scores]
 
 
@@ -83,7 +84,7 @@ class ToolCallReward(RuleReward):
                 score = call_score(parsed.calls, gold.calls, equal)
                 scores.append(score)
                 rewards.append(bounds.correctness_min + (bounds.correctness_max - bounds.correctness_min) * score)
-        _log_means(
+        log_means(
             log_metric,
             {
                 "rest/reward/correctness": scores,
@@ -134,9 +135,3 @@ class ToolCallReward(RuleReward):
             value = (bounds.correctness_max - bounds.correctness_min) / num_points(calls)
             segments.append(call_segments(turns, calls, syntax, value, self._equal) if calls else [])
         return segments
-
-
-def _log_means(log_metric: LogMetric, values: dict[str, Sequence[float]]) -> None:
-    for name, of_completions in values.items():
-        if of_completions:
-            log_metric(name, sum(of_completions) / len(of_completions))

@@ -1,0 +1,159 @@
+"""A reward for calls that their tools can take, where there is no gold completion to compare with."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..tool_calls import ParsedCompletion
+from .call_reward import CallReward, LogMetric, Reader, log_means, log_nothing
+from .reading import Completion
+from .tool_schemas import FAULTS, UNREADABLE, Judgement, ToolSchemas, read_tools
+
+
+class ToolSchemaReward(CallReward):
+    """
+    Reward for calls that fit the schemas of the tools; it needs no column `solution`.
+
+    It is a penalty for every assistant turn, from -1 to 0. A turn with something that looks like a call and cannot be
+    read gets -1, because nothing of it is executed. Any other gets that of its worst call, so that further calls do
+    not make up for it: -1 for a tool that does not exist, else minus the share of wrong parameters among those that
+    are given or required. Wrong is a required one that is missing, one that the tool does not have, and a value that
+    its schema refuses. A turn without calls gets 0, as calls without a fault do: give this reward beside one for what
+    the calls achieve, because alone it is no reason to call anything.
+
+    A turn's penalty is known when the turn ends, so it is a turn reward: TRL gets the sum of the turns, and `credit`
+    credits each turn with its own and later ones.
+
+    The tools are those of the trainer, `tools=` or the row's environment, which prompts show; without any, those of
+    the row, in a column `tools` of JSON schemas. Where the syntax does not tell numbers from strings, a number is
+    right where its text is.
+
+    Logs the shares of completions with a fault: `rest/reward/unparseable`, `rest/reward/unknown_tool`,
+    `rest/reward/missing_parameter`, `rest/reward/unknown_parameter`, `rest/reward/wrong_value`; and
+    `rest/reward/valid`, the share without any.
+
+    Args:
+        tool_call_syntax (`str`, *optional*):
+            Syntax of the calls, see [`~rest_trl.tool_calls.get_syntax`]. Only needed by hand.
+        tools (`Sequence`, *optional*):
+            Functions or JSON schemas, in the place of those of trainer and rows.
+
+    Raises:
+        ValueError: if there is no such syntax, or `tools` are no tools.
+
+    Example:
+
+    ```python
+    >>> parameters = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    >>> reward = ToolSchemaReward("hermes", tools=[{"name": "f", "parameters": parameters}])
+    >>> call = '<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>'
+    >>> reward(completions=[call, call.replace("1", '"1"'), "I cannot."])
+    [[0.0], [-1.0], [0.0]]
+
+    ```
+    """
+
+    __name__ = "tool_schema_reward"
+
+    def __init__(
+        self,
+        tool_call_syntax: str | None = None,
+        tools: Sequence[Callable[..., Any] | Mapping[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(tool_call_syntax)
+        self.has_tools = tools is not None
+        self._tools: Mapping[str | None, ToolSchemas] = {None: ToolSchemas(tools)} if tools is not None else {}
+
+    def bind(
+        self, tool_call_syntax: str, reader: Reader, tools: Mapping[str | None, ToolSchemas]
+    ) -> "ToolSchemaReward":
+        """
+        A copy that belongs to a trainer. [`ResTGRPOTrainer`] calls this; other trainers can.
+
+        Args:
+            tool_call_syntax (`str`):
+                The policy's syntax.
+            reader (`Callable`):
+                Gives the parsed turns of completions from their `completion_ids`, a list of lists.
+            tools (`Mapping[str | None, ToolSchemas]`):
+                Tools of every environment by its name in the column `environment`; `None` if there is but one, or
+                none. Empty where rows have tools of their own. They do not replace those that the reward was given.
+
+        Returns:
+            [`ToolSchemaReward`]
+        """
+        bound = self._bound(tool_call_syntax, reader)
+        bound._tools = self._tools or tools
+        return bound
+
+    def __call__(
+        self,
+        completions: Sequence[Completion],
+        tools: Sequence[Any] | None = None,
+        environment: Sequence[str] | None = None,
+        log_metric: LogMetric | None = None,
+        completion_ids: Sequence[Sequence[int]] | None = None,
+        **kwargs: Any,
+    ) -> list[list[float]]:
+        """
+        The rewards of turns, as [`ResTGRPOTrainer`] asks for them.
+
+        Args:
+            completions (`Sequence[str | list[dict]]` of length `B`):
+                Texts or messages; a bound reward reads `completion_ids` instead.
+            tools (`Sequence` of length `B`, *optional*):
+                Column with the JSON schemas of each row's tools.
+            environment (`Sequence[str]` of length `B`, *optional*):
+                Column with the name of each row's environment.
+            log_metric (`Callable`, *optional*):
+                Takes the metrics.
+            completion_ids (`Sequence[Sequence[int]]` of length `B`, *optional*):
+                Sampled token ids.
+            kwargs:
+                Other columns and what else TRL gives to reward functions.
+
+        Returns:
+            `list[list[float]]` of length `B`: a number in [-1, 0] per assistant turn.
+
+        Raises:
+            ValueError: if there are no tools, the syntax is not known, or a trainer calls a reward that nobody has
+                bound to it; never because of what the policy wrote.
+        """
+        syntax = self.known_syntax()
+        turns = self._turns(completions, completion_ids, syntax)
+        schemas = self._schemas(len(turns), tools, environment)
+        judged = [
+            [_judge(turn, of_row, syntax.untyped) for turn in of_completion]
+            for of_completion, of_row in zip(turns, schemas, strict=True)
+        ]
+        found = [frozenset().union(*(turn.faults for turn in of_completion)) for of_completion in judged]
+        metrics: dict[str, Sequence[float]] = {f"rest/reward/{kind}": [kind in f for f in found] for kind in FAULTS}
+        log_means(log_metric or log_nothing, {"rest/reward/valid": [not faults for faults in found], **metrics})
+        return [[0.0 - turn.wrong for turn in of_completion] for of_completion in judged]
+
+    def _schemas(
+        self, count: int, tools: Sequence[Any] | None, environment: Sequence[str] | None
+    ) -> Sequence[ToolSchemas]:
+        if None in self._tools:
+            return [self._tools[None]] * count
+        if self._tools and environment is not None:
+            return [self._tools[name] for name in environment]
+        if tools is None:
+            raise ValueError(no_tools(self.__name__))
+        return [read_tools(of_row) for of_row in tools]
+
+
+def no_tools(name: str) -> str:
+    """What to say where a reward has no tools to judge calls by."""
+    return (
+        f"{name} judges calls by the schemas of the tools, and there are none: give the trainer `tools` or an "
+        "`environment_factory`, the data set a column `tools` of JSON schemas, or the reward itself `tools`"
+    )
+
+
+def _judge(turn: ParsedCompletion, schemas: ToolSchemas, untyped: bool) -> Judgement:
+    if turn.errors:
+        return Judgement(1.0, frozenset([UNREADABLE]))
+    calls = [schemas.judge(call, untyped) for call in turn.calls]
+    return Judgement(
+        max((call.wrong for call in calls), default=0.0), frozenset().union(*(call.faults for call in calls))
+    )
