@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from trl import GRPOConfig
 
 from .regions import PRESETS, get_coefficients_func
+from .regions.normalization import SCOPES
 from .rewards.schedules import SCHEDULES, check_schedule
 from .tool_calls import get_syntax
 
@@ -39,6 +40,9 @@ class ResTGRPOConfig(GRPOConfig):
         coefficients (`str`, *optional*, defaults to `"entropy"`):
             `"entropy"` (the paper), `"released"` (the authors' code), `"uniform"` (GRPO), or the dotted path of a
             function, see [`~rest_trl.regions.CoefficientsFunc`].
+        coefficients_scope (`str`, *optional*, defaults to `"completion"`):
+            Over what the mean coefficient is 1: `"completion"`, or `"turn"`, so that in a dialogue with tools no turn
+            weighs more than its tokens do because of the regions that other turns have.
         reward_schedule (`str`, *optional*, defaults to `"horizon"`):
             How the bounds of the rule rewards move with the training, see [`~rest_trl.rewards.reward_bounds`]:
             `"horizon"` (the paper, over the whole run), `"released"` (the authors' code, 150 rollouts) or `"static"`.
@@ -100,6 +104,13 @@ class ResTGRPOConfig(GRPOConfig):
     coefficients: str = field(
         default="entropy",
         metadata={"help": "entropy (the paper), released (the authors' code), uniform (GRPO), or a dotted path."},
+    )
+    coefficients_scope: str = field(
+        default="completion",
+        metadata={
+            "help": "Over what the mean coefficient is 1: completion, or turn, each assistant turn by itself.",
+            "choices": list(SCOPES),
+        },
     )
     reward_schedule: str = field(
         default="horizon",
@@ -176,6 +187,8 @@ class ResTGRPOConfig(GRPOConfig):
         if self.tool_call_syntax is not None:
             get_syntax(self.tool_call_syntax)
         get_coefficients_func(self.coefficients)
+        if self.coefficients_scope not in SCOPES:
+            raise ValueError(f"unknown coefficients_scope={self.coefficients_scope!r}: choose of {', '.join(SCOPES)}")
         check_schedule(self.reward_schedule)
         if self.entropy_surrogate not in ("one_minus_exp", "reciprocal"):
             raise ValueError(

@@ -125,7 +125,7 @@ class ResTGRPOTrainer(TurnRewards, WholeCheckpoints, BranchedRollouts, RefilledG
                 "the rule of the coefficients has a parameter `entropies`, which costs a forward pass of its own, and "
                 "for a model of images that pass is not supported: use `region_entropies` instead"
             )
-        self._rollout = RolloutReader(self._partitioner)
+        self._rollout = RolloutReader(self._partitioner, self.eos_token_ids if self.rollout_func is not None else ())
         self._bind_rewards()
         self._read_turn_rewards()
         diagnoses = args.diagnose_steps is not None

@@ -9,6 +9,7 @@ from rest_trl import ResTGRPOConfig
 OWN_FIELDS = {
     "tool_call_syntax": None,
     "coefficients": "entropy",
+    "coefficients_scope": "completion",
     "reward_schedule": "horizon",
     "credit": "completion",
     "credit_baseline": None,
@@ -73,6 +74,7 @@ class TestBadInput:
             ({"coefficients": "rest_trl.none.such"}, "cannot be imported .*rest_trl.none"),
             ({"coefficients": "math.no_such"}, "cannot be imported .*no_such"),
             ({"coefficients": "math.pi"}, "coefficients='math.pi' is a float, not a function"),
+            ({"coefficients_scope": "group"}, "unknown coefficients_scope='group': choose of completion, turn"),
             ({"entropy_surrogate": "log"}, "unknown entropy_surrogate 'log': choose"),
             ({"entropy_decay": 1.0}, r"entropy_decay must be in \[0, 1\), got 1.0"),
             ({"entropy_decay": -0.1}, r"entropy_decay must be in \[0, 1\), got -0.1"),

@@ -138,6 +138,42 @@ class TestToolLoop:
         means = coefficients.sum(1) / policy.sum(1)
         assert torch.allclose(means, torch.ones_like(means), atol=1e-5)
 
+    @pytest.mark.parametrize("rule", ["entropy", "released", "uniform"])
+    def test_can_bring_the_coefficients_of_every_turn_to_a_mean_of_one(self, rule, tmp_path):
+        by_scope = {}
+        for scope in ("completion", "turn"):
+            config = {"coefficients": rule, "coefficients_scope": scope}
+            trainer = make_trainer(tmp_path, self.SCRIPT, config)
+            output = roll_out(trainer, len(self.SCRIPT))
+            trainer.state.global_step, trainer.state.max_steps = 1, 4
+            trainer.region_statistics.entropies = [float("nan"), 0.01, 0.05, 0.3, 0.5, 0.2]
+            trainer.region_statistics.shares = [0.0, 0.2, 0.1, 0.2, 0.4, 0.1]
+            by_scope[scope] = trainer._coefficients(trainer.model, output)
+        assert torch.equal(by_scope["turn"][2:], by_scope["completion"][2:])  # dialogues of one turn
+        policy = (output["completion_mask"] * output["tool_mask"]).bool()
+        assert rule == "uniform" or by_scope["turn"][~policy].eq(0).all()
+        masked = zip(output["completion_ids"], output["completion_mask"], strict=True)
+        turns_of_rows = trainer._rollout.turns([ids[mask.bool()].tolist() for ids, mask in masked])
+        assert [len(turns) for turns in turns_of_rows] == [2, 2, 1, 1]
+        for row, turns in zip(by_scope["turn"], turns_of_rows, strict=True):
+            for turn in turns:
+                own = row[turn.column : turn.column + len(turn.token_starts)]
+                kept = own[own > 0]
+                assert not len(kept) or kept.mean().item() == pytest.approx(1, abs=1e-5)
+
+    @pytest.mark.parametrize("scope", ["completion", "turn"])
+    def test_of_one_turn_is_the_path_without_tools_to_the_bit(self, scope, tmp_path):
+        script, found = [[GOLD], [OTHER], ["It is sunny."], [BROKEN]], []
+        for tools, own_scope in (([get_weather], scope), (None, "completion")):
+            config = {"coefficients_scope": own_scope, "max_tool_calling_iterations": 0}
+            trainer = make_trainer(tmp_path, script, config, tools=tools)
+            output = roll_out(trainer, len(script))
+            trainer.region_statistics.entropies = [float("nan"), 0.01, 0.05, 0.3, 0.5, 0.2]
+            trainer.region_statistics.shares = [0.0, 0.2, 0.1, 0.2, 0.4, 0.1]
+            found.append([output["part_ids"], output["advantages"], trainer._coefficients(trainer.model, output)])
+        assert "tool_mask" not in output
+        assert all(map(torch.equal, *found))
+
     def test_trains(self, tmp_path):
         trainer = make_trainer(tmp_path, self.SCRIPT)
         before = [parameter.clone() for parameter in trainer.model.parameters()]
@@ -207,3 +243,25 @@ class TestRolloutFunction:
         assert [text.count("get_weather") for text in texts(trainer, output, Region.TOOL_NAME)] == [2, 2]
         # The call was made twice, and the gold has it once: names 1/2, parameters 1, value 1.
         assert list(trainer._logs["rewards"]["tool_call_reward"]) == pytest.approx([-3 + 6 * 2.5 / 3] * 2)
+
+    @pytest.mark.parametrize(
+        ("mask", "message"),
+        [
+            (lambda ids: [1] * (len(ids) - 1), "`env_mask` of completion 0 has"),
+            (lambda ids: [1] * len(ids), "completion 0 of rollout_func goes on behind the end of a turn"),
+        ],
+    )
+    def test_with_a_wrong_env_mask_is_refused(self, mask, message, tmp_path):
+        def rollout(prompts, trainer):
+            ids = trainer.processing_class(f"{CALL}<|im_end|>\n<|im_start|>user\nSunny.<|im_end|>\n")["input_ids"]
+            count = len(prompts)
+            return {
+                "prompt_ids": [[1]] * count,
+                "completion_ids": [ids] * count,
+                "logprobs": None,
+                "env_mask": [mask(ids)] * count,
+            }
+
+        trainer = make_trainer(tmp_path, ([], []), tools=None, rollout_func=rollout)
+        with pytest.raises(ValueError, match=message):
+            roll_out(trainer, 2)

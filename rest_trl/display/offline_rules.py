@@ -120,7 +120,7 @@ def make_rule(
         known |= {"region_entropies": state.region_entropies, "region_shares": state.region_shares}
         described = f"{name} with the region entropies of step {state.step}, {progress:.0%} of the curriculum"
     function = bind_rule(name, SimpleNamespace(**{**defaults, **settings}))
-    if isinstance(function, partial):
+    if isinstance(function, partial) and function.keywords.keys() != {"scope"}:
         described += "" if recipe is not None else ", with the default settings of the rule (--config gives others)"
     return partial(_apply, function, name, known), described
 

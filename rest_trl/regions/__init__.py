@@ -4,11 +4,11 @@ from ..tool_calls import Part, Region
 from .coefficients import (
     curriculum_weights,
     entropy_coefficients,
-    normalize,
     region_weights,
     released_coefficients,
     uniform_coefficients,
 )
+from .normalization import normalize, normalize_turns
 from .partition import Partitioner, Reading, Turn, partition, to_regions
 from .rules import PRESETS, CoefficientsFunc, get_coefficients_func
 from .statistics import RegionStatistics, region_sums
@@ -27,6 +27,7 @@ __all__ = [
     "entropy_coefficients",
     "get_coefficients_func",
     "normalize",
+    "normalize_turns",
     "partition",
     "region_sums",
     "region_weights",

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from ..tool_calls import Region
-from .coefficients import entropy_coefficients, normalize, region_weights
+from .coefficients import entropy_coefficients, region_weights
+from .normalization import normalize
 
 
 # `wraps` with nothing to assign lends these two rules the parameters of `entropy_coefficients`, so that the settings

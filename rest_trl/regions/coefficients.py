@@ -12,10 +12,10 @@ H_r\).
 import torch
 
 from ..tool_calls import Part, Region
+from .normalization import DELTA, normalize_within
 
 
 _SMALLEST_ENTROPY = 1e-6  # nats: a region that the policy has made deterministic must not get an infinite weight
-_DELTA = 1e-8
 
 
 def region_weights(
@@ -58,8 +58,8 @@ def region_weights(
         raise ValueError(f"unknown entropy_surrogate {surrogate!r}: choose 'one_minus_exp' or 'reciprocal'")
     observed = ~weights.isnan() & (region_shares > 0)
     shares = region_shares * observed
-    mean = (weights.nan_to_num() * shares).sum() / shares.sum().clamp(min=_DELTA)
-    return torch.where(observed, weights / mean.clamp(min=_DELTA), 1.0)
+    mean = (weights.nan_to_num() * shares).sum() / shares.sum().clamp(min=DELTA)
+    return torch.where(observed, weights / mean.clamp(min=DELTA), 1.0)
 
 
 def curriculum_weights(
@@ -105,34 +105,6 @@ def curriculum_weights(
     return (weights.clamp(minimum, maximum) + progress * change).clamp(minimum, maximum)
 
 
-def normalize(coefficients: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """
-    Divide by each completion's mean coefficient, so that the scale of the loss stays GRPO's (paper, algorithm, last
-    step).
-
-    Args:
-        coefficients (`torch.Tensor` of shape `(B, T)`):
-            Non-negative coefficients.
-        mask (`torch.Tensor` of shape `(B, T)`):
-            Non-zero at the tokens that the mean is taken over.
-
-    Returns:
-        `torch.Tensor` of shape `(B, T)`: zero outside the mask, mean 1 inside it (0 where all are 0).
-
-    Example:
-
-    ```python
-    >>> normalize(torch.tensor([[1.0, 3.0, 9.0]]), torch.tensor([[1, 1, 0]]))
-    tensor([[0.5000, 1.5000, 0.0000]])
-
-    ```
-    """
-    mask = mask.to(coefficients.dtype)
-    coefficients = coefficients * mask
-    mean = coefficients.sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
-    return coefficients / (mean + _DELTA)
-
-
 def uniform_coefficients(mask: torch.Tensor, **kwargs: object) -> torch.Tensor:
     """
     Ones: GRPO.
@@ -164,10 +136,11 @@ def entropy_coefficients(
     parameters_slope: float,
     reasoning_slope: float,
     parameter_name_scale: float = 1.0,
+    scope: str = "completion",
     **kwargs: object,
 ) -> torch.Tensor:
     """
-    The paper's coefficients: region weights, bounds, curriculum, mean 1 over each completion.
+    The paper's coefficients: region weights, bounds, curriculum, mean 1 over each completion, or each of its turns.
 
     Before any entropy was observed all weights are 1 and only the curriculum acts, which is nothing at progress 0.
 
@@ -182,6 +155,8 @@ def entropy_coefficients(
             See [`curriculum_weights`].
         parameter_name_scale (`float`, *optional*, defaults to `1.0`):
             Factor on the weight of parameter names, told apart by `part_ids` of shape `(B, T)`.
+        scope (`str`, *optional*, defaults to `"completion"`):
+            Over what the mean is 1, see [`normalize_within`].
         kwargs:
             What other coefficient functions need.
 
@@ -200,10 +175,12 @@ def entropy_coefficients(
     coefficients = weights.to(region_ids.device)[region_ids.long()]
     if parameter_name_scale != 1.0:
         coefficients = torch.where(part_ids == Part.PARAMETER_NAME, parameter_name_scale * coefficients, coefficients)
-    return normalize(coefficients, mask)
+    return normalize_within(scope, coefficients, mask, mask)
 
 
-def released_coefficients(*, mask: torch.Tensor, part_ids: torch.Tensor, step: int, **kwargs: object) -> torch.Tensor:
+def released_coefficients(
+    *, mask: torch.Tensor, part_ids: torch.Tensor, step: int, scope: str = "completion", **kwargs: object
+) -> torch.Tensor:
     """
     The coefficients of the authors' released code, on an exact partition of all calls.
 
@@ -218,6 +195,8 @@ def released_coefficients(*, mask: torch.Tensor, part_ids: torch.Tensor, step: i
             [`Part`](rest_trl.tool_calls.Part) per token.
         step (`int`):
             Rollouts done, the released code's training step.
+        scope (`str`, *optional*, defaults to `"completion"`):
+            Over what the mean of the non-zero ones is 1, see [`normalize_within`].
         kwargs:
             What other coefficient functions need.
 
@@ -240,4 +219,4 @@ def released_coefficients(*, mask: torch.Tensor, part_ids: torch.Tensor, step: i
     weights[Part.PARAMETER_NAME] = weights[Part.PARAMETER_VALUE] = min(1.2, 0.6 + 0.002 * step)
     weights[Part.REASONING] = min(1.0, 0.6 + 0.002 * step)
     coefficients = weights.to(part_ids.device)[part_ids.long()]
-    return normalize(coefficients, mask * (coefficients > 0))
+    return normalize_within(scope, coefficients, mask * (coefficients > 0), mask)

@@ -1,6 +1,7 @@
 """What was parsed of the last rollout, for its rewards and for its loss."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import groupby
 
 import torch
 from torch.nn.functional import pad
@@ -15,10 +16,13 @@ class RolloutReader:
     Args:
         partitioner ([`Partitioner`]):
             Parses the sampled tokens.
+        end_ids (`Collection[int]`, *optional*, defaults to `()`):
+            Tokens behind which the policy samples nothing more, if the turns are those of a `rollout_func`, which may
+            take tokens of the template for the policy's.
     """
 
-    def __init__(self, partitioner: Partitioner) -> None:
-        self._partitioner = partitioner
+    def __init__(self, partitioner: Partitioner, end_ids: Collection[int] = ()) -> None:
+        self._partitioner, self._end_ids = partitioner, frozenset(end_ids)
         self._turns: dict[tuple[int, ...], list[Turn]] = {}
 
     def read(self, completion_ids: Sequence[Sequence[int]], tool_mask: Sequence[Sequence[int]] | None = None) -> None:
@@ -30,9 +34,31 @@ class RolloutReader:
                 Sampled token ids.
             tool_mask (`Sequence[Sequence[int]]` of length `B`, *optional*):
                 Zero at tokens that come from tools or the template.
+
+        Raises:
+            ValueError: if the mask does not fit the tokens, or a turn goes on behind its end.
         """
+        if tool_mask is not None:
+            _check_lengths(completion_ids, tool_mask)
+        if self._end_ids:
+            self._check_ends(completion_ids, tool_mask)
         self._part_ids, turns = self._partitioner.read_lists(completion_ids, tool_mask)
         self._turns = dict(zip(map(tuple, completion_ids), turns, strict=True))
+
+    def _check_ends(self, completion_ids: Sequence[Sequence[int]], tool_mask: Sequence[Sequence[int]] | None) -> None:
+        for row, ids in enumerate(completion_ids):
+            policy = [1] * len(ids) if tool_mask is None else tool_mask[row]
+            for is_own, run in groupby(zip(policy, ids, strict=True), key=lambda pair: bool(pair[0])):
+                tokens = [token for _, token in run]
+                end = next((place for place, token in enumerate(tokens) if token in self._end_ids), len(tokens))
+                # Padding and white space behind the end are no turn that could be taken for a part of this one.
+                behind = self._partitioner.token_bytes.text(tokens[end + 1 :]).strip() if is_own else ""
+                if behind:
+                    raise ValueError(
+                        f"completion {row} of rollout_func goes on behind the end of a turn with {behind!r:.80} as "
+                        "the policy's: give `env_mask` 0 there, as at all tokens of the template and of tools, so "
+                        "that each turn is read by itself"
+                    )
 
     def turns(self, completion_ids: Sequence[Sequence[int]]) -> list[list[Turn]]:
         """
@@ -64,3 +90,16 @@ class RolloutReader:
         """
         part_ids = self._part_ids.to(mask.device)
         return pad(part_ids, (0, mask.size(1) - part_ids.size(1))) * mask.to(part_ids.dtype)
+
+
+def _check_lengths(completion_ids: Sequence[Sequence[int]], tool_mask: Sequence[Sequence[int]]) -> None:
+    cure = (
+        "let rollout_func give one number per token, 1 for those of the policy and 0 for those of template and tools"
+    )
+    if len(tool_mask) != len(completion_ids):
+        raise ValueError(f"`env_mask` has {len(tool_mask)} rows for {len(completion_ids)} completions: {cure}")
+    for row, (ids, mask) in enumerate(zip(completion_ids, tool_mask, strict=True)):
+        if len(ids) != len(mask):
+            raise ValueError(
+                f"`env_mask` of completion {row} has {len(mask)} numbers for {len(ids)} `completion_ids`: {cure}"
+            )

@@ -32,8 +32,8 @@ class CoefficientsFunc(Protocol):
     - `entropies` (`torch.Tensor` of shape `(B, T)`): entropy of every token in nats, of the policy that the loss
       differentiates, without gradient. A rule that has a parameter of this name costs a forward pass of its own before
       the one of the loss; all others cost none.
-    - `surrogate`, `minimum`, `maximum`, `format_slope`, `parameters_slope`, `reasoning_slope`, `parameter_name_scale`:
-      settings of the config, see [`entropy_coefficients`], for a rule that has parameters of these names.
+    - `surrogate`, `minimum`, `maximum`, `format_slope`, `parameters_slope`, `reasoning_slope`, `parameter_name_scale`,
+      `scope`: settings of the config, see [`entropy_coefficients`], for a rule that has parameters of these names.
 
     It returns finite, non-negative coefficients of shape `(B, T)`.
     """
@@ -91,6 +91,9 @@ def bind_rule(coefficients: str | CoefficientsFunc, args: Any) -> CoefficientsFu
 
     Returns:
         [`CoefficientsFunc`]
+
+    Raises:
+        ValueError: if nothing of that name can be imported, or the scope has no effect on the rule.
     """
     coefficients_func = get_coefficients_func(coefficients)
     settings = {
@@ -101,8 +104,16 @@ def bind_rule(coefficients: str | CoefficientsFunc, args: Any) -> CoefficientsFu
         "parameters_slope": args.parameters_slope if args.curriculum else 0.0,
         "reasoning_slope": args.reasoning_slope if args.curriculum else 0.0,
         "parameter_name_scale": args.parameter_name_scale,
+        "scope": args.coefficients_scope,
     }
     named = inspect.signature(coefficients_func).parameters
+    # Ones have a mean of 1 over anything.
+    if args.coefficients_scope != "completion" and "scope" not in named and coefficients_func != uniform_coefficients:
+        raise ValueError(
+            f"coefficients_scope={args.coefficients_scope!r} has no effect on the rule {coefficients!r:.200}, which "
+            "has no parameter `scope`: give it one, see rest_trl.regions.normalize_turns, or set "
+            "coefficients_scope='completion'"
+        )
     bound = {name: value for name, value in settings.items() if name in named}
     return partial(coefficients_func, **bound) if bound else coefficients_func
 

@@ -32,6 +32,7 @@ def args(**changes):
         "reasoning_slope": 0.4,
         "parameter_name_scale": 1.0,
         "curriculum": True,
+        "coefficients_scope": "completion",
     }
     return SimpleNamespace(**settings | changes)
 

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from rest_trl.regions.coefficients import (
     curriculum_weights,
     entropy_coefficients,
-    normalize,
     region_weights,
     released_coefficients,
     uniform_coefficients,
@@ -156,26 +155,6 @@ class TestCurriculumWeights:
         weights = torch.ones(6)
         curriculum_weights(weights, 1.0, **self.BOUNDS, **self.SLOPES)
         assert weights.eq(1).all()
-
-
-class TestNormalize:
-    @given(seed=st.integers(0, 2**31), rows=st.integers(1, 4), size=st.integers(1, 30))
-    @relaxed
-    def test_gives_mean_one_over_the_mask_and_keeps_proportions(self, seed, rows, size):
-        generator = torch.Generator().manual_seed(seed)
-        coefficients = 0.1 + 5 * torch.rand(rows, size, generator=generator, dtype=torch.float64)
-        mask = torch.rand(rows, size, generator=generator) < 0.7
-        found = normalize(coefficients, mask)
-        assert found[~mask].eq(0).all()
-        for row, row_mask, row_coefficients in zip(found, mask, coefficients, strict=True):
-            if row_mask.any():
-                assert row[row_mask].mean().item() == pytest.approx(1, rel=1e-6)
-                ratio = row[row_mask] / row_coefficients[row_mask]
-                assert torch.allclose(ratio, ratio[:1], rtol=1e-12)
-
-    def test_leaves_rows_without_weight_at_zero(self):
-        mask = torch.tensor([[1, 1], [0, 0]])
-        assert normalize(torch.tensor([[0.0, 0.0], [1.0, 2.0]]), mask).eq(0).all()
 
 
 class TestEntropyCoefficients:
