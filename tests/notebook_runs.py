@@ -60,7 +60,9 @@ def clean(notebook: nbformat.NotebookNode, folder: Path) -> None:
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         for output in cell.get("outputs", []):
-            output.get("metadata", {}).clear()
+            described = {kind: value for kind, value in output.get("metadata", {}).items() if "alt" in value}
+            if "metadata" in output:
+                output.metadata = described
             if output.get("name") == "stderr":
                 kept = [line for line in output.text.split("\n") if not _NOISE.search(line)]
                 output.text = "\n".join(kept).strip("\n")

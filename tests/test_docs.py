@@ -9,6 +9,7 @@ import sys
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -221,7 +222,8 @@ class TestLinks:
                 return [entry]
             return [name for value in (entry.values() if isinstance(entry, dict) else entry) for name in named(value)]
 
-        assert sorted(named(SITE["nav"])) == [page.name for page in PAGES]
+        notebooks = [f"notebooks/{path.name}" for path in ROOT.glob("notebooks/*.ipynb")]
+        assert sorted(named(SITE["nav"])) == sorted([*(page.name for page in PAGES), *notebooks])
 
 
 class TestConfigPage:
@@ -315,8 +317,17 @@ class TestGenerated:
         assert "<!-- formats -->" in page
         assert "| `messages` |" in hook.on_page_markdown(page)
 
+    def test_links_of_notebooks_lead_to_pages(self, hook):
+        page = SimpleNamespace(file=SimpleNamespace(src_uri="notebooks/own_data.ipynb"))
+        links = (
+            '<a href="../docs/hub.md#push">Hub</a> <a href="evaluate.ipynb">next</a> <a href="https://a.b/c.md">c</a>'
+        )
+        assert hook.on_page_content(links, page) == (
+            '<a href="../hub.html#push">Hub</a> <a href="evaluate.html">next</a> <a href="https://a.b/c.md">c</a>'
+        )
+
     def test_commands_are_asked_for_their_help(self, hook, monkeypatch):
-        monkeypatch.setattr(hook, "_COMMANDS", {"doctor": ("rest_trl.doctor", None, "report")})
+        monkeypatch.setattr(hook, "_COMMANDS", {"doctor": ("rest_trl.doctor", "report")})
         page = hook.commands_page()
         assert "## rest-trl doctor" in page and "usage: rest-trl doctor" in page
 

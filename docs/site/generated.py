@@ -6,6 +6,8 @@ A page asks for it with a line of its own: `<!-- commands -->`, `<!-- formats --
 
 import importlib
 import io
+import json
+import logging
 import os
 import re
 from contextlib import redirect_stdout, suppress
@@ -20,7 +22,33 @@ from rest_trl.runs.recipes import read_head
 
 ROOT = Path(__file__).resolve().parents[2]
 _external: set[str] = set()
+# The template of nbconvert leaves out what a notebook says of a picture, and then warns that nothing is said.
+_NO_DESCRIPTION = "No description has been provided for this image"
+logging.getLogger("traitlets").setLevel(logging.ERROR)
 _COMMAND = re.compile(r"([A-Z_]+=\S+ )*(accelerate launch|vllm serve|rest-trl) ")
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """
+    Take the notebooks for pages. They lie beside the documentation, and not in it.
+
+    Args:
+        files (`Files`):
+            What MkDocs has found.
+        config (`MkDocsConfig`):
+            Settings of the site.
+
+    Returns:
+        `Files`
+    """
+    from mkdocs.structure.files import File  # the tests read this module without MkDocs
+
+    for path in sorted(ROOT.glob("notebooks/*.ipynb")):
+        files.append(File(f"notebooks/{path.name}", str(ROOT), config.site_dir, config.use_directory_urls))
+    return files
+
+
+on_files.mkdocs_priority = 100  # before the plugin that reads notebooks
 
 
 def on_page_markdown(markdown: str, **kwargs: Any) -> str:
@@ -40,20 +68,39 @@ def on_page_markdown(markdown: str, **kwargs: Any) -> str:
         marker = f"<!-- {name} -->"
         if marker in markdown:
             markdown = markdown.replace(marker, content())
-    return markdown
+    return markdown.replace("](../notebooks/", "](notebooks/")  # in the site they are pages
 
 
-def on_page_content(html: str, **kwargs: Any) -> None:
+def on_page_content(html: str, page: Any, **kwargs: Any) -> str:
     """
-    Note the links to other sites. MkDocs checks its own; these are listed only, because building needs no network.
+    Let the links of notebooks, which hold beside the documentation, hold within the site. Note the links to other
+    sites: MkDocs checks its own; these are listed only, because building needs no network.
 
     Args:
         html (`str`):
             The page.
+        page (`Page`):
+            Its source.
         kwargs:
             What else MkDocs gives to its hooks.
+
+    Returns:
+        `str`
     """
+    if page.file.src_uri.endswith(".ipynb"):
+        html = re.sub(r'href="\.\./docs/(\w+)\.md', r'href="../\1.html', html)
+        html = re.sub(r'href="(\w+)\.ipynb', r'href="\1.html', html)
+        for text in _descriptions(ROOT / page.file.src_uri):
+            html = html.replace(_NO_DESCRIPTION, escape(text), 1)
     _external.update(re.findall(r'href="(https?://[^"]+)"', html))
+    return html
+
+
+def _descriptions(path: Path) -> list[str]:
+    """What a notebook says of its pictures, in their order."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    return [output["metadata"]["image/png"]["alt"] for output in outputs if "image/png" in output.get("data", {})]
 
 
 def on_post_build(config: Any, **kwargs: Any) -> None:
@@ -81,7 +128,7 @@ def commands_page() -> str:
     """Every command of `rest-trl` with its help, as it prints it."""
     os.environ["COLUMNS"] = "100"  # argparse breaks its lines there
     sections = []
-    for name, (module, _, purpose) in _COMMANDS.items():
+    for name, (module, purpose) in _COMMANDS.items():
         sections.append(f"## rest-trl {name} {{ #{name} }}\n\n{purpose[0].upper()}{purpose[1:]}.\n")
         own = _help(module, [])
         parts = re.search(r"\{([\w,]+)\} \.\.\.", own)  # a command of several commands
