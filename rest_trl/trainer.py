@@ -214,7 +214,7 @@ class ResTGRPOTrainer(TurnRewards, WholeCheckpoints, BranchedRollouts, RefilledG
         reshaped = {**inputs, "advantages": advantages * coefficients}
         loss = super().compute_loss(model, reshaped, return_outputs, num_items_in_batch)
         if self.model.training:
-            self._observe(inputs["part_ids"], coefficients)
+            self._observe(inputs["part_ids"], coefficients, reshaped["advantages"])
         return loss
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, Any, Any]:
@@ -255,9 +255,9 @@ class ResTGRPOTrainer(TurnRewards, WholeCheckpoints, BranchedRollouts, RefilledG
             )
         return self._entropies
 
-    def _observe(self, part_ids: torch.Tensor, coefficients: torch.Tensor) -> None:
+    def _observe(self, part_ids: torch.Tensor, coefficients: torch.Tensor, advantages: torch.Tensor) -> None:
         """Take in the micro-batch; at the end of the optimiser step update the running means and log."""
-        self._region_metrics.add(part_ids, self._entropies, coefficients)
+        self._region_metrics.add(part_ids, self._entropies, coefficients, advantages)
         if self.accelerator.sync_gradients:
             metrics = self._metrics["train"]
             for name, value in self._region_metrics.finish(self.region_statistics).items():

@@ -470,6 +470,20 @@ class TestRollouts:
             assert seen
             assert all(log[f"rest/entropy/{name}"] > 0 and log[f"rest/coefficient/{name}"] > 0 for name in seen)
 
+    @pytest.mark.parametrize("per_token", [False, True])
+    def test_say_how_hard_the_update_pulls_at_a_region(self, model, tokenizer, tmp_path, monkeypatch, per_token):
+        trainer = make_trainer(
+            ResTGRPOTrainer, model, tokenizer, tmp_path, coefficients_func=random_coefficients, loss_type="grpo"
+        )
+        loss = Loss(monkeypatch, trainer, tokenizer)
+        if per_token:
+            loss.inputs["advantages"] = torch.randn(loss.mask.shape, dtype=torch.float64)
+        loss.gradient()
+        for region in set(loss.region_ids[loss.mask.bool()].tolist()):
+            expected = loss.reshaped.abs()[loss.region_ids == region].mean().item()
+            name = Region(region).name.lower()
+            assert trainer._metrics["train"][f"rest/advantage/{name}"] == [pytest.approx(expected, rel=1e-5)]
+
 
 class TestWrongSyntax:
     def test_is_warned_of_once(self, model, tokenizer, tmp_path, monkeypatch, caplog):

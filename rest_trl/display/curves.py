@@ -49,7 +49,8 @@ def plot_curves(
     baseline_name: str = "baseline",
 ) -> None:
     """
-    Rewards, unscaled scores, region entropies and coefficients over the steps, as a PNG.
+    Rewards, unscaled scores, region entropies and coefficients over the steps, as a PNG. Under uniform coefficients the
+    size of the advantages is shown in their place.
 
     The rewards are what the policy was trained on, with the bounds of the reward schedule; the scores are what the
     rewards are made from before any schedule, so that they can be compared over a run.
@@ -84,10 +85,13 @@ def plot_curves(
     for key in scores:
         label = key.removeprefix("rest/reward/")
         _curve(axes[0, 1], logs, key, label, colors[label])
+    # Under uniform coefficients what a rule of credit does is seen in the advantages alone.
+    coefficients = [value for log in logs for key, value in log.items() if key.startswith("rest/coefficient/")]
+    last = "advantage" if all(abs(value - 1) < 1e-4 for value in coefficients) else "coefficient"
     for region in list(Region)[1:]:
         name, color = region.name.lower(), COLORS[region].line
         _curve(axes[1, 0], logs, f"rest/entropy/{name}", name, color)
-        _curve(axes[1, 1], logs, f"rest/coefficient/{name}", name, color)
+        _curve(axes[1, 1], logs, f"rest/{last}/{name}", name, color)
         _dashed(axes[1, 0], baseline, f"rest/entropy/{name}", color)
     _dashed(axes[0, 0], baseline, "reward", "black")
     for key in scores:
@@ -98,7 +102,7 @@ def plot_curves(
         "Reward, as scheduled",
         "Scores of the training rollouts, unscaled",
         "Entropy per region (nats)",
-        "Mean coefficient per region",
+        f"Mean {'size of the advantage' if last == 'advantage' else 'coefficient'} per region",
     )
     for axis, title in zip(axes.flat, titles, strict=True):
         axis.set_title(title)

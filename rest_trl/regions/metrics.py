@@ -16,7 +16,7 @@ _UNPARSED_WARNING = 0.5  # share of completions; plain answers alone are rarely 
 
 class RegionMetrics:
     """
-    Entropies, coefficients and shares of the regions in one optimiser step.
+    Entropies, coefficients, advantages and shares of the regions in one optimiser step.
 
     Args:
         accelerator ([`~accelerate.Accelerator`]):
@@ -31,7 +31,9 @@ class RegionMetrics:
         self._sums: torch.Tensor | None = None
         self._warned: set[str] = set()
 
-    def add(self, part_ids: torch.Tensor, entropies: torch.Tensor, coefficients: torch.Tensor) -> None:
+    def add(
+        self, part_ids: torch.Tensor, entropies: torch.Tensor, coefficients: torch.Tensor, advantages: torch.Tensor
+    ) -> None:
         """
         Add one micro-batch of this rank.
 
@@ -42,11 +44,14 @@ class RegionMetrics:
                 Entropy per token in nats.
             coefficients (`torch.Tensor` of shape `(B, T)`):
                 Coefficient per token.
+            advantages (`torch.Tensor` of shape `(B, T)`):
+                Advantage per token, as the loss reads it.
         """
         policy = (part_ids != Part.NONE).any(1)
         parsed = ((part_ids >= Part.TAG) | (part_ids == Part.REASONING)).any(1)
         completions = torch.stack([policy.sum(), (policy & ~parsed).sum()]).float()
-        sums = torch.cat([region_sums(to_regions(part_ids), entropies, coefficients).flatten(), completions])
+        sums = region_sums(to_regions(part_ids), entropies, coefficients, advantages.abs())
+        sums = torch.cat([sums.flatten(), completions])
         self._sums = sums if self._sums is None else self._sums + sums
 
     def finish(self, statistics: RegionStatistics) -> dict[str, float]:
@@ -63,7 +68,8 @@ class RegionMetrics:
         assert self._sums is not None, "no micro-batch was added"
         totals = self._accelerator.reduce(self._sums, reduction="sum").cpu()
         self._sums = None
-        tokens, entropy_counts, entropy_sums, coefficient_counts, coefficient_sums = totals[:-2].view(5, len(Region))
+        tokens, entropy_counts, entropy_sums, *others = totals[:-2].view(7, len(Region))
+        coefficients, sizes = others[1] / others[0].clamp(min=1), others[3] / others[2].clamp(min=1)
         if (entropy_counts < tokens).any():
             lost = int((tokens - entropy_counts).sum())
             self._warn(
@@ -79,8 +85,8 @@ class RegionMetrics:
             if entropy_counts[region] > 0:
                 metrics[f"rest/entropy/{name}"] = statistics.entropies[region]
             if tokens[region] > 0:
-                mean = coefficient_sums[region] / coefficient_counts[region].clamp(min=1)
-                metrics[f"rest/coefficient/{name}"] = mean.item()
+                metrics[f"rest/coefficient/{name}"] = coefficients[region].item()
+                metrics[f"rest/advantage/{name}"] = sizes[region].item()
         metrics["rest/unparsed"] = (totals[-1] / totals[-2].clamp(min=1)).item()
         if metrics["rest/unparsed"] > _UNPARSED_WARNING:
             self._warn(

@@ -63,6 +63,16 @@ class TestPlotCurves:
         for axis in axes[2:]:
             assert labelled(axis)["format"].get_color() == COLORS[Region.FORMAT].line
 
+    @pytest.mark.parametrize(
+        ("coefficient", "title"), [(2.0, "Mean coefficient"), (1.0, "Mean size of the advantage")]
+    )
+    def test_shows_advantages_where_coefficients_are_uniform(self, axes, tmp_path, coefficient, title):
+        own = {"rest/coefficient/format": coefficient, "rest/advantage/format": 0.7}
+        logs = [log | own if "rest/progress" in log else log for log in history(3)]
+        plot_curves(logs, tmp_path / "curves.png")
+        assert axes[3].get_title() == f"{title} per region"
+        assert list(labelled(axes[3])["format"].get_ydata()) == [coefficient if coefficient > 1 else 0.7] * 3
+
     def test_lays_a_smoothed_line_over_the_points(self, axes, tmp_path):
         plot_curves(history(50), tmp_path / "curves.png")
         raw, smooth = (line for line in axes[0].lines if line.get_color() == "black")
