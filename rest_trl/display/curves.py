@@ -49,8 +49,9 @@ def plot_curves(
     baseline_name: str = "baseline",
 ) -> None:
     """
-    Rewards, unscaled scores, region entropies and coefficients over the steps, as a PNG. Under uniform coefficients the
-    size of the advantages is shown in their place.
+    Rewards, unscaled scores, region entropies and coefficients over the steps, as a PNG.
+
+    Under uniform coefficients the size of the advantages is shown in their place.
 
     The rewards are what the policy was trained on, with the bounds of the reward schedule; the scores are what the
     rewards are made from before any schedule, so that they can be compared over a run.
