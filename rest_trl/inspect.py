@@ -24,6 +24,7 @@ from .display.offline_rules import Rule, make_rule
 from .display.page import html_page
 from .display.terminal import described_completion, legend
 from .regions.partition import Partitioner, to_regions
+from .runs.recipes import find_recipe
 from .tiny import resolve_model
 from .tool_calls import detect_syntax, get_syntax
 
@@ -55,7 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint", type=Path, help="directory with a trainer_state.json, for region entropies and progress"
     )
-    parser.add_argument("--config", type=Path, help="recipe of the run, for the settings of the rule entropy")
+    parser.add_argument("--config", help="recipe of the run, a file or a name, for the settings of the rule entropy")
     parser.add_argument("--step", type=int, help="rollouts done, for released (default: the checkpoint's, else 0)")
     parser.add_argument("--limit", type=int, default=10, help="completions to show (default: 10)")
     parser.add_argument("--html", type=Path, help="also write one self-contained page to this file")
@@ -155,7 +156,7 @@ def _inspect(arguments: argparse.Namespace) -> tuple[list[Inspected], list[str],
             {name: field.default for name, field in ResTGRPOConfig.__dataclass_fields__.items()},
             weights=arguments.weights,
             checkpoint=arguments.checkpoint,
-            recipe=arguments.config,
+            recipe=None if arguments.config is None else find_recipe(arguments.config),
             step=arguments.step,
         )
         if rule is None:
@@ -194,3 +195,7 @@ def main(args: list[str] | None = None) -> None:
         )
         os.replace(temporary, arguments.html)
         console.print(f"Page: {arguments.html}")
+
+
+if __name__ == "__main__":
+    main()

@@ -11,6 +11,7 @@ from trl.extras.profiling import profiling_context
 from .config import CREDITS, ResTGRPOConfig
 from .credit.assignment import CreditAssignment
 from .credit.loop import TurnRewards
+from .credit.turn_rewards import turn_values
 from .diagnose.callback import DiagnoseCallback
 from .display.arguments import is_hub_id
 from .display.card import write_model_card
@@ -197,7 +198,9 @@ class ResTGRPOTrainer(TurnRewards, WholeCheckpoints, BranchedRollouts, RefilledG
             marked = mark_regions(*sampled, self._partitioner.token_bytes)
             self._logs["extra"]["regions"].extend(gather_object(marked))  # as TRL gathers the other columns
             coefficients = None if self._needs_entropies else self._coefficients(self.model, output)
-            self._token_log.add(*sampled[:2], output["part_ids"], coefficients)
+            ids = [ids[mask.bool()].tolist() for ids, mask in zip(*sampled[:2], strict=True)]
+            turn_rewards = turn_values(self.reward_funcs, ids)
+            self._token_log.add(*sampled[:2], output["part_ids"], coefficients, output["advantages"], turn_rewards)
         return output
 
     @staticmethod

@@ -1,5 +1,7 @@
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -58,3 +60,27 @@ class TestMain:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert "Hello." in done.stdout
         assert not done.stderr
+
+
+class TestModules:
+    """`python -m` of a module without its last two lines does nothing, and says nothing."""
+
+    ROOT = Path(__file__).parents[1]
+    NAMED = {
+        name
+        for path in (*ROOT.glob("docs/*.md"), *ROOT.glob("recipes/**/*.yaml"), ROOT / "README.md", ROOT / "Makefile")
+        for name in re.findall(r"-m (rest_trl[\w.]*)", path.read_text(encoding="utf-8"))
+    }
+    # What launches another program is a command alone.
+    COMMANDS = {module for module, *_ in cli._COMMANDS.values() if not module.endswith(".launching")}
+
+    @pytest.mark.parametrize("module", sorted(NAMED | COMMANDS))
+    def test_can_be_run(self, module):
+        path = self.ROOT / module.replace(".", "/")
+        source = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+        assert source.read_text(encoding="utf-8").endswith('if __name__ == "__main__":\n    main()\n')
+
+    def test_show_what_they_show_as_a_command(self, tmp_path):
+        (tmp_path / "completion.txt").write_text("Hello.")
+        command = [sys.executable, "-m", "rest_trl.inspect", str(tmp_path / "completion.txt"), "--model", "tiny"]
+        assert "Hello." in subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -52,6 +52,10 @@ class TestMain:
         run(monkeypatch, text_file, "--model", "tiny", *arguments)
         assert shown in capsys.readouterr().out
 
+    def test_takes_the_name_of_a_recipe(self, text_file, monkeypatch, capsys):
+        run(monkeypatch, text_file, "--model", "tiny", "--config", "demo", "--coefficients", "released")
+        assert "Coefficients: released at rollout 0." in capsys.readouterr().out
+
     def test_reads_ids_texts_and_parquets(self, tmp_path, monkeypatch, capsys):
         (tmp_path / "ids.jsonl").write_text(json.dumps({"completion_ids": [5, 6, 7]}) + "\n")
         pandas.DataFrame({"step": [3], "completion": [COMPLETION]}).to_parquet(tmp_path / "completions.parquet")
@@ -88,7 +92,7 @@ class TestMain:
             ("rows.jsonl", '{"text": "x"}\n', [], "needs a column completion_ids, regions or completion"),
             ("a.txt", "a", ["--coefficients", "no.such_rule"], "cannot be imported"),
             ("a.txt", "a", ["--checkpoint", "nowhere"], "nowhere holds no trainer_state.json"),
-            ("a.txt", "a", ["--config", "nowhere.yaml"], "No such file"),
+            ("a.txt", "a", ["--config", "nowhere.yaml"], "there is no file nowhere.yaml, and no recipe of this name"),
         ],
     )
     def test_what_is_wrong_is_one_line(self, name, content, arguments, message, tmp_path, monkeypatch):
@@ -198,6 +202,26 @@ class TestRunWithTools:
         run(monkeypatch, tmp_path, "--model", "tiny")
         out = capsys.readouterr().out
         assert "not the policy's: " in out and "tool_name: 2 tokens, coefficient 1.000" in out
+
+
+class TestRunWithTurnRewards:
+    def test_shows_turns_with_their_rewards_and_advantages(self, tmp_path, monkeypatch, capsys):
+        def paid(completions, **kwargs):
+            return [[1.0, 0.5], [0.0]]
+
+        monkeypatch.setattr("test_native_tools.ResTGRPOConfig", partial(ResTGRPOConfig, log_completions=True))
+        config = {"credit": "turn", "scale_rewards": "none", "coefficients_scope": "turn"}
+        trainer = make_trainer(tmp_path, [[GOLD, "Sunny."], ["No."]], config, reward_funcs=[paid])
+        trainer.train()
+        run(monkeypatch, tmp_path, "--model", "tiny", "--html", tmp_path / "page.html")
+        out = capsys.readouterr().out
+        # The other one has earned nothing and stops, so the mean of all others is 0.
+        assert "paid 1.000, advantage 1.500, coefficient 1.000" in out
+        assert "paid 0.500, advantage 1.500, coefficient 1.000" in out
+        assert out.index("Turn 1: ") < out.index("Not the policy's: ") < out.index("Turn 2: ")
+        page = (tmp_path / "page.html").read_text(encoding="utf-8")
+        assert page.index("Turn 1: ") < page.index('<pre class="other">') < page.index("Turn 2: ")
+        assert "paid 0.500, advantage 1.500" in page
 
 
 class TestRunWithARuleOnEntropies:

@@ -81,6 +81,22 @@ class TurnReward:
                 "number, 0 where a turn earns nothing"
             )
 
+    def turn_values(self, completion_ids: Sequence[Sequence[int]]) -> list[list[float] | None]:
+        """
+        The lists that the function gave in its last call.
+
+        Args:
+            completion_ids (`Sequence[Sequence[int]]` of length `B`):
+                Sampled token ids.
+
+        Returns:
+            `list[list[float] | None]` of length `B`: `None` where it gave no list, and for completions of other calls.
+        """
+        if len(completion_ids) != len(self._completion_ids):
+            return [None] * len(completion_ids)
+        rows = zip(completion_ids, self._completion_ids, self._values, strict=True)
+        return [value if isinstance(value, list) and ids == own else None for ids, own, value in rows]
+
     def segments(self, completion_ids: Sequence[Sequence[int]], **kwargs: Any) -> list[list[Segment]]:
         """
         The turns of the completions that the function was last called with, see [`~rest_trl.credit.turns`].
@@ -151,3 +167,25 @@ def with_turns(reward_func: Any, name: str, reader: Reader, discount: float) -> 
     if isinstance(reward_func, torch.nn.Module) or hasattr(reward_func, "segments"):
         return reward_func
     return (AsyncTurnReward if is_async_callable(reward_func) else TurnReward)(reward_func, name, reader, discount)
+
+
+def turn_values(reward_funcs: Sequence[Any], completion_ids: Sequence[Sequence[int]]) -> list[dict[str, list[float]]]:
+    """
+    The turn rewards of completions.
+
+    Args:
+        reward_funcs (`Sequence`):
+            Reward functions.
+        completion_ids (`Sequence[Sequence[int]]` of length `B`):
+            Sampled token ids of the rollout that they were last called with.
+
+    Returns:
+        `list[dict[str, list[float]]]` of length `B`: by the names of the functions that gave a list.
+    """
+    found: list[dict[str, list[float]]] = [{} for _ in completion_ids]
+    for reward_func in reward_funcs:
+        if isinstance(reward_func, TurnReward):
+            for of_completion, values in zip(found, reward_func.turn_values(completion_ids), strict=True):
+                if values is not None:
+                    of_completion[reward_func.__name__] = values
+    return found

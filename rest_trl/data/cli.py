@@ -170,3 +170,7 @@ def main(args: list[str] | None = None) -> None:
         (_show if arguments.command == "show" else _mix)(arguments, Console())
     except (ValueError, OSError) as error:
         raise SystemExit(f"rest-trl data: error: {' '.join(str(error).split())}") from error
+
+
+if __name__ == "__main__":
+    main()

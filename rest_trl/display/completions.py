@@ -1,9 +1,10 @@
 """Completions of a file, as token ids with everything that the file says about them."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +39,10 @@ class Completion(NamedTuple):
             Coefficient per token as training used it, if the file has it.
         from_text (`bool`):
             Whether the ids were made from text here, and may be others than those that were sampled.
+        advantages (`list[float]` of length `T`, *optional*):
+            Advantage per token before the coefficients, if the file has it; else that in `scores` is of all tokens.
+        turn_rewards (`Mapping[str, list[float]]`, *optional*):
+            Rewards of the turns, by the names of the functions that gave them.
     """
 
     title: str
@@ -48,6 +53,8 @@ class Completion(NamedTuple):
     part_ids: list[int] | None
     coefficients: list[float] | None
     from_text: bool
+    advantages: list[float] | None = None
+    turn_rewards: Mapping[str, list[float]] = MappingProxyType({})
 
 
 class Inspected(NamedTuple):
@@ -156,14 +163,15 @@ def _table(path: Path, limit: int) -> list[dict[str, Any]]:
 
 
 def _completion(where: str, index: int, row: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> Completion:
-    part_ids = coefficients = None
+    part_ids = coefficients = advantages = None
     completion_ids = _as_list(row.get("completion_ids"))
     from_text = completion_ids is None
     if completion_ids is not None:
         part_ids, coefficients = _as_list(row.get("part_ids")), _as_list(row.get("coefficients"))
-        lengths = {len(values) for values in (completion_ids, part_ids, coefficients) if values is not None}
-        if len(lengths) > 1:
-            raise ValueError(f"{where}: completion_ids, part_ids and coefficients differ in length")
+        advantages = _as_list(row.get("advantages"))
+        columns = completion_ids, part_ids, coefficients, advantages
+        if len({len(values) for values in columns if values is not None}) > 1:
+            raise ValueError(f"{where}: completion_ids, part_ids, coefficients and advantages differ in length")
         policy = [True] * len(completion_ids) if part_ids is None else [part != 0 for part in part_ids]
     else:
         completion_ids, policy = [], []
@@ -171,6 +179,7 @@ def _completion(where: str, index: int, row: dict[str, Any], tokenizer: PreTrain
             ids = _encode(text, tokenizer)
             completion_ids += ids
             policy += [of_policy] * len(ids)
+    turn_rewards = row.get("turn_rewards")
     return Completion(
         title=f"Completion {index}" + (f", step {row['step']}" if "step" in row else ""),
         prompt=_prompt(row.get("prompt")),
@@ -185,6 +194,8 @@ def _completion(where: str, index: int, row: dict[str, Any], tokenizer: PreTrain
         part_ids=part_ids,
         coefficients=coefficients,
         from_text=from_text,
+        advantages=advantages,
+        turn_rewards=json.loads(turn_rewards) if isinstance(turn_rewards, str) else {},
     )
 
 

@@ -11,6 +11,7 @@ from ..regions.token_bytes import byte_table
 from ..tool_calls import Region
 from .colors import COLORS, TEXT_ON_DARK, TEXT_ON_LIGHT
 from .completions import Inspected, region_summary
+from .turns import described_piece, has_turns, pieces_of
 
 
 _PAGE = Template("""<!DOCTYPE html>
@@ -31,6 +32,8 @@ pre { font: 13px/1.8 ui-monospace, monospace; white-space: pre-wrap; padding: .7
 summary { cursor: pointer; }
 ul { list-style: none; display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; padding: 0; margin: .5rem 0; }
 ul.regions li { padding: 0 .5rem; border-radius: 3px; }
+h3 { font-size: 1rem; margin: 1rem 0 .25rem; }
+.other { opacity: .75; border-style: dashed; margin-left: 1.5rem; }
 .t:hover { outline: 2px solid var(--text); }
 .t:hover::after { content: attr(data-tip); position: fixed; left: 0; right: 0; bottom: 0; z-index: 1;
   padding: .5rem 1rem; background: var(--text); color: var(--page); font-size: 13px; white-space: pre-wrap; }
@@ -95,11 +98,18 @@ def _html_completion(item: Inspected, table: list[bytes]) -> str:
         parts.append(f"<ul>{scores}</ul>")
     summary = "".join(f'<li class="r{region.value}">{text}</li>' for region, text in region_summary(item))
     parts.append(f'<ul class="regions">{summary}</ul>')
-    parts.append(f"<pre>{_html_tokens(item, table)}</pre>")
+    tokens = _html_tokens(item, table)
+    if not has_turns(completion):
+        parts.append(f"<pre>{''.join(tokens)}</pre>")
+    for piece in pieces_of(completion) if has_turns(completion) else []:
+        of_policy = piece.turn is not None
+        title = escape(described_piece(item, piece))
+        text = "".join(tokens[piece.start : piece.stop])
+        parts.append(f"<h3>{title}</h3><pre>{text}</pre>" if of_policy else f'<pre class="other">{text}</pre>')
     return "\n".join(parts)
 
 
-def _html_tokens(item: Inspected, table: list[bytes]) -> str:
+def _html_tokens(item: Inspected, table: list[bytes]) -> list[str]:
     # A character that is split over tokens is shown with the token that completes it.
     decode = getincrementaldecoder("utf-8")("replace").decode
     spans = []
@@ -108,5 +118,7 @@ def _html_tokens(item: Inspected, table: list[bytes]) -> str:
         tip = f"{token.decode('utf-8', 'backslashreplace')!r} (id {token_id})\n{Region(region_id).name.lower()}"
         if item.coefficients is not None:
             tip += f", coefficient: {item.coefficients[place]:.4f}"
+        if item.completion.advantages is not None:
+            tip += f", advantage: {item.completion.advantages[place]:.4f}"
         spans.append(f'<span class="t r{region_id}" data-tip="{escape(tip)}">{escape(decode(token))}</span>')
-    return "".join(spans)
+    return spans

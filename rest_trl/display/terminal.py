@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from ..tool_calls import Region
 from .colors import COLORS
 from .completions import Inspected, region_summary
+from .turns import described_piece, has_turns, pieces_of
 
 
 _PROMPT_END = 600  # characters: a prompt begins with the schemas of its tools and ends with the question
@@ -49,7 +50,8 @@ def legend() -> Text:
 
 def described_completion(item: Inspected, tokenizer: PreTrainedTokenizerBase) -> Text:
     """
-    A completion with all that is known of it: the end of its prompt, rewards, coefficients per region, the text.
+    A completion with all that is known of it: the end of its prompt, rewards, coefficients per region, and the text,
+    turn by turn if tools have answered in it.
 
     Args:
         item ([`Inspected`]):
@@ -68,5 +70,10 @@ def described_completion(item: Inspected, tokenizer: PreTrainedTokenizerBase) ->
     if completion.scores:
         lines.append(Text("  ".join(f"{name} {value:.3f}" for name, value in completion.scores.items()), style="bold"))
     lines += [Text(text, style=COLORS[region].terminal) for region, text in region_summary(item)]
-    lines.append(colored_completion(completion.completion_ids, item.region_ids, tokenizer))
+    if not has_turns(completion):
+        lines.append(colored_completion(completion.completion_ids, item.region_ids, tokenizer))
+    for piece in pieces_of(completion) if has_turns(completion) else []:
+        place = slice(piece.start, piece.stop)
+        lines.append(Text(described_piece(item, piece), style="dim" if piece.turn is None else "bold"))
+        lines.append(colored_completion(completion.completion_ids[place], item.region_ids[place], tokenizer))
     return Text("\n").join(lines)

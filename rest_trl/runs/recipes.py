@@ -201,3 +201,7 @@ def main(args: list[str] | None = None) -> None:
         )
         for command in recipe.commands:
             console.print(Text(f"    {command}", style="dim"))
+
+
+if __name__ == "__main__":
+    main()

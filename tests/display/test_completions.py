@@ -72,7 +72,9 @@ class TestReadCompletions:
 
     def test_refuses_columns_that_do_not_fit_each_other(self, tokenizer, tmp_path):
         path = jsonl(tmp_path / "ids.jsonl", {"completion_ids": [5, 6], "part_ids": [1]})
-        with pytest.raises(ValueError, match="row 0: completion_ids, part_ids and coefficients differ in length"):
+        with pytest.raises(
+            ValueError, match="row 0: completion_ids, part_ids, coefficients and advantages differ in length"
+        ):
             read_completions(path, tokenizer, 1)
 
     def test_reads_as_many_as_are_wanted(self, tokenizer, tmp_path):
