@@ -13,12 +13,11 @@ ifeq ($(shell command -v nvidia-smi),)
 TORCH_INDEX := --extra-index-url https://download.pytorch.org/whl/cpu --retries 0
 endif
 
-# ARM=grpo is the baseline of the demo.
-ARM ?= rest
-COEFFICIENTS_rest := entropy
-COEFFICIENTS_grpo := uniform
-OUTPUT_rest := outputs/demo
-OUTPUT_grpo := outputs/demo-grpo
+# ARM=grpo is the baseline of the demo, ARM=rest the paper's method.
+ARM ?= region
+METHOD_region := --output_dir outputs/demo
+METHOD_rest := --credit completion --coefficients entropy --output_dir outputs/demo-rest
+METHOD_grpo := --credit completion --coefficients uniform --output_dir outputs/demo-grpo
 
 .PHONY: install demo bfcl docs figures notebooks test test-vllm test-versions vllm-transcript quality bench-step bench-branch bench-turns bench-regions bench-memory bench-evaluation bench-gpu fuzz build
 
@@ -31,8 +30,7 @@ $(VENV)/.installed: setup.cfg .ci/constraints.txt
 	touch $@
 
 demo: install
-	$(RUN) $(BIN)/python -m rest_trl.demo --config recipes/demo.yaml \
-		--coefficients $(COEFFICIENTS_$(ARM)) --output_dir $(OUTPUT_$(ARM))
+	$(RUN) $(BIN)/python -m rest_trl.demo --config recipes/demo.yaml $(METHOD_$(ARM))
 
 # Files of tests at once; each takes a core and up to 3 GB.
 JOBS ?= 2

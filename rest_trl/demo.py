@@ -121,7 +121,7 @@ def next_command(args: Sequence[str], output: Path) -> str:
     replaced = {"--coefficients", "--credit", "--output_dir"}
     pairs = zip(["", *args], args, strict=False)
     kept = [word for before, word in pairs if not {before, word.partition("=")[0]} & replaced]
-    method = ["--coefficients", "uniform"] if other.name.endswith(_BASELINE) else []
+    method = ["--credit", "completion", "--coefficients", "uniform"] if other.name.endswith(_BASELINE) else []
     return shlex.join([python, "-m", "rest_trl.demo", *kept, *method, "--output_dir", str(other)])
 
 

@@ -36,7 +36,8 @@ class TestNextCommand:
         words = shlex.split(demo.next_command(self.ARGS, tmp_path / "a demo"))
         method = ["--config", "recipes/demo.yaml", "--max_steps", "9"]
         assert words[1:] == [
-            *("-m", "rest_trl.demo", *method, "--coefficients", "uniform", "--output_dir", f"{tmp_path}/a demo-grpo")
+            *("-m", "rest_trl.demo", *method, "--credit", "completion", "--coefficients", "uniform"),
+            *("--output_dir", f"{tmp_path}/a demo-grpo"),
         ]
         words = shlex.split(demo.next_command(self.ARGS, tmp_path / "a demo-grpo"))
         assert words[1:] == ["-m", "rest_trl.demo", *method, "--output_dir", f"{tmp_path}/a demo"]

@@ -82,7 +82,7 @@ class TestCommands:
     def test_evaluations_are_compared(self, tmp_path, monkeypatch, capsys):
         from rest_trl.cli import main
 
-        found = [list(command.words) for command in commands(EVALUATE)][1:4]
+        found = [list(command.words) for command in commands(EVALUATE)][:3]
         assert [command[1] for command in found] == ["evaluate", "evaluate", "compare"]
         monkeypatch.chdir(tmp_path)
         for command in found:
