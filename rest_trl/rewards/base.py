@@ -9,6 +9,7 @@ from ..tool_calls import ParsedCompletion, get_syntax
 from .call_reward import CallReward, LogMetric, Reader, log_nothing, logger
 from .reading import Completion
 from .schedules import RewardBounds, check_schedule, reward_bounds
+from .turn_golds import TurnGolds
 
 
 if TYPE_CHECKING:
@@ -32,9 +33,19 @@ def parse_solution(tool_call_syntax: str, solution: str) -> ParsedCompletion:
     return gold
 
 
+def parse_gold(tool_call_syntax: str, solution: str | Sequence[str]) -> ParsedCompletion:
+    """A gold completion, parsed; of a list with one for every assistant turn, [`TurnGolds`]."""
+    if isinstance(solution, str):
+        return parse_solution(tool_call_syntax, solution)
+    return TurnGolds.of([parse_solution(tool_call_syntax, of_turn) for of_turn in solution])
+
+
 class RuleReward(CallReward):
     """
     A reward that compares the calls of a completion with those of a gold one, in the column `solution`.
+
+    A solution of several calls is compared with the calls of all turns together; one that is a list of texts, with
+    each turn by itself, see [`~rest_trl.rewards.turn_golds.TurnGolds`].
 
     [`ResTGRPOTrainer`] binds its rewards: the syntax, the tokens that are the policy's own, the schedule and its
     horizon are the trainer's. Called by hand, a reward reads text or messages in the syntax that it was given.
@@ -81,7 +92,7 @@ class RuleReward(CallReward):
     def __call__(
         self,
         completions: Sequence[Completion],
-        solution: Sequence[str] | None = None,
+        solution: Sequence[str | Sequence[str]] | None = None,
         trainer_state: "TrainerState | None" = None,
         log_metric: LogMetric | None = None,
         completion_ids: Sequence[Sequence[int]] | None = None,
@@ -93,8 +104,8 @@ class RuleReward(CallReward):
         Args:
             completions (`Sequence[str | list[dict]]` of length `B`):
                 Texts or messages; a bound reward reads `completion_ids` instead.
-            solution (`Sequence[str]` of length `B`):
-                Gold completions.
+            solution (`Sequence[str | Sequence[str]]` of length `B`):
+                Gold completions, or for each a list with the gold of every turn.
             trainer_state ([`~transformers.TrainerState`], *optional*):
                 Tells a schedule that is not static where the training is.
             log_metric (`Callable`, *optional*):
@@ -118,7 +129,7 @@ class RuleReward(CallReward):
             )
         syntax = self.known_syntax()
         pairs = [
-            (turns, parse_solution(syntax.name, gold))
+            (turns, parse_gold(syntax.name, gold))
             for turns, gold in zip(self._turns(completions, completion_ids, syntax), solution, strict=True)
         ]
         return self._score(pairs, self.bounds(trainer_state), log_metric or log_nothing)

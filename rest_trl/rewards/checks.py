@@ -72,12 +72,13 @@ def check_solutions(dataset: Any, tool_call_syntax: str, given_syntaxes: Iterabl
     if not hasattr(dataset, "__len__"):
         return
     solutions = [row["solution"] for row in islice(dataset.select_columns("solution"), LOOKED_AT)]
-    wrong = next((index for index, solution in enumerate(solutions) if not isinstance(solution, str)), None)
+    wrong = next((index for index, solution in enumerate(solutions) if not _is_gold(solution)), None)
     if wrong is not None:
         raise ValueError(
             f"row {wrong} of the data set has a {type(solutions[wrong]).__name__} as `solution`: a gold completion is "
-            "the text that the policy should write"
+            "the text that the policy should write, or a list of texts, one for every assistant turn"
         )
+    solutions = [text for gold in solutions for text in ([gold] if isinstance(gold, str) else gold)]
     counts = count_solutions(solutions, tool_call_syntax)
     found = f"{counts.with_calls} of {counts.total} gold completions hold a call in the syntax {tool_call_syntax!r}"
     others = sorted({*given_syntaxes} - {tool_call_syntax})
@@ -101,3 +102,7 @@ def check_solutions(dataset: Any, tool_call_syntax: str, given_syntaxes: Iterabl
         logger.warning("%s, so the correctness of calls gives no gradient. %s", found, cure)
     elif counts.unreadable:
         logger.warning("%s; %d hold something else in the place of one and give no reward", found, counts.unreadable)
+
+
+def _is_gold(solution: Any) -> bool:
+    return isinstance(solution, str) or (isinstance(solution, list) and all(isinstance(x, str) for x in solution))

@@ -4,12 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..credit import Segment
-from .base import Pair, RuleReward, parse_solution
+from .base import Pair, RuleReward, parse_gold
 from .call_reward import LogMetric, log_means
 from .reading import judged_turns, merge_calls
 from .schedules import RewardBounds
 from .scoring import call_score, follows_layout, is_exact, json_equal, num_points, python_equal
 from .segments import call_segments
+from .turn_golds import TurnGolds, turn_score, turns_follow_layout
 
 
 if TYPE_CHECKING:
@@ -37,7 +38,12 @@ class LayoutReward(RuleReward):
 
     def _score(self, pairs: Sequence[Pair], bounds: RewardBounds, log_metric: LogMetric) -> list[float | None]:
         syntax = self.known_syntax().name
-        scores = [all(follows_layout(turn, gold, syntax) for turn in judged_turns(turns)) for turns, gold in pairs]
+        scores = [
+            turns_follow_layout(turns, gold, syntax)
+            if isinstance(gold, TurnGolds)
+            else all(follows_layout(turn, gold, syntax) for turn in judged_turns(turns))
+            for turns, gold in pairs
+        ]
         log_means(log_metric, {"rest/reward/layout": scores})
         return [bounds.layout_max if score else bounds.layout_min for score in scores]
 
@@ -49,7 +55,8 @@ class ToolCallReward(RuleReward):
     Calls that cannot be read, or none where the gold has some, get the minimum. Where the gold has no call, the reward
     is 0 for every completion, one with calls included: as in the released code, only the layout is then rewarded. A
     solution whose calls cannot be read is bad data: its completions get `None`, which TRL leaves out, and a warning
-    names it once. `"released"` compares argument values by Python's `==`, the other schedules by [`json_equal`].
+    names it once. Golds turn by turn are scored by [`~rest_trl.rewards.turn_golds.turn_score`]. `"released"` compares
+    argument values by Python's `==`, the other schedules by [`json_equal`].
 
     Logs `rest/reward/correctness`, the mean [`call_score`] where the gold has calls; `rest/reward/exact`, the share of
     completions with the gold's calls and no others (none, where the gold has none); `rest/reward/unparseable`, the
@@ -72,16 +79,20 @@ class ToolCallReward(RuleReward):
         rewards: list[float | None] = []
         scores: list[float] = []
         exact: list[bool] = []
-        completions = [(merge_calls(turns), gold) for turns, gold in pairs]
-        for parsed, gold in completions:
+        completions = [(turns, merge_calls(turns), gold) for turns, gold in pairs]
+        for turns, parsed, gold in completions:
             if gold.errors:
                 rewards.append(None)
                 continue
-            exact.append(is_exact(parsed, gold, equal))
+            if isinstance(gold, TurnGolds):
+                score, is_same = turn_score(turns, gold, equal)
+            else:
+                score = call_score(parsed.calls, gold.calls, equal) if gold.calls else 0.0
+                is_same = is_exact(parsed, gold, equal)
+            exact.append(is_same)
             if not gold.calls:
                 rewards.append(0.0)
             else:
-                score = call_score(parsed.calls, gold.calls, equal)
                 scores.append(score)
                 rewards.append(bounds.correctness_min + (bounds.correctness_max - bounds.correctness_min) * score)
         log_means(
@@ -89,8 +100,8 @@ class ToolCallReward(RuleReward):
             {
                 "rest/reward/correctness": scores,
                 "rest/reward/exact": exact,
-                "rest/reward/unparseable": [bool(parsed.errors) for parsed, _ in completions],
-                "rest/reward/unreadable_solution": [bool(gold.errors) for _, gold in completions],
+                "rest/reward/unparseable": [bool(parsed.errors) for _, parsed, _ in completions],
+                "rest/reward/unreadable_solution": [bool(gold.errors) for *_, gold in completions],
             },
         )
         return rewards
@@ -102,7 +113,7 @@ class ToolCallReward(RuleReward):
     def segments(
         self,
         completion_ids: Sequence[Sequence[int]],
-        solution: Sequence[str],
+        solution: Sequence[str | Sequence[str]],
         trainer_state: "TrainerState | None" = None,
         **kwargs: Any,
     ) -> list[list[Segment]]:
@@ -113,7 +124,7 @@ class ToolCallReward(RuleReward):
         Args:
             completion_ids (`Sequence[Sequence[int]]` of length `B`):
                 Sampled token ids.
-            solution (`Sequence[str]` of length `B`):
+            solution (`Sequence[str | Sequence[str]]` of length `B`):
                 Gold completions.
             trainer_state ([`~transformers.TrainerState`], *optional*):
                 As of the call.
@@ -121,7 +132,7 @@ class ToolCallReward(RuleReward):
                 Other columns and what else TRL gives to reward functions.
 
         Returns:
-            `list[list[Segment]]` of length `B`: none where the gold has no readable call.
+            `list[list[Segment]]` of length `B`: none where the gold has no readable call, or is one of every turn.
 
         Raises:
             ValueError: if the reward is bound to no trainer.
@@ -130,8 +141,8 @@ class ToolCallReward(RuleReward):
             raise ValueError(f"{self.__name__} is bound to no trainer, so it has no tokens to give credit to")
         syntax, bounds, segments = self.known_syntax(), self.bounds(trainer_state), []
         for turns, text in zip(self._reader(completion_ids), solution, strict=True):
-            gold = parse_solution(syntax.name, text)
-            calls = [] if gold.errors else gold.calls
+            gold = parse_gold(syntax.name, text)
+            calls = [] if gold.errors or isinstance(gold, TurnGolds) else gold.calls
             value = (bounds.correctness_max - bounds.correctness_min) / num_points(calls)
             segments.append(call_segments(turns, calls, syntax, value, self._equal) if calls else [])
         return segments

@@ -36,7 +36,7 @@ class ShuffledStatusReward(ToolCallReward):
     def segments(
         self,
         completion_ids: Sequence[Sequence[int]],
-        solution: Sequence[str],
+        solution: Sequence[str | Sequence[str]],
         trainer_state: "TrainerState | None" = None,
         **kwargs: Any,
     ) -> list[list[Segment]]:
@@ -72,7 +72,7 @@ class ShuffledPartsReward(ToolCallReward):
     def segments(
         self,
         completion_ids: Sequence[Sequence[int]],
-        solution: Sequence[str],
+        solution: Sequence[str | Sequence[str]],
         trainer_state: "TrainerState | None" = None,
         **kwargs: Any,
     ) -> list[list[Segment]]:

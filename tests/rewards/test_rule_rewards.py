@@ -538,6 +538,67 @@ class TestNativeMessages:
         assert score(ToolCallReward("hermes"), again, both) < 3
 
 
+class TestTurnGolds:
+    """A solution that is a list has a gold for every assistant turn."""
+
+    GOLDS = [write([CALL], "hermes"), write([TIME], "hermes"), "Sunny, at noon."]
+    HALF = write([ToolCall("get_weather", CALL.arguments | {"days": 3})], "hermes")
+    REWARD = ToolCallReward("hermes")
+
+    @staticmethod
+    def dialogue(*turns):
+        result = {"role": "tool", "name": "x", "content": write([CALL], "hermes")}
+        return [m for turn in turns for m in ({"role": "assistant", "content": turn}, result)]
+
+    def test_earn_the_maximum(self):
+        metrics = {}
+        completion = self.dialogue(*self.GOLDS)
+        assert score(self.REWARD, completion, self.GOLDS, log_metric=metrics.__setitem__) == 3
+        assert metrics["rest/reward/exact"] == 1 and metrics["rest/reward/correctness"] == 1
+        assert score(LayoutReward("hermes"), completion, self.GOLDS) == 1
+
+    @pytest.mark.parametrize(
+        ("turns", "share"),
+        [
+            ((1, 0, 2), 0),  # in the wrong order
+            ((0, 2), 1 / 2),
+            ((0,), 1 / 2),
+            ((0, 1, 1), 2 / 3),  # a call where none should be
+            ((0, 1, 2, 1), 2 / 3),
+            ((), 0),
+            ((2, 2, 2), 0),
+            ((0, 1, 0, 1), 2 / 4),
+        ],
+    )
+    def test_are_compared_with_the_turns_of_their_number(self, turns, share):
+        completion = self.dialogue(*(self.GOLDS[turn] for turn in turns))
+        metrics = {}
+        found = score(self.REWARD, completion, self.GOLDS, log_metric=metrics.__setitem__)
+        assert found == pytest.approx(-3 + 6 * share) and metrics["rest/reward/exact"] == 0
+        assert score(LayoutReward("hermes"), completion, self.GOLDS) == (len(turns) == 3 and turns == (1, 0, 2))
+
+    def test_give_each_turn_the_score_that_it_has_alone(self):
+        alone = score(self.REWARD, self.HALF, self.GOLDS[0])
+        both = score(self.REWARD, self.dialogue(self.HALF, *self.GOLDS[1:]), self.GOLDS)
+        assert both == pytest.approx((alone + 3) / 2)
+        assert score(self.REWARD, self.HALF, [self.GOLDS[0]]) == alone
+
+    def test_with_an_unreadable_call_in_a_turn_give_none_for_it(self):
+        broken = self.GOLDS[0].replace("}}", "}")
+        found = score(self.REWARD, self.dialogue(broken, *self.GOLDS[1:]), self.GOLDS)
+        assert found == pytest.approx(-3 + 6 * 1 / 2)
+
+    def test_that_cannot_be_read_give_no_reward(self):
+        assert score(self.REWARD, "x", [self.GOLDS[0], "<tool_call>{"]) is None
+
+    def test_without_any_call_give_zero(self):
+        assert score(self.REWARD, self.dialogue("Sunny.", "Noon."), ["A.", "B."]) == 0
+
+    def test_have_no_parts_that_are_decided_early(self):
+        reward = self.REWARD.bind("hermes", lambda ids: [[]] * len(ids), "static", 1)
+        assert reward.segments([[1]], [self.GOLDS]) == [[]]
+
+
 class TestBinding:
     def test_reads_by_the_trainer_and_leaves_the_original_alone(self):
         reward = ToolCallReward()
@@ -623,3 +684,11 @@ class TestCheckSolutions:
     def test_refuses_solutions_that_are_no_text(self):
         with pytest.raises(ValueError, match=r"row 1 .* NoneType as `solution`"):
             check_solutions(Dataset.from_dict({"solution": ["a", None]}), "hermes", [])
+        with pytest.raises(ValueError, match=r"row 0 .* list as `solution`.* one for every assistant turn"):
+            check_solutions(Dataset.from_dict({"solution": [[{"name": "f"}]]}), "hermes", [])
+
+    def test_takes_a_list_of_golds(self, caplog):
+        check_solutions(Dataset.from_dict({"solution": [self.GOLDS, self.GOLDS[:1]]}), "hermes", [])
+        assert not caplog.records
+        check_solutions(Dataset.from_dict({"solution": [self.GOLDS, self.GOLDS[:1]]}), "mistral", [])
+        assert "0 of 4 gold completions hold a call" in caplog.text
