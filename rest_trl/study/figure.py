@@ -34,6 +34,7 @@ def plot_study(results: pd.DataFrame, arms: list[str], baseline: str, path: Path
     """
     # Not pyplot, which would touch the backend of the user's notebook.
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
 
     figure = Figure(figsize=(11, 13), layout="constrained")
     axes = figure.subplots(4, 2)
@@ -59,6 +60,9 @@ def plot_study(results: pd.DataFrame, arms: list[str], baseline: str, path: Path
         _band(axes[2, 0], _smoothed(results, arm, "grad_norm"), arm, color)
         for axis, region in zip((axes[2, 1], axes[3, 0], axes[3, 1]), _ENTROPIES, strict=True):
             _band(axis, _smoothed(results, arm, f"rest/entropy/{region}"), arm, color)
+    if HELD_OUT in results:
+        axes[0, 1].set_xticks(sorted(results.dropna(subset=[HELD_OUT])["step"].unique()))
+    axes[1, 1].xaxis.set_major_formatter(EngFormatter(sep=""))
     axes[1, 0].axhline(0, color="black", linewidth=0.8)
     for axis, title in zip(axes.flat, titles, strict=True):
         axis.set_title(title, fontsize=10)

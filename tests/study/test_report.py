@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from scipy import stats
 from synthetic_study import make_results
@@ -136,3 +137,12 @@ class TestPicture:
         # The first two of matplotlib's colours.
         assert {(31, 119, 180), (255, 127, 14)} <= colors
         assert not list(tmp_path.glob("*.tmp*"))
+
+    def test_has_readable_axes(self, tmp_path, monkeypatch):
+        kept = []
+        savefig = Figure.savefig
+        monkeypatch.setattr(Figure, "savefig", lambda self, *args, **_: (kept.append(self), savefig(self, *args)))
+        report(tmp_path, make_results(evaluations=1))
+        held_out, tokens = kept[0].axes[1], kept[0].axes[3]
+        assert [label.get_text() for label in held_out.get_xticklabels()] == ["50"]
+        assert any(label.get_text().endswith("k") for label in tokens.get_xticklabels())
