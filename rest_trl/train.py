@@ -18,12 +18,14 @@ from .runs.logs import configure_logging  # before PEFT is imported
 from dataclasses import dataclass, field
 from typing import Any
 
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from .config import ResTGRPOConfig
 from .display.arguments import changed_arguments
 from .rewards import get_reward_func
-from .runs.inputs import load_split
+from .runs.inputs import find_environment, load_split, load_tasks_split
 from .runs.parser import RecipeParser
 from .runs.processes import check_processes
 from .runs.program import DataArguments, prepare_model, run
@@ -40,10 +42,23 @@ class ResTScriptArguments(DataArguments):
             Rewards by name (`layout_reward`, `tool_call_reward`) or dotted path, see
             [`~rest_trl.rewards.get_reward_func`]; `reward_weights` gives their weights. By default the trainer's, the
             paper's two.
+        environment_factory (`str`, *optional*):
+            Dotted path of a class or function that makes an environment of TRL, whose methods the policy calls as
+            tools over several turns, and whose `get_reward` and `turn_rewards` are rewards. Then there are no rewards
+            by default, and the rows of the data set, with a column `prompt` of messages, go to its `reset` as they
+            are: `"tiny/agents"`, the help desk of the package (2,048 tasks, and 128 others for evaluation), or your
+            own.
     """
 
     reward_funcs: list[str] | None = field(
         default=None, metadata={"help": "layout_reward, tool_call_reward, or dotted paths. Default: the paper's two."}
+    )
+    environment_factory: str | None = field(
+        default=None,
+        metadata={
+            "help": "Dotted path of an environment of TRL, such as rest_trl.tiny.agents.HelpDesk. Default: none, and "
+            "the policy writes one turn."
+        },
     )
 
 
@@ -61,6 +76,39 @@ def make_parser(prog: str | None = None) -> RecipeParser:
     dataclass_types: Any = (ResTScriptArguments, ResTGRPOConfig, ModelConfig)
     # Without this, argparse shows all of several hundred arguments before each error.
     return RecipeParser(dataclass_types, prog=prog, usage="%(prog)s [-h] [--config RECIPE] [--ARGUMENT VALUE ...]")
+
+
+def load_rows(
+    script_args: ResTScriptArguments,
+    training_args: ResTGRPOConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    split: str,
+    size: int | None = None,
+) -> Dataset:
+    """
+    One split of the data set that a recipe names: prompts with gold completions, or tasks for an environment.
+
+    Args:
+        script_args ([`ResTScriptArguments`]):
+            Name the data set, and say whether there is an environment.
+        training_args ([`ResTGRPOConfig`]):
+            Training.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            The policy's tokenizer.
+        split (`str`):
+            Name of the split.
+        size (`int`, *optional*):
+            Take at most so many rows, the first ones.
+
+    Returns:
+        [`~datasets.Dataset`]
+
+    Raises:
+        FileNotFoundError, ValueError: see [`~rest_trl.runs.inputs.load_split`].
+    """
+    if script_args.environment_factory is not None:
+        return load_tasks_split(script_args, split, size)
+    return load_split(script_args, training_args, tokenizer, split, size)
 
 
 def make_trainer(
@@ -92,16 +140,18 @@ def make_trainer(
     """
     recipe = changed_arguments(script_args, training_args, model_args)  # as given: some are filled in below
     model_name, tokenizer = prepare_model(training_args, model_args)
+    environment = script_args.environment_factory
     evaluates = training_args.eval_strategy != "no"
     trainer = ResTGRPOTrainer(
         model_name,
         None if script_args.reward_funcs is None else [get_reward_func(name) for name in script_args.reward_funcs],
         training_args,
-        train_dataset=load_split(script_args, training_args, tokenizer, script_args.dataset_train_split),
+        train_dataset=load_rows(script_args, training_args, tokenizer, script_args.dataset_train_split),
         eval_dataset=(
-            load_split(script_args, training_args, tokenizer, script_args.dataset_test_split) if evaluates else None
+            load_rows(script_args, training_args, tokenizer, script_args.dataset_test_split) if evaluates else None
         ),
         processing_class=tokenizer,
+        environment_factory=None if environment is None else find_environment(environment),
         quantization_config=get_quantization_config(model_args),
         peft_config=get_peft_config(model_args),
         **trainer_kwargs,

@@ -34,12 +34,13 @@ FILES = {path.relative_to(ROOT) for folder in ("recipes", "recipes/tiny") for pa
 RECIPES = sorted(FILES - STUDIES)
 ACCELERATE_CONFIGS = sorted(path.relative_to(ROOT) for path in ROOT.glob("recipes/accelerate/*.yaml"))
 DEMO = Path("recipes/demo.yaml")
+AGENT = Path("recipes/agent_tiny.yaml")
 TINY_RECIPES = [recipe for recipe in RECIPES if recipe.parent.name == "tiny"]
 SFT_RECIPES = [recipe for recipe in RECIPES if re.search(r"(^|_)[tr]?sft$", recipe.stem)]
 QLORA_RECIPES = [recipe for recipe in RECIPES if recipe.stem.endswith("_qlora_24gb")]
 SMOKE = Path("recipes/qwen3_1.7b_smoke.yaml")
 ONE_CARD_RECIPES = [recipe for recipe in RECIPES if re.search(r"_lora_\d+gb$", recipe.stem)]
-OTHERS = (DEMO, SMOKE, *QLORA_RECIPES, *ONE_CARD_RECIPES, *TINY_RECIPES, *SFT_RECIPES)
+OTHERS = (DEMO, AGENT, SMOKE, *QLORA_RECIPES, *ONE_CARD_RECIPES, *TINY_RECIPES, *SFT_RECIPES)
 PAPER_RECIPES = [recipe for recipe in RECIPES if recipe not in OTHERS]
 TWO_NODE_RECIPES = [recipe for recipe in PAPER_RECIPES if recipe.stem.endswith("_2nodes")]
 ONE_NODE_RECIPES = [recipe for recipe in PAPER_RECIPES if recipe not in TWO_NODE_RECIPES]

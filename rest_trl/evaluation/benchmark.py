@@ -49,6 +49,9 @@ class Benchmark(ABC):
             Its name on the command line and in the files of a run.
         metrics (`tuple[str, ...]`):
             Names of its scores. The first one is reported where there is room for one.
+        measures (`tuple[str, ...]`, *optional*, defaults to `()`):
+            Names of further numbers of every sample that are no scores, such as its calls. Their means are
+            reported, over the samples that were generated.
         options (`Mapping[str, Mapping[str, Any]]`, *optional*, defaults to `{}`):
             The options that it adds to the command line, by name, with the keyword arguments of
             `argparse.ArgumentParser.add_argument`.
@@ -68,6 +71,7 @@ class Benchmark(ABC):
 
     name: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]]
+    measures: ClassVar[tuple[str, ...]] = ()
     options: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     protocol: ClassVar[tuple[str, ...]] = ()
     published: ClassVar[tuple[Published, ...]] = ()

@@ -19,7 +19,7 @@ def find_benchmarks() -> dict[str, type[Benchmark]]:
 
     ```python
     >>> sorted(find_benchmarks())
-    ['api_bank', 'bfcl_v3', 'bfcl_v4', 'tiny', 'tiny/arguments', 'tiny/calls', 'tiny/decides']
+    ['api_bank', 'bfcl_v3', 'bfcl_v4', 'tiny', 'tiny/agents', 'tiny/arguments', 'tiny/calls', 'tiny/decides']
 
     ```
     """

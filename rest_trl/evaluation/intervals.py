@@ -85,6 +85,40 @@ def accuracy_interval(correct: ArrayLike, clusters: Sequence[str], level: float 
     return Interval(estimate, max(0.0, float(centre - half)), min(1.0, float(centre + half)), n, k)
 
 
+def mean_interval(values: ArrayLike, clusters: Sequence[str], level: float = LEVEL) -> Interval:
+    """
+    Mean of any numbers with a confidence interval, by Student's t over clusters.
+
+    Args:
+        values (`ArrayLike` of shape `(n,)`):
+            One value per sample.
+        clusters (`Sequence[str]` of length `n`):
+            Cluster of each sample.
+        level (`float`, *optional*, defaults to `0.95`):
+            Nominal coverage.
+
+    Returns:
+        [`Interval`]: of numbers, not of shares. It is unbounded for a single cluster.
+
+    Raises:
+        ValueError: if there is no sample, or there is not one cluster for each.
+
+    Example:
+
+    ```python
+    >>> interval = mean_interval([1, 2, 3, 6], ["a", "b", "c", "d"])
+    >>> print(f"{interval.estimate:.2f} [{interval.low:.2f}, {interval.high:.2f}]")
+    3.00 [-0.44, 6.44]
+
+    ```
+    """
+    sums, sizes = cluster_sums(values, clusters)
+    n, k = int(sizes.sum()), len(sizes)
+    estimate = float(sums.sum() / n)
+    half = float(stats.t.ppf((1 + level) / 2, k - 1) * np.sqrt(cluster_variance(sums, sizes))) if k > 1 else np.inf
+    return Interval(estimate, estimate - half, estimate + half, n, k)
+
+
 def cluster_sums(values: ArrayLike, clusters: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any]]:
     """
     Sum up the values of each cluster.

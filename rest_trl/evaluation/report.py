@@ -86,12 +86,30 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
         [`rich.table.Table`]
     """
     adapter = f" + {summary['adapter']}" if summary["adapter"] else ""
-    table = Table(title=f"{summary['benchmark']}: {summary['model']}{adapter}, percent with 95% intervals")
-    for column in ("", "n", *summary["metrics"]):
+    unit = "percent and means" if summary["measures"] else "percent"
+    table = Table(title=f"{summary['benchmark']}: {summary['model']}{adapter}, {unit} with 95% intervals")
+    for column in ("", "n", *summary["metrics"], *summary["measures"]):
         table.add_column(column, justify="left" if column == "" else "right")
     for name, row in [*summary["subsets"].items(), *summary["groups"].items(), ("overall", summary["overall"])]:
-        table.add_row(name, str(row["n"]), *(cell(row[metric]) or "none" for metric in summary["metrics"]))
+        figures = [cell(row[metric]) or "none" for metric in summary["metrics"]]
+        means = [mean_cell(row[measure]) if measure in row else "none" for measure in summary["measures"]]
+        table.add_row(name, str(row["n"]), *figures, *means)
     return table
+
+
+def mean_cell(figure: Mapping[str, float]) -> str:
+    """
+    Write the figure of a measure.
+
+    Args:
+        figure (`Mapping[str, float]`):
+            `mean`, and with several clusters `low` and `high`.
+
+    Returns:
+        `str`: such as `"3.2 [2.9, 3.5]"`.
+    """
+    mean = f"{figure['mean']:.1f}"
+    return f"{mean} [{figure['low']:.1f}, {figure['high']:.1f}]" if "low" in figure else mean
 
 
 def cell(figure: Mapping[str, Any], digits: int = 1) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from .benchmark import Benchmark
 from .generation import Generator
-from .intervals import accuracy_interval
+from .intervals import accuracy_interval, mean_interval
 from .samples import Score
 from .store import CompletionStore, write_atomically
 
@@ -79,11 +79,12 @@ def summarize(scores: Sequence[Score], benchmark: Benchmark) -> dict[str, Any]:
     Returns:
         `dict[str, Any]`: with the keys
 
-        - `metrics`: their names.
+        - `metrics`, `measures`: their names.
         - `subsets`, `groups`, `overall`: number of samples, number of missing ones, and a figure per metric. `overall`
           is the benchmark's own figure, or `refused` with the reason why there is none. A figure that is the share of
           right samples has an interval. Where completions are missing it also has `accuracy_of_generated`, the share
-          among the others, which some released scorers report.
+          among the others, which some released scorers report. A measure has `mean`, `low` and `high` over the samples
+          that were generated.
         - `missing`: ids of the samples without a completion, which count as wrong.
 
     Raises:
@@ -94,22 +95,26 @@ def summarize(scores: Sequence[Score], benchmark: Benchmark) -> dict[str, Any]:
     subsets: dict[str, list[Score]] = defaultdict(list)
     for score in scores:
         subsets[score.subset].append(score)
-    overall: dict[str, Any] = {"n": len(scores), "missing": _missing(scores)}
+    overall: dict[str, Any] = {"n": len(scores), "missing": _missing(scores), **_means(scores, benchmark)}
     for metric in benchmark.metrics:
         figure = benchmark.overall(scores, metric)
         overall[metric] = {"refused": figure} if isinstance(figure, str) else _figure(figure, scores, metric)
     groups: dict[str, dict[str, Any]] = {}
     for metric in benchmark.metrics:
         for name, (figure, members) in benchmark.groups(scores, metric).items():
-            group = groups.setdefault(name, {"n": len(members), "missing": _missing(members)})
+            group = groups.setdefault(
+                name, {"n": len(members), "missing": _missing(members), **_means(members, benchmark)}
+            )
             group[metric] = _figure(figure, members, metric)
     return {
         "metrics": list(benchmark.metrics),
+        "measures": list(benchmark.measures),
         "subsets": {
             name: {
                 "n": len(group),
                 "missing": _missing(group),
                 **{metric: _accuracy(group, metric) for metric in benchmark.metrics},
+                **_means(group, benchmark),
             }
             for name, group in sorted(subsets.items())
         },
@@ -145,6 +150,20 @@ def read_scores(output_dir: Path) -> list[Score]:
 
 def _missing(scores: Sequence[Score]) -> int:
     return sum(score.missing for score in scores)
+
+
+def _means(scores: Sequence[Score], benchmark: Benchmark) -> dict[str, dict[str, float]]:
+    generated = [score for score in scores if not score.missing]
+    if not generated:
+        return {}
+    clusters = [score.cluster for score in generated]
+    means = {}
+    for measure in benchmark.measures:
+        interval = mean_interval([score.measures[measure] for score in generated], clusters)
+        means[measure] = {"mean": interval.estimate}
+        if interval.clusters > 1:
+            means[measure] |= {"low": interval.low, "high": interval.high}
+    return means
 
 
 def _figure(figure: float, scores: Sequence[Score], metric: str) -> dict[str, Any]:

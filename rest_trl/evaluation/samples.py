@@ -1,7 +1,7 @@
 """The records that all benchmarks share: samples, their completions, and the scores of these."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -73,6 +73,8 @@ class Score:
             See [`Completion`]. For a dialogue, the ids of all steps.
         text (`str`):
             See [`Completion`].
+        measures (`dict[str, float]`):
+            Any number by the name of each measure of the benchmark.
     """
 
     id: str
@@ -83,6 +85,7 @@ class Score:
     calls: list[Any]
     completion_ids: list[int]
     text: str
+    measures: dict[str, float] = field(default_factory=dict)
 
     @property
     def missing(self) -> bool:

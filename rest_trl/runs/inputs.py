@@ -1,14 +1,18 @@
-"""The model and the data set that a recipe names."""
+"""The model, the data set and the environment that a recipe names."""
 
+import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedTokenizerBase
 
 from ..data import load_rest_dataset
+from ..data.sources import Source, open_sources
 from ..display.arguments import is_local_path
-from ..tiny import TINY, TINY_DATASETS, is_tiny, load_tiny_dataset, resolve_model
+from ..tiny import TINY, TINY_AGENTS, TINY_DATASETS, is_tiny, load_tiny_dataset, resolve_model
+from ..tiny.agents import load_tasks
 
 
 TINY_EVAL_SIZE = 128  # prompts: a reward's standard error is then below a tenth of its standard deviation
@@ -41,6 +45,79 @@ def find_model(name: str | None) -> str:
     if is_local_path(name) or len(path.parts) > 2:  # an id has at most one slash
         raise FileNotFoundError(f"there is no model directory {name}: check model_name_or_path")
     return name
+
+
+def find_environment(name: str) -> Callable[[], Any]:
+    """
+    Find the environment that the arguments name.
+
+    Args:
+        name (`str`):
+            Dotted path of a class or function that makes an environment of TRL without arguments.
+
+    Returns:
+        `Callable`
+
+    Raises:
+        ValueError: if nothing of that name can be imported, or it cannot be called.
+    """
+    module, _, attribute = name.rpartition(".")
+    try:
+        factory = vars(importlib.import_module(module))[attribute]
+    except (ImportError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"environment_factory: {name!r} cannot be imported ({type(error).__name__}: {error}): give the dotted "
+            "path of a class or function, e.g. my_package.my_module.MyEnvironment"
+        ) from error
+    if not callable(factory):
+        raise ValueError(f"environment_factory: {name!r} is a {type(factory).__name__}, which cannot be called")
+    made: Callable[[], Any] = factory
+    return made
+
+
+def load_tasks_split(script_args: Any, split: str, size: int | None = None) -> Dataset:
+    """
+    One split of a data set of tasks for an environment, whose columns go to its `reset` as they are.
+
+    Args:
+        script_args ([`~rest_trl.runs.program.DataArguments`]):
+            Name the data set.
+        split (`str`):
+            Name of the split.
+        size (`int`, *optional*):
+            Take at most so many rows, the first ones. By default all, and of `tiny/agents` for tests, which are made
+            on demand, as many as an evaluation in training can afford.
+
+    Returns:
+        [`~datasets.Dataset`] with a column `prompt` of messages.
+
+    Raises:
+        FileNotFoundError: if the data set is a path and there is nothing.
+        ValueError: if no data set is named, its prompts are no messages, or an argument is for other data sets.
+    """
+    name = script_args.dataset_name
+    if name is None:
+        raise ValueError("no data set: give --dataset_name a file, a directory, a Hub id, or tiny/agents")
+    for argument in ("max_prompt_length", "mask_tools", "strict"):
+        if vars(script_args)[argument]:
+            raise ValueError(
+                f"{argument} is for data sets with gold calls, and the tasks of an environment are left as they are: "
+                "leave it out"
+            )
+    if name == TINY_AGENTS:
+        default = 2048 if split == "train" else TINY_EVAL_SIZE
+        return load_tasks("train" if split == "train" else "test", size or default)
+    if is_tiny(name, TINY_DATASETS):
+        raise ValueError(
+            f"{name} has no tasks for an environment: choose {TINY_AGENTS}, or leave out environment_factory"
+        )
+    dataset = concatenate_datasets([*map(_rows, open_sources(name, split, script_args.dataset_config))])
+    if "prompt" not in dataset.column_names or not isinstance(dataset[0]["prompt"], list):
+        raise ValueError(
+            f"{name} has no column prompt of messages, which an environment needs: "
+            "give each row a list of role and content"
+        )
+    return _first(dataset, size)
 
 
 def load_split(
@@ -94,6 +171,12 @@ def load_split(
         seed=training_args.seed,
     )
     return _first(dataset, size)
+
+
+def _rows(source: Source) -> Dataset:
+    if isinstance(source.rows, Dataset):
+        return source.rows
+    return Dataset.from_list([source.row(row) for row in source.rows])
 
 
 def _first(dataset: Dataset, size: int | None) -> Dataset:

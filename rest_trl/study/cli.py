@@ -17,6 +17,7 @@ from rich.console import Console
 from yaml import YAMLError
 
 from ..rewards import get_reward_func
+from ..runs.inputs import find_environment
 from .config import Study, load_study
 from .report import write_report
 from .run import parse_arm
@@ -53,6 +54,8 @@ def check_arms(study: Study) -> None:
                 script_args, _, _ = parse_arm(settings, (arm, study.seeds[0]), Path(directory))
                 for name in script_args.reward_funcs or []:
                     get_reward_func(name)
+                if script_args.environment_factory is not None:
+                    find_environment(script_args.environment_factory)
             except ValueError as error:
                 raise ValueError(f"arm {arm}: {error}") from error
 

@@ -20,8 +20,10 @@ import yaml
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from ..train import load_split, make_parser, make_trainer
-from .held_out import HeldOut
+from ..runs.inputs import find_environment
+from ..train import load_rows, make_parser, make_trainer
+from .figure import TRAINING
+from .held_out import HeldOutCalls, HeldOutDialogues
 from .store import Run, StudyStore
 
 
@@ -87,10 +89,18 @@ def train(store: StudyStore, run: Run) -> pd.DataFrame:
     trainer = make_trainer(script_args, training_args, model_args, callbacks=[CommonRandomNumbers()])
     tokenizer: Any = trainer.processing_class
     split = script_args.dataset_test_split
-    held_out = load_split(script_args, training_args, tokenizer, split, size=manifest["held_out"])
-    trainer.add_callback(HeldOut(trainer, held_out, manifest["evaluations"]))
+    rows = load_rows(script_args, training_args, tokenizer, split, size=manifest["held_out"])
+    arguments = trainer, rows, manifest["evaluations"]
+    training = TRAINING
+    if script_args.environment_factory is None:
+        trainer.add_callback(HeldOutCalls(*arguments))
+    else:
+        held_out = HeldOutDialogues(*arguments, find_environment(script_args.environment_factory))
+        trainer.add_callback(held_out)
+        training = held_out.outcome
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(directory)))
-    return step_table(run, trainer.state.log_history, training_args.generation_batch_size)
+    table = step_table(run, trainer.state.log_history, training_args.generation_batch_size)
+    return table if training == TRAINING else table.assign(**{TRAINING: table[training]})
 
 
 def step_table(run: Run, log_history: list[dict[str, float]], completions: int) -> pd.DataFrame:

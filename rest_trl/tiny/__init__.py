@@ -5,6 +5,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .agents import AGENTS_MODEL_DIR, generate_agent_steps
 from .tasks import TASK_MODEL_DIRS, generate_task
 from .world import Split, Step, generate
 
@@ -15,7 +16,12 @@ if TYPE_CHECKING:
 TINY = "tiny"
 TINY_MODEL_DIR = Path(__file__).parent / "checkpoint"
 # The names under which users find what is embedded: a model has the name of the data set that it was warm-started on.
-TINY_MODELS = {TINY: TINY_MODEL_DIR} | {f"{TINY}/{task}": path for task, path in TASK_MODEL_DIRS.items()}
+TINY_AGENTS = f"{TINY}/agents"
+TINY_MODELS = {
+    TINY: TINY_MODEL_DIR,
+    **{f"{TINY}/{task}": path for task, path in TASK_MODEL_DIRS.items()},
+    TINY_AGENTS: AGENTS_MODEL_DIR,
+}
 TINY_DATASETS = tuple(TINY_MODELS)
 
 
@@ -79,6 +85,8 @@ def generate_steps(name: str, split: Split, seed: int = 0) -> Iterator[Step]:
     """
     if name not in TINY_DATASETS:
         raise ValueError(f"the package holds no data set {name}: choose one of {', '.join(TINY_DATASETS)}")
+    if name == TINY_AGENTS:
+        return generate_agent_steps(split, seed)
     return generate(split, seed) if name == TINY else generate_task(name.removeprefix(f"{TINY}/"), split, seed)
 
 
@@ -95,7 +103,9 @@ def load_tiny_dataset(split: Split = "train", size: int = 2048, seed: int = 0, n
             Seed of the world.
         name (`str`, *optional*, defaults to `"tiny"`):
             `"tiny"`, the world with half of the reasonings mere noise, or one of the tasks of
-            [`~rest_trl.tiny.tasks.generate_task`]: `"tiny/decides"`, `"tiny/calls"`, `"tiny/arguments"`.
+            [`~rest_trl.tiny.tasks.generate_task`]: `"tiny/decides"`, `"tiny/calls"`, `"tiny/arguments"`; or
+            `"tiny/agents"`, single steps of dialogues at the help desk. [`~rest_trl.tiny.agents.load_tasks`] has its
+            tasks for an environment.
 
     Returns:
         `datasets.Dataset`: columns `prompt` (`str`: tools, history and the opened assistant turn) and `solution`

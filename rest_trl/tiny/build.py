@@ -6,10 +6,12 @@ Rebuilds a tiny checkpoint, on one CPU core and without a network, that of the w
         --output_dir rest_trl/tiny/tasks/checkpoints/decides
     OMP_NUM_THREADS=1 python -m rest_trl.tiny.build --demonstrations copies --gold_steps 2400 --faulty_steps 80 \
         --output_dir rest_trl/tiny/tasks/checkpoints/copies
+    OMP_NUM_THREADS=1 python -m rest_trl.tiny.build --demonstrations agents --gold_steps 2000 --faulty_steps 500 \
+        --output_dir rest_trl/tiny/agents/checkpoint
 
 The warm start first learns gold demonstrations and ends on partly faulty ones (`rest_trl.tiny.corruption`,
-`rest_trl.tiny.tasks.faults`): sampled completions are then well-formed and often wrong, which reinforcement learning
-can mend.
+`rest_trl.tiny.tasks.faults`, `rest_trl.tiny.agents.faults`): sampled completions are then well-formed and often wrong,
+which reinforcement learning can mend.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,9 +27,11 @@ from tqdm.auto import tqdm
 from transformers import GenerationConfig, HfArgumentParser, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from transformers.hf_argparser import DataClassType
 
+from .agents import faults as agent_faults
+from .agents import generate_agent_steps
 from .corruption import corrupt
 from .tasks import faults, generate_task
-from .tokenization import MAX_LENGTH, build_tokenizer, render_prompt
+from .tokenization import MAX_LENGTH, RESPONSE_TEMPLATE, build_tokenizer, render_prompt
 from .world import Step, generate
 
 
@@ -47,8 +51,8 @@ class BuildArguments:
     demonstrations: str = field(
         default="world",
         metadata={
-            "help": "What is learned: the world, the task decides, or calls and arguments.",
-            "choices": ["world", *TASK_CYCLES],
+            "help": "What is learned: the world, the task decides, calls and arguments, or the help desk of agents.",
+            "choices": ["world", *TASK_CYCLES, "agents"],
         },
     )
     seed: int = field(default=0, metadata={"help": "Seed of weights, demonstrations and faults."})
@@ -65,6 +69,8 @@ def generate_gold(args: BuildArguments, seed: int) -> Iterator[Step]:
     """Gold steps for training, without end: of the world, or of tasks in turn."""
     if args.demonstrations == "world":
         return generate("train", seed=seed)
+    if args.demonstrations == "agents":
+        return generate_agent_steps("train", seed)
     tasks = TASK_CYCLES[args.demonstrations]
     streams = {task: generate_task(task, "train", seed=seed) for task in set(tasks)}
     return (next(streams[task]) for task in cycle(tasks))
@@ -72,6 +78,8 @@ def generate_gold(args: BuildArguments, seed: int) -> Iterator[Step]:
 
 def generate_faulty(args: BuildArguments, seed: int, rng: Random) -> Iterator[Step]:
     """Steps for training some of which are faulty, without end."""
+    if args.demonstrations == "agents":
+        return generate("train", seed, agent_faults.sample_dialogue)
     gold = generate_gold(args, seed)
     if args.demonstrations == "world":
         return (corrupt(step, rng) if rng.random() < args.faulty_share else step for step in gold)
@@ -213,6 +221,8 @@ def main() -> None:
     untrained = build_tokenizer([])
     corpus = islice(generate_gold(args, args.seed), CORPUS_SIZE)
     tokenizer = build_tokenizer(render_prompt(step, untrained) + step.solution for step in corpus)
+    if args.demonstrations == "agents":
+        tokenizer.response_template = RESPONSE_TEMPLATE
     model = build_model(tokenizer)
     train_on_gold(model, tokenizer, args)
     train_on_faulty(model, tokenizer, args)

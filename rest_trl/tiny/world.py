@@ -219,7 +219,36 @@ def split_of(step: Step) -> Split:
     Returns:
         `str`: `"train"` or `"test"`.
     """
-    return "test" if zlib.crc32(step.messages[0]["content"].encode()) % TEST_SHARE == 0 else "train"
+    return split_of_request(step.messages[0]["content"])
+
+
+def split_of_request(request: str) -> Split:
+    """
+    The split that a user's request belongs to, with all that follows it.
+
+    Args:
+        request (`str`):
+            The request.
+
+    Returns:
+        `str`: `"train"` or `"test"`.
+    """
+    return "test" if zlib.crc32(request.encode()) % TEST_SHARE == 0 else "train"
+
+
+def check_split(split: str) -> None:
+    """
+    Refuse what is no split.
+
+    Args:
+        split (`str`):
+            A name.
+
+    Raises:
+        ValueError: if it is neither `"train"` nor `"test"`.
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f"Unknown split {split!r} of the tiny world: use 'train' or 'test'.")
 
 
 def generate(split: Split, seed: int = 0, sample: Callable[[Random], list[Step]] = sample_dialogue) -> Iterator[Step]:
@@ -237,8 +266,7 @@ def generate(split: Split, seed: int = 0, sample: Callable[[Random], list[Step]]
     Yields:
         `Step`: steps no two of which have the same tools and messages.
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"Unknown split {split!r} of the tiny world: use 'train' or 'test'.")
+    check_split(split)
     rng = Random(f"{split}-{seed}")
     seen: set[str] = set()
     while True:

@@ -3,8 +3,16 @@ import json
 import pytest
 
 from rest_trl import ResTGRPOConfig
-from rest_trl.runs.inputs import TASK_EVAL_SIZE, TINY_EVAL_SIZE, find_model, load_split
+from rest_trl.runs.inputs import (
+    TASK_EVAL_SIZE,
+    TINY_EVAL_SIZE,
+    find_environment,
+    find_model,
+    load_split,
+    load_tasks_split,
+)
 from rest_trl.tiny import TINY_MODELS
+from rest_trl.tiny.agents import HelpDesk
 from rest_trl.train import ResTScriptArguments, make_parser
 
 
@@ -85,3 +93,61 @@ class TestLoadSplit:
         arguments = ResTScriptArguments("tiny", mask_tools=["functions"])
         with pytest.raises(ValueError, match="mask_tools needs rows with tools"):
             load_split(arguments, ResTGRPOConfig("out", use_cpu=True, bf16=False), tokenizer, "train")
+
+
+class TestFindEnvironment:
+    def test_imports_a_class_or_function(self):
+        assert find_environment("rest_trl.tiny.agents.HelpDesk") is HelpDesk
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            ("HelpDesk", "'HelpDesk' cannot be imported"),
+            ("absent.HelpDesk", "No module named 'absent'"),
+            ("rest_trl.tiny.agents.Absent", "KeyError: 'Absent'"),
+            ("rest_trl.tiny.TINY", "is a str, which cannot be called"),
+        ],
+    )
+    def test_refuses_what_is_none(self, name, message):
+        with pytest.raises(ValueError, match=message):
+            find_environment(name)
+
+
+class TestLoadTasksSplit:
+    def load(self, name, split="train", size=None, **arguments):
+        return load_tasks_split(ResTScriptArguments(name, **arguments), split, size)
+
+    def test_of_the_help_desk_has_disjoint_requests(self):
+        training, evaluation = self.load("tiny/agents"), self.load("tiny/agents", "test")
+        assert (len(training), len(evaluation)) == (2048, TINY_EVAL_SIZE)
+        requests = [{row["prompt"][0]["content"] for row in split} for split in (training, evaluation)]
+        assert not requests[0] & requests[1]
+        assert self.load("tiny/agents", "test", 3)[:] == evaluation[:3]
+
+    def test_of_a_file_keeps_every_column(self, tmp_path):
+        file = tmp_path / "tasks.jsonl"
+        rows = [{"prompt": [{"role": "user", "content": f"{n}?"}], "goal": n, "more": {"a": n}} for n in range(4)]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        assert list(self.load(str(file))) == rows
+        assert list(self.load(str(file), size=2)) == rows[:2]
+
+    @pytest.mark.parametrize(
+        ("name", "arguments", "message"),
+        [
+            (None, {}, "no data set: give --dataset_name .* or tiny/agents"),
+            ("tiny/decides", {}, "tiny/decides has no tasks for an environment: choose tiny/agents"),
+            ("tiny/sums", {}, "the package holds no tiny/sums"),
+            ("tiny/agents", {"mask_tools": ["functions"]}, "mask_tools is for data sets with gold calls"),
+            ("tiny/agents", {"max_prompt_length": 8}, "max_prompt_length is for data sets with gold calls"),
+            ("tiny/agents", {"strict": True}, "strict is for data sets with gold calls"),
+        ],
+    )
+    def test_refuses_what_is_no_task(self, name, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            self.load(name, **arguments)
+
+    def test_refuses_prompts_of_text(self, tmp_path):
+        file = tmp_path / "rows.jsonl"
+        file.write_text(json.dumps({"prompt": "?", "goal": 1}))
+        with pytest.raises(ValueError, match="no column prompt of messages"):
+            self.load(str(file))

@@ -1,3 +1,4 @@
+import json
 import random
 from types import SimpleNamespace
 
@@ -7,9 +8,11 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerControl, TrainerState
 
-from rest_trl.study.held_out import METRIC, HeldOut
+from rest_trl.study.held_out import METRIC, HeldOutCalls, HeldOutDialogues
 from rest_trl.study.run import CommonRandomNumbers, step_table
 from rest_trl.tiny import TINY_MODEL_DIR, load_tiny_dataset
+from rest_trl.tiny.agents import AGENTS_MODEL_DIR, HelpDesk, OutcomeHelpDesk, Task, load_tasks
+from rest_trl.tiny.agents.dialogues import play
 
 
 def drawn():
@@ -71,7 +74,7 @@ def trainer():
 
 class TestHeldOut:
     def test_is_the_same_every_time_and_leaves_the_random_state_alone(self, trainer):
-        held_out = HeldOut(trainer, load_tiny_dataset("test", 24), 2)
+        held_out = HeldOutCalls(trainer, load_tiny_dataset("test", 24), 2)
         torch.manual_seed(0)
         expected = torch.rand(3).tolist()
         torch.manual_seed(0)
@@ -80,7 +83,7 @@ class TestHeldOut:
         assert held_out.measure() == first and 0 < first < 1
 
     def test_is_measured_evenly_and_at_the_end(self, trainer, monkeypatch):
-        held_out = HeldOut(trainer, load_tiny_dataset("test", 4), 2)
+        held_out = HeldOutCalls(trainer, load_tiny_dataset("test", 4), 2)
         monkeypatch.setattr(held_out, "measure", lambda: 0.5)
         state = TrainerState(max_steps=5)
         for step in range(1, 6):
@@ -91,4 +94,58 @@ class TestHeldOut:
     def test_refuses_messages(self, trainer):
         rows = Dataset.from_list([{"prompt": [{"role": "user", "content": "hi"}], "solution": ""}])
         with pytest.raises(ValueError, match="messages, not text"):
-            HeldOut(trainer, rows, 1)
+            HeldOutCalls(trainer, rows, 1)
+
+
+@pytest.fixture(scope="module")
+def agent_trainer():
+    agent = AutoModelForCausalLM.from_pretrained(AGENTS_MODEL_DIR)
+    return SimpleNamespace(
+        model=agent,
+        processing_class=AutoTokenizer.from_pretrained(AGENTS_MODEL_DIR, padding_side="left"),
+        tool_call_syntax="hermes",
+        accelerator=SimpleNamespace(unwrap_model=lambda model: model),
+        args=SimpleNamespace(
+            generation_batch_size=16,
+            max_completion_length=64,
+            max_tool_calling_iterations=4,
+            chat_template_kwargs={},
+        ),
+    )
+
+
+class TestHeldOutDialogues:
+    def test_are_the_same_every_time_and_leave_the_random_state_alone(self, agent_trainer):
+        held_out = HeldOutDialogues(agent_trainer, load_tasks("test", 24), 2, OutcomeHelpDesk)
+        torch.manual_seed(0)
+        expected = torch.rand(3).tolist()
+        torch.manual_seed(0)
+        first = held_out.measure()
+        assert torch.rand(3).tolist() == expected
+        assert held_out.measure() == first and 0 < first < 1
+        assert held_out.outcome == "rewards/OutcomeHelpDesk/mean"
+
+    def test_are_led_with_what_the_policy_samples(self, agent_trainer, monkeypatch):
+        tasks = load_tasks("test", 20)
+        plans = [[step.solution for step in play(Task(**json.loads(row["task"])))] for row in tasks]
+        held_out = HeldOutDialogues(agent_trainer, tasks, 1, HelpDesk)
+        tokenizer, seeds = agent_trainer.processing_class, []
+        pending = {row["prompt"][0]["content"]: list(plan) for row, plan in zip(tasks, plans, strict=True)}
+
+        def sample(prompts, seed):
+            seeds.append(seed)
+            requests = [prompt.split("<|im_start|>user\n")[1].split("<|im_end|>")[0] for prompt in prompts]
+            texts = [pending[request].pop(0) for request in requests]
+            return [tokenizer(text + tokenizer.eos_token).input_ids for text in texts]
+
+        monkeypatch.setattr(held_out, "_sample", sample)
+        assert held_out.measure() == 1
+        assert len(set(seeds)) == len(seeds)
+
+    def test_need_an_outcome(self, agent_trainer):
+        class Silent:
+            def reset(self, **kwargs):
+                pass
+
+        with pytest.raises(ValueError, match=r"Silent has no get_reward.*returns 1 for a success"):
+            HeldOutDialogues(agent_trainer, load_tasks("test", 4), 1, Silent)

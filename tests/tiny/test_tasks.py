@@ -137,7 +137,7 @@ class TestArguments:
 
 class TestNames:
     def test_models_and_data_sets_have_the_same(self):
-        assert list(TINY_DATASETS) == list(TINY_MODELS) == ["tiny", *(f"tiny/{task}" for task in TASKS)]
+        assert list(TINY_DATASETS) == list(TINY_MODELS) == ["tiny", *(f"tiny/{task}" for task in TASKS), "tiny/agents"]
         assert resolve_model("tiny/decides") == str(TASK_MODEL_DIRS["decides"])
 
     def test_other_names_are_left_alone(self, tmp_path, monkeypatch):
