@@ -99,8 +99,8 @@ def _head(study: Study, results: pd.DataFrame, arms: Sequence[str], versions: Ma
             "",
             f"with {', '.join(f'{name} {version}' for name, version in versions.items())}. The runs of a seed share "
             "their start, their prompts and the random numbers of each step, so arms are compared seed by seed. "
-            f"Runs have {_one_or_range(steps)} steps. *Training* is {measured} among the rollouts that are trained on. "
-            "*Held-out* is the same among one completion, sampled at temperature 1, for each of at "
+            f"Runs have {_one_or_range(steps)} steps. *Training* is {measured} among the rollouts that are trained "
+            "on. *Held-out* is the same among one completion, sampled at temperature 1, for each of at "
             f"most {study.held_out} prompts of the test split, always the same ones. Brackets are 95 % intervals over "
             "seeds, by Student's t unless stated. They are not widened for the number of arms. A figure without a "
             "bracket has too few seeds for one.",

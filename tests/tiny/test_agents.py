@@ -3,16 +3,20 @@
 import json
 import re
 from itertools import islice
+from pathlib import Path
 from random import Random
 
 import pytest
+import yaml
 from transformers import AutoTokenizer
 
 from rest_trl.evaluation.dialogues import tools_of
-from rest_trl.tiny.agents import AGENTS_MODEL_DIR, HelpDesk, OutcomeHelpDesk, generate_tasks, load_tasks
+from rest_trl.tiny import load_tiny_dataset
+from rest_trl.tiny.agents import AGENTS_MODEL_DIR, HelpDesk, OutcomeHelpDesk, faults, generate_tasks, load_tasks
 from rest_trl.tiny.agents.dialogues import TOOLS, play, tool_definitions
 from rest_trl.tiny.agents.tasks import KINDS, LOOKUPS
 from rest_trl.tiny.language import PEOPLE, TEAMS, TOPICS
+from rest_trl.tiny.tokenization import render_prompt
 from rest_trl.tiny.world import split_of_request
 
 
@@ -252,3 +256,59 @@ class TestTokenizer:
                 calls = [call["function"] for call in found.get("tool_calls", [])]
                 assert (calls, found.get("content", "")) == (step.calls, step.answer)
                 assert found["reasoning_content"] == step.reasoning
+
+
+class TestFaultyDialogues:
+    def test_fail_often_and_not_always(self):
+        rng, outcomes = Random(0), []
+        for task in TASKS:
+            desk = start(task)
+            for step in faults.play(task, rng):
+                follow(desk, step.calls)
+            outcomes.append(desk.get_reward())
+        assert 0.4 < sum(outcomes) / len(outcomes) < 0.75
+
+    def test_show_what_the_desk_says_to_faulty_calls(self):
+        rng, errors = Random(0), 0
+        for task in TASKS:
+            desk, *_, last = start(task), *faults.play(task, rng)
+            calls = [call["function"] for message in last.messages for call in message.get("tool_calls", [])]
+            results = [message["content"] for message in last.messages if message["role"] == "tool"]
+            for call, result in zip(calls, results, strict=True):
+                found = carry_out(desk, call["name"], **call["arguments"])
+                assert result in (str(found), str({"error": found}))
+                errors += result.startswith("{'error'")
+        assert errors > 20
+
+    def test_a_hard_value_goes_wrong_in_one_way(self):
+        rng, wrong = Random(0), {}
+        for _ in range(4000):
+            team = rng.choice(TEAMS)
+            found = faults.faulty_call({"name": "get_lead", "arguments": {"team": team}}, rng)["arguments"]["team"]
+            if found != team:
+                wrong.setdefault(team, []).append(found)
+        assert all(len(set(values)) == 1 for values in wrong.values())
+        counts = sorted(map(len, wrong.values()))
+        assert counts[-1] > 5 * counts[0]
+
+
+class TestCheckpoint:
+    def test_is_small_and_agrees_with_its_tokenizer(self):
+        assert sum(file.stat().st_size for file in AGENTS_MODEL_DIR.iterdir()) < 2_000_000
+        config = json.loads((AGENTS_MODEL_DIR / "config.json").read_text())
+        assert config["vocab_size"] == len(AutoTokenizer.from_pretrained(AGENTS_MODEL_DIR))
+
+    def test_dialogues_fit_the_recipe(self):
+        tokenizer = AutoTokenizer.from_pretrained(AGENTS_MODEL_DIR)
+        recipe = yaml.safe_load((Path(__file__).parents[2] / "recipes" / "agent_tiny.yaml").read_text())
+        for task in TASKS:
+            first, *_, last = play(task)
+            whole, prompt = render_prompt(last, tokenizer) + last.solution, render_prompt(first, tokenizer)
+            length = len(tokenizer(whole).input_ids) - len(tokenizer(prompt).input_ids)
+            assert length < recipe["max_completion_length"]
+            assert len(task.plan) <= recipe["max_tool_calling_iterations"]
+
+    def test_steps_are_a_data_set_of_their_own(self):
+        dataset = load_tiny_dataset("test", size=12, name="tiny/agents")
+        assert dataset.column_names == ["prompt", "solution"]
+        assert any("<tool_response>" in prompt for prompt in dataset["prompt"])
