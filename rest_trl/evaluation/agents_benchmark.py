@@ -42,7 +42,9 @@ class AgentBenchmark(Benchmark):
     Dialogues with an environment of TRL, led as in training.
 
     A subclass has a `name`, an [`environment`](AgentBenchmark.environment) and its [`tasks`](AgentBenchmark.tasks). A
-    dialogue is right if the environment's `get_reward` gives 1 at its end. The trials of one task form a cluster.
+    dialogue is right if the environment's `get_reward` gives 1 at its end. Its steps are the turns of the model, its
+    invalid calls those that could not be read or carried out, its tokens those that were sampled. The trials of one
+    task form a cluster.
 
     Args:
         tasks (`Sequence[AgentTask]`):
@@ -64,7 +66,7 @@ class AgentBenchmark(Benchmark):
     """
 
     metrics = ("success",)
-    measures = ("steps", "calls", "invalid_calls", "generated_tokens")
+    measures = ("steps", "invalid", "tokens")
     options = {
         **PROMPT_OPTIONS,
         "trials": {"type": positive, "help": "dialogues per task, for a temperature above 0 (default 1)"},
@@ -163,9 +165,8 @@ class AgentBenchmark(Benchmark):
         texts = [f"[{turn}]\n{completion.text}" for turn, completion in enumerate(completions)]
         measures: dict[str, float] = {
             "steps": len(completions),
-            "calls": sum(map(len, dialogue.calls)),
-            "invalid_calls": dialogue.invalid,
-            "generated_tokens": len(ids),
+            "invalid": dialogue.invalid,
+            "tokens": len(ids),
         }
         return Score(
             id, task.subset, task.id, {"success": float(success)}, why, dialogue.calls, ids, "\n".join(texts), measures

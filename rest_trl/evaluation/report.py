@@ -106,10 +106,10 @@ def mean_cell(figure: Mapping[str, float]) -> str:
             `mean`, and with several clusters `low` and `high`.
 
     Returns:
-        `str`: such as `"3.2 [2.9, 3.5]"`.
+        `str`: such as `"3.2 ± 0.3"`.
     """
     mean = f"{figure['mean']:.1f}"
-    return f"{mean} [{figure['low']:.1f}, {figure['high']:.1f}]" if "low" in figure else mean
+    return f"{mean} ± {(figure['high'] - figure['low']) / 2:.1f}" if "low" in figure else mean
 
 
 def cell(figure: Mapping[str, Any], digits: int = 1) -> str:
