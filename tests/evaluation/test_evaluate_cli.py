@@ -115,14 +115,6 @@ class TestEvaluate:
                 rest_trl_cli.main()
             assert error.value.code == 0 and f"usage: rest-trl {command}" in capsys.readouterr().out
 
-    def test_says_what_to_install(self, monkeypatch):
-        for name in ("rest_trl.evaluation.cli", "rest_trl.evaluation"):
-            monkeypatch.delitem(sys.modules, name, raising=False)
-        monkeypatch.setitem(sys.modules, "rest_trl.evaluation.cli", None)
-        monkeypatch.setattr(sys, "argv", ["rest-trl", "evaluate"])
-        with pytest.raises(SystemExit, match=r"rest-trl evaluate: error: .* is not installed: pip install"):
-            rest_trl_cli.main()
-
 
 @pytest.fixture
 def hub_cache(tmp_path, monkeypatch):
