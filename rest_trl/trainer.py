@@ -108,7 +108,7 @@ class ResTGRPOTrainer(TurnRewards, WholeCheckpoints, BranchedRollouts, RefilledG
             reward_funcs = [reward() for reward in REWARDS.values()]
         has_server = args.use_vllm and args.vllm_mode == "server"
         if has_server:
-            check_server(model, args)
+            check_server(model, args, bool(kwargs.get("tools") or kwargs.get("environment_factory")))
         super().__init__(model, reward_funcs, args=args, **kwargs)
         keep_unpacked(self.model)
         if has_server:

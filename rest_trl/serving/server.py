@@ -97,7 +97,21 @@ def check_config(client: ServerClient, args: GRPOConfig, name: str, config: Pret
         )
 
 
-def check_server(model: Any, args: GRPOConfig) -> None:
+def _check_room_for_turns(client: ServerClient, args: GRPOConfig) -> None:
+    """Warn if a later turn may be refused; whether it is depends on how long the completions turn out to be."""
+    server: Any = client.config()
+    limit: Any = args.max_completion_length
+    length = server["model_config"]["max_model_len"]
+    if length <= 2 * limit:
+        logger.warning(
+            f"the vLLM server at {client.url} runs with --max-model-len {length}, which may end the training with "
+            f"tools: a turn asks for max_completion_length={limit} tokens behind all of the completion before it, and "
+            f"is refused where both and the prompt do not fit; give the longest prompt and twice "
+            f"max_completion_length={limit}, or no --max-model-len"
+        )
+
+
+def check_server(model: Any, args: GRPOConfig, calls_tools: bool = False) -> None:
     """
     Wait for the vLLM server and check that it can serve the policy, before the model is loaded.
 
@@ -106,6 +120,8 @@ def check_server(model: Any, args: GRPOConfig) -> None:
             The policy, or its name.
         args ([`~trl.GRPOConfig`]):
             Say where the server is, and wait for it for at most `vllm_server_timeout` seconds.
+        calls_tools (`bool`, *optional*, defaults to `False`):
+            Whether TRL's loop of tool calls runs, in which every turn asks for `max_completion_length` tokens.
 
     Raises:
         ConnectionError: on all ranks, if the server cannot be reached.
@@ -129,6 +145,8 @@ def check_server(model: Any, args: GRPOConfig) -> None:
                 else model.config
             )
             check_config(client, args, name, config)
+            if calls_tools:
+                _check_room_for_turns(client, args)
         except (OSError, ValueError) as error:
             problem[0] = error
     broadcast_object_list(problem)

@@ -1,10 +1,11 @@
 """
 Trains with vLLM in the process of the trainer, without a GPU:
-`python -m engines.colocate OUTPUT_DIR SYNCED STEPS [ARGUMENTS]`.
+`python -m engines.colocate OUTPUT_DIR SYNCED STEPS [ARGUMENTS [LOOP]]`.
 
 Weights are synchronised at the first SYNCED of STEPS steps. Prints the mean and the maximum of the difference between
 the log-probabilities of vLLM and of the policy at each step, in nats, as JSON. ARGUMENTS are more of
-`ResTGRPOConfig`, as JSON. A program of its own, because the engine changes environment variables, threads and process
+`ResTGRPOConfig`, as JSON. Where LOOP is `tools`, the policy calls tools in TRL's loop, and the calls per completion at
+each step are printed, too. A program of its own, because the engine changes environment variables, threads and process
 groups of its process.
 """
 
@@ -12,10 +13,10 @@ import json
 import sys
 from functools import partial
 
-from transformers import AutoTokenizer
 from trl.generation import vllm_generation
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 
+from engines.agent import agent_dataset, agent_tokenizer, buy_ticket, calls_in_turns, find_train
 from rest_trl import ResTGRPOConfig, ResTGRPOTrainer
 from rest_trl.tiny import TINY_MODEL_DIR, load_tiny_dataset
 
@@ -37,40 +38,42 @@ def sync_weights(trainer, synced):
         generation.llm.reset_prefix_cache()
 
 
-def main(output_dir, synced, steps, arguments="{}"):
+def main(output_dir, synced, steps, arguments="{}", loop=None):
     # TRL's engine is for GPUs: it takes half precision, which cannot show a difference of 1e-5.
     vllm_generation.LLM = partial(vllm_generation.LLM, dtype="float32", enforce_eager=True)
-    args = ResTGRPOConfig(
-        output_dir,
-        use_vllm=True,
-        vllm_mode="colocate",
-        vllm_max_model_length=512,
-        use_cpu=True,
-        bf16=False,
-        max_steps=int(steps),
-        learning_rate=2e-2,
-        lr_scheduler_type="constant",
-        per_device_train_batch_size=8,
-        num_generations=4,
-        max_completion_length=32,
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        **json.loads(arguments),
-    )
+    settings = {
+        "use_vllm": True,
+        "vllm_mode": "colocate",
+        "vllm_max_model_length": 512,
+        "use_cpu": True,
+        "bf16": False,
+        "max_steps": int(steps),
+        "learning_rate": 2e-2,
+        "lr_scheduler_type": "constant",
+        "per_device_train_batch_size": 8,
+        "num_generations": 4,
+        "max_completion_length": 32,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    calls = loop == "tools"
     trainer = ResTGRPOTrainer(
         str(TINY_MODEL_DIR),
-        distinct_tokens,
-        args,
-        train_dataset=load_tiny_dataset(size=32),
-        processing_class=AutoTokenizer.from_pretrained(TINY_MODEL_DIR, padding_side="left"),
+        calls_in_turns if calls else distinct_tokens,
+        ResTGRPOConfig(output_dir, **settings | json.loads(arguments)),
+        train_dataset=agent_dataset() if calls else load_tiny_dataset(size=32),
+        processing_class=agent_tokenizer(),
+        tools=[find_train, buy_ticket] if calls else None,
     )
     trainer.vllm_generation.sync_weights = partial(sync_weights, trainer, int(synced))
     trainer.train()
     name = "sampling/sampling_logp_difference"
     logs = [log for log in trainer.state.log_history if "loss" in log]
     print(json.dumps([[log[f"{name}/mean"], log[f"{name}/max"]] for log in logs]))
+    if calls:
+        print(json.dumps({"calls": [log["tools/call_frequency"] for log in logs]}))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def changed(**settings):
     return {"/server_info": {"vllm_config": config}}
 
 
-def check(url, model=TINY, length=32):
+def check(url, model=TINY, length=32, **loop):
     args = GRPOConfig(
         "unused",
         use_cpu=True,
@@ -28,7 +28,7 @@ def check(url, model=TINY, length=32):
         vllm_server_timeout=0,
         max_completion_length=length,
     )
-    check_server(model, args)
+    check_server(model, args, **loop)
 
 
 @pytest.fixture
@@ -64,6 +64,12 @@ class TestCheckServer:
     def test_refuses_what_it_cannot_train_with(self, answers, cause):
         with FakeVLLM(answers) as server, pytest.raises(ValueError, match=cause):
             check(server.url)
+
+    @pytest.mark.parametrize(("calls_tools", "room"), [(True, 64), (True, 65), (False, 64)])
+    def test_warns_of_a_context_that_later_turns_may_exceed(self, calls_tools, room, caplog):
+        with FakeVLLM(changed(model=TINY, max_model_len=room)) as server:
+            check(server.url, calls_tools=calls_tools)
+        assert ("twice max_completion_length=32" in caplog.text) == (calls_tools and room == 64)
 
     def test_refuses_another_model(self, one_layer):
         with (
