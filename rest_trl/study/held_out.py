@@ -153,9 +153,8 @@ class HeldOutDialogues(HeldOut):
         trainer, total = self._trainer, 0.0
         size = trainer.args.generation_batch_size or 1
         syntax = get_syntax(trainer.tool_call_syntax)
-        token_bytes = TokenBytes(
-            self._tokenizer, syntax.markers
-        )  # decoding would drop markers that are special tokens
+        # Decoding would drop markers that are special tokens.
+        token_bytes = TokenBytes(self._tokenizer, syntax.markers)
         kwargs: Any = trainer.args.chat_template_kwargs
         ends = self._ends()
         for start in range(0, len(self._rows), size):
