@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from benchmarks import gpu
+from benchmarks import gpu, trajectories
 from benchmarks.memory import CASES, TARGET, Case, make_trainer, measure, peak_bytes, smallest
 
 from rest_trl.regions import region_sums
@@ -85,6 +85,15 @@ class TestPeak:
         tokens = 2 * case.length
         assert credit_buffer - rest_buffer == 4 * (tokens - 2)
         assert 0 < credit - rest <= 4 * tokens + 1024
+
+
+class TestTrajectories:
+    @pytest.mark.parametrize("length", [512, 2048])
+    def test_take_a_few_bytes_per_token_at_every_length(self, length):
+        added = trajectories.peak("ResT", length) - trajectories.peak("GRPO", length)
+        # Of both completions an int8 for the part and a float32 for the advantage, of one a float32 for the
+        # coefficient.
+        assert 0 < added <= 7 * 2 * length + 1024
 
 
 class TestRegionSums:

@@ -29,13 +29,17 @@ A status that few share makes a poor mean. With a `prior` \(p\) the guess that t
 mean reward, \(\bar R - D_i(t)\), enters \(b\) as \(p\) more members. It is a function of the prefix, too.
 """
 
+import math
+from collections import deque
 from collections.abc import Hashable, Sequence
 from itertools import pairwise
+from operator import attrgetter
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
-from .baselines import Baselines, Member
+from .baselines import Members, baselines
 from .scaling import affine
 
 
@@ -70,54 +74,41 @@ class Segment(NamedTuple):
     prior: float = 0.0
 
 
+_NOTHING = Segment(0, 0, None, 0.0)  # of a reward that decides nothing at some tokens
+
+
 class _Run(NamedTuple):
-    """Tokens of one status under all rewards; `decided`, `own` and `lost` of length K."""
+    """Tokens of one status under all rewards, with the segment of each of the K rewards that they are in."""
 
     start: int
     stop: int
     status: Hashable
-    decided: Sequence[float]
-    own: Sequence[float]
-    lost: Sequence[float]
-    prior: float
+    segments: Sequence[Segment]
 
 
 def _runs(segments: Sequence[Sequence[Segment]]) -> list[_Run]:
     """The segments of one completion under each of K rewards as runs of tokens with a joint status."""
     decomposed = [index for index, of_reward in enumerate(segments) if of_reward]
     if len(decomposed) == 1:  # the usual case, in which the statuses need no joining
-        (only,), zeros = decomposed, [0.0] * len(segments)
+        before, behind = [_NOTHING] * decomposed[0], [_NOTHING] * (len(segments) - 1 - decomposed[0])
         return [
-            _Run(
-                start,
-                stop,
-                status,
-                _put(zeros, only, decided),
-                _put(zeros, only, own),
-                _put(zeros, only, lost),
-                prior,
-            )
-            for start, stop, status, decided, own, lost, prior in segments[only]
+            _Run(segment.start, segment.stop, segment.status, [*before, segment, *behind])
+            for segment in segments[decomposed[0]]
         ]
     bounds = sorted({bound for of_reward in segments for segment in of_reward for bound in segment[:2]})
-    runs = []
+    runs, ahead = [], [deque(sorted(of_reward, key=attrgetter("start"))) for of_reward in segments]
     for start, stop in pairwise(bounds):
-        inside = [
-            next((segment for segment in of_reward if segment.start <= start < segment.stop), None)
-            for of_reward in segments
-        ]
-        if any(segment is not None for segment in inside):
-            status = tuple(None if segment is None else segment.status for segment in inside)
-            decided = [0.0 if segment is None else segment.decided for segment in inside]
-            own = [0.0 if segment is None else segment.own for segment in inside]
-            lost = [0.0 if segment is None else segment.lost for segment in inside]
-            prior = max(segment.prior for segment in inside if segment is not None)
-            runs.append(_Run(start, stop, status, decided, own, lost, prior))
+        inside = [_at(start, of_reward) for of_reward in ahead]
+        if any(segment is not _NOTHING for segment in inside):
+            runs.append(_Run(start, stop, tuple(segment.status for segment in inside), inside))
     return runs
 
 
-def _put(values: Sequence[float], index: int, value: float) -> list[float]:
-    return [*values[:index], value, *values[index + 1 :]]
+def _at(column: int, ahead: deque[Segment]) -> Segment:
+    """The segment at a column; those that end before it are dropped, as no later column asks for them."""
+    while ahead and ahead[0].stop <= column:
+        ahead.popleft()
+    return ahead[0] if ahead and ahead[0].start <= column else _NOTHING
 
 
 def credited_advantages(
@@ -240,25 +231,26 @@ def credit_segments(
         local, leave_one_out (`bool`):
             See [`credited_advantages`].
     """
-    # Plain numbers from here on: a completion has a few segments, and a tensor operation for each takes longer.
-    known, scorable = rewards.nan_to_num(0.0).tolist(), (~rewards.isnan().all(1)).tolist()
-    factor_lists, offset_list = factors.tolist(), offsets.tolist()
+    # Not in tensors from here on: a completion has a few segments, and a tensor operation for each takes longer.
+    known, scales, shifts = (values.double().numpy() for values in (rewards.nan_to_num(0.0), factors, offsets))
+    scorable, found = (~rewards.isnan().all(1)).tolist(), per_token.numpy()
     first_group = local_rows.start // num_compared * num_compared
     for group in range(first_group, local_rows.stop, num_compared):
         rows = [row for row in range(group, group + num_compared) if scorable[row]]
-        entries: list[tuple[int, _Run, Member]] = []
-        for row in rows:
-            for run in _runs(segments[row]):
-                undecided, prior = list(run.own), 0.0
-                if not local:
-                    parts = zip(known[row], run.decided, run.lost, strict=True)
-                    undecided, prior = [total - decided - lost for total, decided, lost in parts], run.prior
-                entries.append((row, run, Member(run.status, undecided, known[row], run.decided, prior)))
-        baselines = Baselines([member for _, _, member in entries], [known[row] for row in rows], leave_one_out)
-        for row, run, member in entries:
-            baseline = baselines(member) if row in local_rows else None
-            if baseline is not None:
-                value = -offset_list[row]
-                for factor, own, mean in zip(factor_lists[row], member.undecided, baseline, strict=True):
-                    value += factor * (own - mean)
-                per_token[row - local_rows.start, run.start : run.stop] = value
+        runs = [(row, run) for row in rows for run in _runs(segments[row])]
+        if not runs:
+            continue
+        of_row = np.array([row for row, _ in runs])
+        parts = np.array(
+            [[(part.decided, part.own, part.lost, part.prior) for part in run.segments] for _, run in runs]
+        )
+        decided, own, lost, prior = parts.transpose(2, 0, 1)
+        undecided = own if local else known[of_row] - decided - lost
+        guesses = np.zeros(len(runs)) if local else prior.max(1)
+        members = Members([run.status for _, run in runs], undecided, decided, known[of_row], guesses)
+        centred = undecided - baselines(members, known[rows], leave_one_out)
+        values = (centred * scales[of_row]).sum(1) - shifts[of_row]
+        for (row, run), value in zip(runs, values.tolist(), strict=True):
+            # NaN where there is nothing to compare with, or TRL's scaling has no value.
+            if row in local_rows and not math.isnan(value):
+                found[row - local_rows.start, run.start : run.stop] = value

@@ -1,82 +1,61 @@
 """Means over the completions of a group that share a status."""
 
-from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 
-class Member(NamedTuple):
+
+class Members(NamedTuple):
     """
-    A completion at the tokens of a status; each list has K values, one per reward.
+    The runs of tokens of one status in a group, all of them together: `M` runs, `K` rewards.
 
     Args:
-        status (`Hashable`):
+        status (`Sequence[Hashable]` of length `M`):
             What the prefix tells.
-        undecided (`list[float]`):
+        undecided (`numpy.ndarray` of shape `(M, K)`):
             What is undecided of the rewards.
-        total (`Sequence[float]`):
-            The rewards of the completion.
-        decided (`Sequence[float]`):
+        decided (`numpy.ndarray` of shape `(M, K)`):
             What the prefix has decided of them.
-        prior (`float`):
+        total (`numpy.ndarray` of shape `(M, K)`):
+            The rewards of the completion.
+        prior (`numpy.ndarray` of shape `(M,)`):
             For how many members the guess from the whole completions counts.
     """
 
-    status: Hashable
-    undecided: list[float]
-    total: Sequence[float]
-    decided: Sequence[float]
-    prior: float
+    status: Sequence[Hashable]
+    undecided: np.ndarray
+    decided: np.ndarray
+    total: np.ndarray
+    prior: np.ndarray
 
 
-class Baselines:
+def baselines(members: Members, totals: np.ndarray, leave_one_out: bool) -> np.ndarray:
     """
     Baselines of the members of a group, see the head of [`~rest_trl.credit.advantages`].
 
     Args:
-        members (`Sequence[Member]`):
-            All members of a group.
-        totals (`Sequence[Sequence[float]]`):
+        members ([`Members`]):
+            All of a group.
+        totals (`numpy.ndarray` of shape `(G, K)`):
             Rewards of all completions of the group, those without any status included.
         leave_one_out (`bool`):
             Whether a completion is left out of its own baseline.
+
+    Returns:
+        `numpy.ndarray` of shape `(M, K)`: NaN where there is nothing to compare with.
     """
-
-    def __init__(self, members: Sequence[Member], totals: Sequence[Sequence[float]], leave_one_out: bool) -> None:
-        self._leave_one_out = leave_one_out
-        values: dict[Hashable, list[Sequence[float]]] = defaultdict(list)
-        for member in members:
-            values[member.status].append(member.undecided)
-        self._of_status = {status: _summed(found) for status, found in values.items()}
-        self._of_group = _summed(totals) if totals else (0, [])
-
-    def __call__(self, member: Member) -> list[float] | None:
-        """
-        The baseline of a member.
-
-        Args:
-            member ([`Member`]):
-                One of the group.
-
-        Returns:
-            `list[float] | None` of length `K`: none where there is nothing to compare with.
-        """
-        count, sums = self._others(self._of_status[member.status], member.undecided)
-        weight: float = count
-        if member.prior:
-            num_wholes, wholes = self._others(self._of_group, member.total)
-            if num_wholes:
-                guesses = [whole / num_wholes - part for whole, part in zip(wholes, member.decided, strict=True)]
-                sums = [value + member.prior * guess for value, guess in zip(sums, guesses, strict=True)]
-                weight += member.prior
-        return [value / weight for value in sums] if weight else None
-
-    def _others(self, found: tuple[int, list[float]], own: Sequence[float]) -> tuple[int, list[float]]:
-        count, sums = found
-        if not self._leave_one_out:
-            return count, sums
-        return count - 1, [total - value for total, value in zip(sums, own, strict=True)]
-
-
-def _summed(values: Sequence[Sequence[float]]) -> tuple[int, list[float]]:
-    return len(values), [sum(column) for column in zip(*values, strict=True)]
+    numbers: dict[Hashable, int] = {}
+    indices = np.array([numbers.setdefault(status, len(numbers)) for status in members.status])
+    of_status = np.zeros((len(numbers), totals.shape[1]))
+    np.add.at(of_status, indices, members.undecided)
+    own = int(leave_one_out)
+    sums = of_status[indices] - own * members.undecided
+    counts = np.bincount(indices)[indices] - float(own)
+    num_others = len(totals) - own
+    if num_others:
+        guesses = (totals.sum(0) - own * members.total) / num_others - members.decided
+        sums += members.prior[:, None] * guesses
+        counts += members.prior
+    with np.errstate(invalid="ignore"):  # 0 / 0 where there is no other member
+        return sums / counts[:, None]

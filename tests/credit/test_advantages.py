@@ -3,6 +3,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from timing import LARGEST_RATIO, ratio_of_times
 from trl.trainer.utils import nanstd
 
 from rest_trl.credit import Segment, credited_advantages
@@ -269,3 +270,22 @@ class TestCreditedAdvantages:
         segments[1][1] = [Segment(1, 3, "x", 0.0)]
         found = credited_advantages(torch.zeros(2), rewards, torch.ones(2), segments, 2, 3, scale_rewards="none")
         assert torch.equal(found, torch.tensor([[0.0, -0.25, 0.25], [0.0, 0.25, -0.25]]))
+
+    def test_segments_of_two_rewards_need_no_order(self):
+        rewards = torch.tensor([[3.0, 1.0], [1.0, 2.0]])
+        values = [Segment(0, 1, "a", 0.0), Segment(1, 2, "b", 1.0), Segment(3, 4, "c", 2.0)]
+        turns = [[Segment(0, 4, number, 0.5)] for number in (0, 0)]
+        found, reversed_ = (
+            credited_advantages(torch.zeros(2), rewards, torch.ones(2), [[order, turns[0]], [values, turns[1]]], 2, 4)
+            for order in (values, values[::-1])
+        )
+        assert torch.equal(found, reversed_)
+
+    def test_take_linear_time_in_the_segments_of_two_rewards(self):
+        def credit(size):
+            values = [Segment(2 * column, 2 * column + 1, ("value", column), 0.0) for column in range(size)]
+            turns = [Segment(8 * number, 8 * number + 7, number, 0.0) for number in range(size // 4)]
+            segments, advantages = [[values, turns]] * 2, torch.tensor([1.0, -1.0])
+            credited_advantages(advantages, torch.eye(2), torch.ones(2), segments, 2, 2 * size)
+
+        assert ratio_of_times(credit, 1000, 4000) < LARGEST_RATIO
