@@ -2,12 +2,13 @@
 What ResT adds to a step over long trajectories of several turns, on the tiny model: `make bench-trajectories`.
 
 Each trajectory is a dialogue of many turns: the policy reasons and calls a tool, and a result comes back, until the
-given number of tokens is there. It is handed to the trainers by a `rollout_func`, so a step is scoring, loss, backward
-pass and AdamW, without the sampling that a real step has besides; the share of what is added is the larger for it.
+given number of tokens is there. It is handed to the trainers by a `rollout_func`, so their steps are scoring, loss,
+backward pass and AdamW. The sampling that a real step has besides is measured over a few tokens with an empty cache,
+and taken for as fast over all of them, which it is not: the share of a whole step is an upper bound.
 
 What is added is all that is there at once: regions and coefficients turn by turn, a reward per turn and the reward of
 the calls against a gold of all calls, and credit from both. *Time*: processor time inside of these, calculation of all
-rewards by TRL included, over that of the step of ResT. *Memory*: the peak over that of GRPO with one trivial reward,
+rewards by TRL included. *Memory*: the peak over that of GRPO with one trivial reward,
 counted as in `memory.py`.
 """
 
@@ -19,6 +20,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 from accelerate.utils import set_seed
 from datasets import Dataset
 from transformers import AutoTokenizer, PrinterCallback
@@ -34,6 +36,7 @@ from .memory import COMPLETIONS, Case, make_model, peak_bytes, smallest
 LENGTHS = (8192, 16_384, 32_768)
 TARGET = 0.01
 PROMPT_TOKENS = 64
+SAMPLED_TOKENS = 128
 
 
 def trajectories(length: int) -> tuple[list[list[int]], list[list[int]], list[int], str]:
@@ -168,6 +171,19 @@ def added_seconds(length: int) -> tuple[float, float]:
         return time.process_time() - start, added
 
 
+def sampling_seconds(length: int) -> float:
+    """Seconds in which the model samples so many tokens of all dialogues, if a longer cache took no longer."""
+    model = make_model(smallest(Case("sampling", length=length)))
+    prompt_ids = torch.zeros(COMPLETIONS, 1, dtype=torch.long)
+    lengths = {"min_new_tokens": SAMPLED_TOKENS, "max_new_tokens": SAMPLED_TOKENS}
+    times = []
+    for _ in range(3):
+        start = time.process_time()
+        model.generate(prompt_ids, attention_mask=torch.ones_like(prompt_ids), do_sample=True, **lengths)
+        times.append(time.process_time() - start)
+    return min(times) / SAMPLED_TOKENS * length
+
+
 def peak(arm: str, length: int) -> int:
     """Bytes at the peak of making the trainer and of a step."""
     with tempfile.TemporaryDirectory() as path:
@@ -179,19 +195,22 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="tokens per dialogue")
     parser.add_argument("--time_only", action="store_true", help="leave out the memory, which takes most of the time")
     arguments = parser.parse_args()
-    print("| tokens | turns | step without sampling, s | added, ms | us per token | share | bytes added per token |")
+    print("| tokens | turns | added, ms | us per token | share without sampling | share of a whole step | memory |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     worst = 0.0
     for length in arguments.lengths:
         step, added = added_seconds(length)
-        bytes_per_token = "not measured"
+        whole = step + sampling_seconds(length)
+        memory = "not measured"
         if not arguments.time_only:
-            bytes_per_token = f"{(peak('ResT', length) - peak('GRPO', length)) / (COMPLETIONS * length):.2f}"
+            added_bytes = peak("ResT", length) - peak("GRPO", length)
+            memory = f"{added_bytes / (COMPLETIONS * length):.2f} bytes per token"
         num_turns = sum(trajectories(length)[2])
-        worst = max(worst, added / step)
+        worst = max(worst, added / whole)
         print(
-            f"| {COMPLETIONS} x {length:,} | {num_turns} | {step:.1f} | {added * 1e3:.0f} "
-            f"| {added / length / COMPLETIONS * 1e6:.2f} | {added / step:.4f} | {bytes_per_token} |",
+            f"| {COMPLETIONS} x {length:,} | {num_turns} | {added * 1e3:.0f} "
+            f"| {added / length / COMPLETIONS * 1e6:.2f} | {added / step:.4f} of {step:.1f} s "
+            f"| {added / whole:.4f} of {whole:.1f} s | {memory} |",
             flush=True,
         )
     print(f"trajectory_share {worst:.4f} target<={TARGET}")
