@@ -8,6 +8,7 @@ from trl import GRPOConfig
 from .regions import PRESETS, get_coefficients_func
 from .regions.normalization import SCOPES
 from .rewards.schedules import SCHEDULES, check_schedule
+from .runs.checks import check_mappings, check_numbers
 from .tool_calls import get_syntax
 
 
@@ -18,6 +19,12 @@ BRANCHES = (None, "reasoning")
 # With a ratio per sequence these losses weigh a sequence's tokens by one shared factor, so coefficients of mean 1
 # cancel.
 _SHARED_RATIO_LOSSES = ("bnpo", "dapo", "dr_grpo", "grpo", "luspo", "sapo")
+# What TRL itself looks at when the first rollout is done.
+_CHOICES = {
+    "loss_type": (*_SHARED_RATIO_LOSSES, "cispo", "vespo"),
+    "importance_sampling_level": ("token", "sequence"),
+    "scale_rewards": ("group", "batch", "none"),
+}
 
 
 @dataclass
@@ -183,7 +190,12 @@ class ResTGRPOConfig(GRPOConfig):
         return self.credit_baseline == "leave_one_out"
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         super().__post_init__()
+        check_mappings(self)
+        for name, choices in _CHOICES.items():
+            if vars(self)[name] not in choices:
+                raise ValueError(f"unknown {name}={vars(self)[name]!r}: choose of {', '.join(choices)}")
         if self.tool_call_syntax is not None:
             get_syntax(self.tool_call_syntax)
         get_coefficients_func(self.coefficients)

@@ -1,7 +1,10 @@
 import dataclasses
+import inspect
+import math
+import re
 
 import pytest
-from trl import GRPOConfig
+from trl import GRPOConfig, GRPOTrainer
 
 from rest_trl import ResTGRPOConfig
 
@@ -65,11 +68,39 @@ class TestFields:
                 assert f"        {field.name} (`" in ResTGRPOConfig.__doc__
 
 
+class TestChoices:
+    def test_of_the_loss_are_those_of_trl(self):
+        source = inspect.getsource(GRPOTrainer)
+        compared = re.findall(r"self\.loss_type (?:==|in) (\[[^]]*\]|\"[a-z_]+\")", source)
+        assert set(re.findall(r'"([a-z_]+)"', " ".join(compared))) == {*SHARED_RATIO_LOSSES, *OWN_RATIO_LOSSES}
+
+    @pytest.mark.parametrize("given", [True, False, "group", "batch", "none"])
+    def test_of_the_scale_of_rewards_may_be_true_or_false(self, given):
+        assert make_config(scale_rewards=given).scale_rewards in ("group", "batch", "none")
+
+    def test_of_extremes_are_left_to_the_user(self):
+        make_config(max_grad_norm=math.inf, epsilon_high=math.inf)
+        make_config(learning_rate=0.0, top_k=0, top_entropy_quantile=0.0)
+
+
 class TestBadInput:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
             ({"tool_call_syntax": "xml"}, "unknown tool_call_syntax 'xml': choose one of "),
+            ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps must be at least 1, got 0"),
+            ({"num_iterations": 0}, "num_iterations must be at least 1, got 0"),
+            ({"learning_rate": -1e-6}, "learning_rate must be at least 0, got -1e-06"),
+            ({"learning_rate": float("nan")}, "learning_rate must be at least 0, got nan"),
+            ({"temperature": 0.0}, "temperature must be positive, got 0.0"),
+            ({"top_p": 1.5}, r"top_p must be in \(0, 1\], got 1.5"),
+            ({"top_k": -1}, "top_k must be at least 0, got -1"),
+            ({"min_p": 2.0}, r"min_p must be in \[0, 1\], got 2.0"),
+            ({"epsilon": -0.2}, "epsilon must be at least 0, got -0.2"),
+            ({"loss_type": "ppo"}, "unknown loss_type='ppo': choose of bnpo, dapo, dr_grpo, grpo"),
+            ({"importance_sampling_level": "turn"}, "unknown importance_sampling_level='turn': choose of token, seq"),
+            ({"scale_rewards": "std"}, "unknown scale_rewards='std': choose of group, batch, none"),
+            ({"chat_template_kwargs": "nope"}, "chat_template_kwargs='nope' is no JSON object: write it like"),
             ({"coefficients": "entropie"}, "coefficients='entropie' cannot be imported .* dotted path"),
             ({"coefficients": "rest_trl.none.such"}, "cannot be imported .*rest_trl.none"),
             ({"coefficients": "math.no_such"}, "cannot be imported .*no_such"),

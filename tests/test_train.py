@@ -195,6 +195,9 @@ class TestBadInput:
             ({"coefficient_min": 2}, "coefficient_min=2.0, coefficient_max=1.5: swap or widen them"),
             ({"entropy_surrogate": "log"}, "unknown entropy_surrogate 'log'"),
             ({"num_generations": 3}, "must be divisible by num_generations"),
+            ({"num_generations": 0}, "num_generations must be at least 1, got 0"),
+            ({"temperature": 0}, "temperature must be positive, got 0.0"),
+            ({"model_init_kwargs": "nope"}, "model_init_kwargs='nope' is no JSON object"),
             ({"max_prompt_length": 1}, "All 8 prompts are longer than max_prompt_length=1"),
             ({"max_prompt_length": 0}, "max_prompt_length is 0: give a number of tokens from 1"),
             ({"coefficient_minimum": 1}, "unknown argument --coefficient_minimum (do you mean coefficient_min?)"),
@@ -253,6 +256,7 @@ class TestBadInput:
         ("rows", "message"),
         [
             ([], "data.jsonl is empty"),
+            ([1, "a"], "data.jsonl has no row that can be read: row 0: it is a int, not an object; row 1"),
             ([{"prompt": "a"}], "the columns prompt match no supported schema"),
             ([{"question": "a", "solution": "b"}], "the columns question, solution match no supported schema"),
             ([{"prompt": 3, "solution": "b"}], "none is left"),

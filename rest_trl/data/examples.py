@@ -202,13 +202,17 @@ def read_steps(source: Source) -> tuple[Any, SourceReport]:
     if len(source.rows) == 0:
         raise ValueError(f"{source.name} is empty: it has no rows to train on.")
     first: list[Row] = []
-    for raw in source.rows:
+    reasons: list[str] = []
+    for index, raw in enumerate(source.rows):
         try:
             first.append(source.row(raw))
-        except MalformedRowError:
-            continue  # it is counted when its turn comes
+        except MalformedRowError as error:
+            reasons.append(f"row {index}: {error}")  # counted when its turn comes
+            continue
         if len(first) == FIRST_ROWS:
             break
+    if not first:
+        raise ValueError(f"{source.name} has no row that can be read: {first_reasons(reasons)}")
     schema, told_by = detect_schema(source.columns, first, source.name)
     return (
         lambda raw: schema.steps(source.row(raw)),

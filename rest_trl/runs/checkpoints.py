@@ -72,14 +72,24 @@ def checkpoint_fault(checkpoint: Path) -> str | None:
         if missing:
             return f"it lacks {missing[0]}"
     for path in sorted(checkpoint.rglob("*")):
-        if path.suffix == ".safetensors" and not _is_whole_safetensors(path):
+        if path.suffix == ".safetensors" and not is_whole_safetensors(path):
             return f"its {path.relative_to(checkpoint)} is cut off"
         if path.suffix in _TORCH_SUFFIXES and path.is_file() and not zipfile.is_zipfile(path):
             return f"its {path.relative_to(checkpoint)} is cut off"
     return None
 
 
-def _is_whole_safetensors(path: Path) -> bool:
+def is_whole_safetensors(path: Path) -> bool:
+    """
+    Tell whether a file of weights has the length that its header says.
+
+    Args:
+        path (`Path`):
+            A `.safetensors` file.
+
+    Returns:
+        `bool`
+    """
     try:
         with safe_open(path, framework="pt"):  # it compares the header with the length of the file
             return True

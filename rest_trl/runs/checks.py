@@ -1,5 +1,9 @@
-"""Optional packages that a run needs."""
+"""What would end a run after its start, told before: missing packages, a model that is not whole, wrong numbers."""
 
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments
@@ -7,6 +11,114 @@ from transformers.integrations.integration_utils import (
     INTEGRATION_TO_CALLBACK,
     get_available_reporting_integrations,
 )
+
+from .checkpoints import is_whole_safetensors
+
+
+# Comparisons are written so that NaN fails them.
+_POSITIVE = "positive", lambda value: 0 < value < math.inf
+_FROM_ONE = "at least 1", lambda value: 1 <= value < math.inf
+_FROM_ZERO = "at least 0", lambda value: value >= 0
+_SHARE = "in [0, 1]", lambda value: 0 <= value <= 1
+_PROBABILITY = "in (0, 1]", lambda value: 0 < value <= 1
+# At these numbers TRL and transformers stop in the first step, or go on and train something else.
+_BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "per_device_train_batch_size": _FROM_ONE,
+    "per_device_eval_batch_size": _FROM_ONE,
+    "gradient_accumulation_steps": _FROM_ONE,
+    "num_generations": _FROM_ONE,
+    "steps_per_generation": _FROM_ONE,
+    "num_iterations": _FROM_ONE,
+    "learning_rate": _FROM_ZERO,
+    "weight_decay": _FROM_ZERO,
+    "max_grad_norm": _FROM_ZERO,
+    "save_steps": _FROM_ZERO,
+    "eval_steps": _FROM_ZERO,
+    "temperature": _POSITIVE,
+    "top_p": _PROBABILITY,
+    "top_k": _FROM_ZERO,
+    "min_p": _SHARE,
+    "beta": _FROM_ZERO,
+    "epsilon": _FROM_ZERO,
+    "epsilon_high": _FROM_ZERO,
+    "top_entropy_quantile": _SHARE,
+}
+# Arguments that are mappings, and as strings JSON objects; others may also be paths.
+_MAPPINGS = (
+    "chat_template_kwargs",
+    "generation_kwargs",
+    "gradient_checkpointing_kwargs",
+    "lr_scheduler_kwargs",
+    "model_init_kwargs",
+)
+
+
+def check_numbers(args: Any) -> None:
+    """
+    Refuse numbers of `TrainingArguments` and TRL that cannot be meant, before anything is computed with them.
+
+    Args:
+        args ([`~transformers.TrainingArguments`]):
+            The arguments, as they were given.
+
+    Raises:
+        ValueError: if one is out of its bounds.
+    """
+    for name, value in vars(args).items():
+        if name in _BOUNDS and value is not None:
+            words, is_within = _BOUNDS[name]
+            if not is_within(value):
+                raise ValueError(f"{name} must be {words}, got {value}")
+
+
+def check_mappings(args: Any) -> None:
+    """
+    Refuse strings in the place of mappings, which TRL hands on where they are no JSON object.
+
+    Args:
+        args ([`~transformers.TrainingArguments`]):
+            The arguments, after it has read the strings that are.
+
+    Raises:
+        ValueError: if one is still a string.
+    """
+    for name in _MAPPINGS:
+        value = vars(args).get(name)
+        if isinstance(value, str):
+            raise ValueError(f"{name}={value!r} is no JSON object: write it like {name}='{{\"name\": 1}}'")
+
+
+def check_model(model: str) -> None:
+    """
+    Refuse a directory that holds no whole model. An id of the Hub is left to transformers.
+
+    Args:
+        model (`str`):
+            Directory or id.
+
+    Raises:
+        FileNotFoundError: if the directory has no `config.json`.
+        ValueError: if it says no architecture, or a file of weights is cut off.
+    """
+    path = Path(model)
+    if not path.is_dir():
+        return
+    if not (path / "config.json").exists():
+        if (path / "adapter_config.json").exists():
+            raise FileNotFoundError(
+                f"{model} holds an adapter and no model: merge it into its base (PEFT's merge_and_unload), or give "
+                "the base"
+            )
+        raise FileNotFoundError(f"{model} holds no model: it has no config.json")
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path / 'config.json'} is cut off or no JSON ({error}): copy the model again") from error
+    if not isinstance(config, dict) or not config.get("architectures"):
+        raise ValueError(f"{path / 'config.json'} names no architectures: give the directory of a trained model")
+    cut_off = next((file for file in sorted(path.glob("*.safetensors")) if not is_whole_safetensors(file)), None)
+    if cut_off is not None:
+        raise ValueError(f"{cut_off} is cut off: copy or download the model again")
 
 
 def check_trackers(args: TrainingArguments) -> None:

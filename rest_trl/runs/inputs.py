@@ -13,6 +13,7 @@ from ..data.sources import Source, open_sources
 from ..display.arguments import is_local_path
 from ..tiny import TINY, TINY_AGENTS, TINY_DATASETS, is_tiny, load_tiny_dataset, resolve_model
 from ..tiny.agents import load_tasks
+from ..tiny.world import Split
 
 
 TINY_EVAL_SIZE = 128  # prompts: a reward's standard error is then below a tenth of its standard deviation
@@ -35,7 +36,7 @@ def find_model(name: str | None) -> str:
         NotADirectoryError: if there is a file.
         ValueError: if no model is named, or one that the package should hold and does not.
     """
-    if name is None:
+    if not name:
         raise ValueError("no model: give --model_name_or_path a path, a Hub id, or tiny")
     path = Path(resolve_model(name)).expanduser()
     if path.is_dir():
@@ -96,7 +97,7 @@ def load_tasks_split(script_args: Any, split: str, size: int | None = None) -> D
         ValueError: if no data set is named, its prompts are no messages, or an argument is for other data sets.
     """
     name = script_args.dataset_name
-    if name is None:
+    if not name:
         raise ValueError("no data set: give --dataset_name a file, a directory, a Hub id, or tiny/agents")
     for argument in ("max_prompt_length", "mask_tools", "strict"):
         if vars(script_args)[argument]:
@@ -105,8 +106,8 @@ def load_tasks_split(script_args: Any, split: str, size: int | None = None) -> D
                 "leave it out"
             )
     if name == TINY_AGENTS:
-        default = 2048 if split == "train" else TINY_EVAL_SIZE
-        return load_tasks("train" if split == "train" else "test", size or default)
+        tiny_split = _tiny_split(script_args, split)
+        return load_tasks(tiny_split, size or (2048 if tiny_split == "train" else TINY_EVAL_SIZE))
     if is_tiny(name, TINY_DATASETS):
         raise ValueError(
             f"{name} has no tasks for an environment: choose {TINY_AGENTS}, or leave out environment_factory"
@@ -146,7 +147,7 @@ def load_split(
         FileNotFoundError: if the data set is a path and there is nothing.
         ValueError: if no data set is named, or it cannot be used.
     """
-    if script_args.dataset_name is None:
+    if not script_args.dataset_name:
         raise ValueError("no data set: give --dataset_name a file, a directory, a Hub id, or tiny")
     chat_template_kwargs: Any = training_args.chat_template_kwargs  # TRL has parsed it if it was a string
     if is_tiny(script_args.dataset_name, TINY_DATASETS):
@@ -155,7 +156,12 @@ def load_split(
                 f"mask_tools needs rows with tools in a column, and {script_args.dataset_name} has prompts of text: "
                 "leave it out"
             )
-        if split == "train":
+        if script_args.max_prompt_length is not None:
+            raise ValueError(
+                f"max_prompt_length is for data sets of your own, and the prompts of {script_args.dataset_name} fit "
+                "its model: leave it out"
+            )
+        if _tiny_split(script_args, split) == "train":
             return _first(load_tiny_dataset(name=script_args.dataset_name), size)
         default = TINY_EVAL_SIZE if script_args.dataset_name == TINY else TASK_EVAL_SIZE
         return load_tiny_dataset("test", size=size or default, name=script_args.dataset_name)
@@ -171,6 +177,17 @@ def load_split(
         seed=training_args.seed,
     )
     return _first(dataset, size)
+
+
+def _tiny_split(script_args: Any, split: str) -> Split:
+    name = script_args.dataset_name
+    if script_args.dataset_config is not None:
+        raise ValueError(
+            f"{name} has no configurations, but dataset_config={script_args.dataset_config!r}: leave it out"
+        )
+    if split not in ("train", "test"):
+        raise ValueError(f"{name} has the splits 'train' and 'test', not {split!r}")
+    return "train" if split == "train" else "test"
 
 
 def _rows(source: Source) -> Dataset:

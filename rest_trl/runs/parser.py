@@ -8,8 +8,10 @@ import typing
 from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+import yaml
 from trl import TrlParser
 
 from .recipes import find_recipe
@@ -50,7 +52,10 @@ class RecipeParser(TrlParser):
             raise ValueError("--config needs a file")
         if "--config" in args:
             place = args.index("--config") + 1
-            args[place] = str(find_recipe(args[place]))
+            recipe = find_recipe(args[place])
+            if recipe.is_file():  # a pipe can be read only once
+                _check_text(recipe)
+            args[place] = str(recipe)
         return args
 
     def set_defaults_with_config(self, **kwargs: Any) -> list[str]:
@@ -59,6 +64,9 @@ class RecipeParser(TrlParser):
         if unknown:
             raise ValueError(f"the recipe has {self._named(unknown)}")
         for name, value in kwargs.items():
+            kinds = _kinds(self._hints[name])
+            if isinstance(value, str) and list in kinds and str not in kinds:
+                kwargs[name] = value = [value]  # as on the command line
             if not fits(value, self._hints[name]):
                 raise ValueError(f"the recipe's {name} must be {_describe(self._hints[name])}, but is {value!r}")
         return super().set_defaults_with_config(**kwargs)
@@ -91,11 +99,26 @@ class RecipeParser(TrlParser):
         return f"unknown argument{'s' * (len(named) > 1)} {', '.join(named)}: --help lists all"
 
 
+def _check_text(recipe: Path) -> None:
+    """Refuse a file at which TRL's parser would stop without naming it."""
+    try:
+        content = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{recipe} is no text in UTF-8 (byte {error.start}): save it as such") from error
+    for key in content if isinstance(content, dict) else ():
+        if not isinstance(key, str):
+            raise ValueError(f"{recipe} has the key {key!r}, which YAML does not read as a word: put it into quotes")
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    """The types of a union, or the type itself."""
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return typing.get_args(hint) if is_union else (hint,)
+
+
 def _kinds(hint: Any) -> list[Any]:
     """The classes that a type hint allows; `list[str] | None` allows `list` and `NoneType`."""
-    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    options = typing.get_args(hint) if is_union else (hint,)
-    return [typing.get_origin(option) or option for option in options]
+    return [typing.get_origin(option) or option for option in _options(hint)]
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -110,15 +133,33 @@ def fits(value: Any, hint: Any) -> bool:
 
     Returns:
         `bool`: also true for all strings, because the parser converts or refuses these itself, and for scalars where a
-        string is meant, because YAML reads an unquoted `no` or `3` as what it looks like.
+        string is meant, because YAML reads an unquoted `no` or `3` as what it looks like. The parser leaves the
+        elements of a list as they are, so these must have their type.
     """
     kinds = _kinds(hint)
-    if value is None or isinstance(value, list | dict):
+    if isinstance(value, list):
+        elements = {typing.get_args(option) for option in _options(hint) if typing.get_origin(option) is list}
+        return list in kinds and all(_is_of(item, *types) for types in elements for item in value)
+    if value is None or isinstance(value, dict):
         return type(value) in kinds
     if isinstance(value, str) or any(kind not in _DESCRIPTIONS or kind is str for kind in kinds):
         return True
+    return _is_of(value, *kinds)
+
+
+def _is_of(value: Any, *kinds: Any) -> bool:
+    """Whether a value has one of these classes; a whole number is also a number."""
     return type(value) in kinds or (isinstance(value, int) and not isinstance(value, bool) and float in kinds)
 
 
 def _describe(hint: Any) -> str:
-    return " or ".join(_DESCRIPTIONS[kind] for kind in _kinds(hint) if kind in _DESCRIPTIONS)
+    known = [option for option in _options(hint) if (typing.get_origin(option) or option) in _DESCRIPTIONS]
+    return " or ".join(_describe_one(option) for option in known)
+
+
+def _describe_one(option: Any) -> str:
+    described = _DESCRIPTIONS[typing.get_origin(option) or option]
+    elements = [_DESCRIPTIONS[kind] for kind in typing.get_args(option) if kind in (int, float, str)]
+    if typing.get_origin(option) is not list or not elements:
+        return described
+    return f"a list of {elements[0].removeprefix('a ')}s"

@@ -10,7 +10,7 @@ from trl import ModelConfig, ScriptArguments
 
 from ..tool_calls import detect_syntax
 from .checkpoints import find_checkpoint, naming_full_disk
-from .checks import check_trackers
+from .checks import check_model, check_trackers
 from .endings import run_errors, setup_errors
 from .hub import push
 from .inputs import TASK_EVAL_SIZE, TINY_EVAL_SIZE, find_model
@@ -106,6 +106,7 @@ def prepare_model(training_args: Any, model_args: ModelConfig) -> tuple[str, Pre
         ValueError: if no model is named, or its syntax of tool calls is not known.
     """
     model_name = find_model(model_args.model_name_or_path)
+    check_model(model_name)
     check_trackers(training_args)
     release_kernels_warning(model_args.load_in_4bit)
     tokenizer = AutoTokenizer.from_pretrained(

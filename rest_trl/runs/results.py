@@ -1,5 +1,6 @@
 """Results of an earlier run, which a new run may not overwrite in silence."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,19 @@ def check_output_dir(output_dir: str | Path, resumes: bool, overwrites: bool) ->
 
     Raises:
         FileExistsError: if it holds results of an earlier run, and neither is the case.
-        NotADirectoryError: if it is a file.
-        ValueError: if both are the case.
+        NotADirectoryError: if it is a file, or would lie in one.
+        PermissionError: if nothing can be written there.
+        ValueError: if both are the case, or it has no name.
     """
-    if Path(output_dir).exists() and not Path(output_dir).is_dir():
-        raise NotADirectoryError(f"output_dir={output_dir} is a file: give a directory, or a path that is free")
+    if not str(output_dir):
+        raise ValueError("output_dir is empty: give a directory")
+    path = Path(output_dir).absolute()
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    if not existing.is_dir():
+        where = f"output_dir={output_dir} {'is' if existing == path else f'would lie in {existing}, which is'} a file"
+        raise NotADirectoryError(f"{where}: give a directory, or a path that is free")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise PermissionError(f"output_dir={output_dir} cannot be written: {existing} is not yours to write in")
     if resumes and overwrites:
         raise ValueError(
             "resume_from_checkpoint goes on with a run that overwrite_output_dir would remove: leave out one of them"

@@ -6,6 +6,7 @@ from typing import Any
 
 from trl import SFTConfig
 
+from ..runs.checks import check_mappings, check_numbers
 from ..tool_calls import Region, get_syntax
 
 
@@ -72,7 +73,9 @@ class ResTSFTConfig(SFTConfig):
         return [weights[region] for region in Region]
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         super().__post_init__()
+        check_mappings(self)
         if self.tool_call_syntax is not None:
             get_syntax(self.tool_call_syntax)
         weights = self.region_weights[1:]

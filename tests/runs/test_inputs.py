@@ -29,6 +29,11 @@ class TestFindModel:
         with pytest.raises(FileNotFoundError, match="there is no model directory"):
             find_model(name)
 
+    @pytest.mark.parametrize("name", [None, ""])
+    def test_needs_a_name(self, name):
+        with pytest.raises(ValueError, match="no model: give --model_name_or_path"):
+            find_model(name)
+
     def test_refuses_a_model_that_the_package_does_not_hold(self):
         with pytest.raises(ValueError, match="choose one of tiny, tiny/decides, tiny/calls, tiny/arguments"):
             find_model("tiny/task")
@@ -89,6 +94,24 @@ class TestLoadSplit:
         with pytest.raises(ValueError, match="mask_tools has 'names'"):
             solution(["names"])
 
+    @pytest.mark.parametrize(
+        ("arguments", "split", "message"),
+        [
+            ({"max_prompt_length": 8}, "train", "max_prompt_length is for data sets of your own"),
+            ({"dataset_config": "small"}, "train", "tiny has no configurations, but dataset_config='small'"),
+            ({}, "validation", "tiny has the splits 'train' and 'test', not 'validation'"),
+        ],
+    )
+    def test_refuses_what_the_tiny_world_does_not_have(self, tokenizer, arguments, split, message):
+        config = ResTGRPOConfig("out", use_cpu=True, bf16=False)
+        with pytest.raises(ValueError, match=message):
+            load_split(ResTScriptArguments("tiny", **arguments), config, tokenizer, split)
+
+    @pytest.mark.parametrize("name", [None, ""])
+    def test_needs_a_name(self, tokenizer, name):
+        with pytest.raises(ValueError, match="no data set: give --dataset_name"):
+            load_split(ResTScriptArguments(name), ResTGRPOConfig("out", use_cpu=True, bf16=False), tokenizer, "train")
+
     def test_refuses_to_mask_the_tiny_world(self, tokenizer):
         arguments = ResTScriptArguments("tiny", mask_tools=["functions"])
         with pytest.raises(ValueError, match="mask_tools needs rows with tools"):
@@ -135,6 +158,9 @@ class TestLoadTasksSplit:
         ("name", "arguments", "message"),
         [
             (None, {}, "no data set: give --dataset_name .* or tiny/agents"),
+            ("", {}, "no data set: give --dataset_name .* or tiny/agents"),
+            ("tiny/agents", {"split": "dev"}, "tiny/agents has the splits 'train' and 'test', not 'dev'"),
+            ("tiny/agents", {"dataset_config": "a"}, "tiny/agents has no configurations"),
             ("tiny/decides", {}, "tiny/decides has no tasks for an environment: choose tiny/agents"),
             ("tiny/sums", {}, "the package holds no tiny/sums"),
             ("tiny/agents", {"mask_tools": ["functions"]}, "mask_tools is for data sets with gold calls"),

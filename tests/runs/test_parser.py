@@ -48,12 +48,31 @@ class TestRecipeParser:
             ("use_vllm: 1", "the recipe's use_vllm must be true or false, but is 1"),
             ("output_dir: [a]", "the recipe's output_dir must be a string or null, but is ['a']"),
             ("max_prompt_length: [1]", "max_prompt_length must be a whole number or null, but is [1]"),
+            ("reward_weights: [1, a]", "reward_weights must be a list of numbers or null, but is [1, 'a']"),
+            ("reward_weights: [1e-1]", "reward_weights must be a list of numbers or null, but is ['1e-1']"),
+            ("reward_funcs: [1]", "the recipe's reward_funcs must be a list of strings or null, but is [1]"),
+            ("1: a", "recipe.yaml has the key 1, which YAML does not read as a word: put it into quotes"),
+            ("no: a", "recipe.yaml has the key False, which YAML does not read as a word"),
         ],
     )
     def test_names_what_is_wrong_in_a_recipe(self, tmp_path, recipe, message):
         with pytest.raises(ValueError) as error:
             parse(tmp_path, recipe)
         assert message in str(error.value)
+
+    def test_takes_one_name_for_a_list_as_the_command_line_does(self, tmp_path):
+        script_args, training_args, model_args = parse(
+            tmp_path, "reward_funcs: layout_reward\nreport_to: none\nlora_target_modules: all-linear\n"
+        )
+        assert script_args.reward_funcs == ["layout_reward"]
+        assert training_args.report_to == []
+        assert model_args.lora_target_modules == "all-linear"
+
+    def test_names_a_recipe_that_is_no_text(self, tmp_path):
+        path = tmp_path / "recipe.yaml"
+        path.write_bytes(b"# \xe9\nmax_steps: 5\n")
+        with pytest.raises(ValueError, match=r"recipe.yaml is no text in UTF-8 \(byte 2\)"):
+            make_parser().parse_args_and_config(["--config", str(path), *CPU])
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

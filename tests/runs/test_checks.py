@@ -1,0 +1,68 @@
+import json
+import os
+import shutil
+
+import pytest
+
+from rest_trl.runs.checks import check_model
+from rest_trl.runs.results import check_output_dir
+from rest_trl.tiny import TINY_MODEL_DIR
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """A copy of the embedded model, to be spoilt."""
+    return shutil.copytree(TINY_MODEL_DIR, tmp_path / "model")
+
+
+class TestCheckModel:
+    @pytest.mark.parametrize("name", ["Qwen/Qwen3-1.7B", str(TINY_MODEL_DIR)])
+    def test_passes_ids_and_whole_models(self, name):
+        check_model(name)
+
+    def test_names_a_directory_without_a_model(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=f"{tmp_path} holds no model: it has no config.json"):
+            check_model(str(tmp_path))
+
+    def test_tells_adapters_from_models(self, tmp_path):
+        (tmp_path / "adapter_config.json").write_text("{}")
+        with pytest.raises(FileNotFoundError, match="holds an adapter and no model: merge it into its base"):
+            check_model(str(tmp_path))
+
+    def test_names_weights_that_are_cut_off(self, copied):
+        weights = copied / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1])
+        with pytest.raises(ValueError, match=r"model.safetensors is cut off: copy or download the model again"):
+            check_model(str(copied))
+
+    @pytest.mark.parametrize("content", ["", '{"model_type": "qwen3"'])
+    def test_names_a_config_that_is_cut_off(self, copied, content):
+        (copied / "config.json").write_text(content)
+        with pytest.raises(ValueError, match=r"config.json is cut off or no JSON"):
+            check_model(str(copied))
+
+    def test_refuses_a_config_without_architecture(self, copied):
+        (copied / "config.json").write_text(json.dumps({"model_type": "qwen3"}))
+        with pytest.raises(ValueError, match=r"config.json names no architectures"):
+            check_model(str(copied))
+
+
+class TestCheckOutputDir:
+    def test_takes_what_is_not_there_yet(self, tmp_path):
+        check_output_dir(tmp_path / "new" / "run", resumes=False, overwrites=False)
+        assert not (tmp_path / "new").exists()
+
+    def test_refuses_a_place_in_a_file(self, tmp_path):
+        (tmp_path / "file").touch()
+        with pytest.raises(NotADirectoryError, match=r"run would lie in .*file, which is a file: give a directory"):
+            check_output_dir(tmp_path / "file" / "run", resumes=False, overwrites=False)
+
+    def test_refuses_what_may_not_be_written(self, tmp_path, monkeypatch):
+        # The superuser may write anywhere.
+        monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+        with pytest.raises(PermissionError, match=f"run cannot be written: {tmp_path} is not yours to write in"):
+            check_output_dir(tmp_path / "run", resumes=False, overwrites=False)
+
+    def test_refuses_no_name(self):
+        with pytest.raises(ValueError, match="output_dir is empty"):
+            check_output_dir("", resumes=False, overwrites=False)
