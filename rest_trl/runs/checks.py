@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainingArguments
+from transformers import PreTrainedTokenizerBase, TrainingArguments
 from transformers.integrations.integration_utils import (
     INTEGRATION_TO_CALLBACK,
     get_available_reporting_integrations,
@@ -119,6 +119,25 @@ def check_model(model: str) -> None:
     cut_off = next((file for file in sorted(path.glob("*.safetensors")) if not is_whole_safetensors(file)), None)
     if cut_off is not None:
         raise ValueError(f"{cut_off} is cut off: copy or download the model again")
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, model: str) -> None:
+    """
+    Refuse the empty tokenizer that transformers makes where a model has no files of one.
+
+    Args:
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            The tokenizer.
+        model (`str`):
+            Where it was loaded from.
+
+    Raises:
+        ValueError: if it makes no tokens of a text.
+    """
+    if not tokenizer("a", add_special_tokens=False)["input_ids"]:
+        raise ValueError(
+            f"the tokenizer of {model} is empty: put the files of its tokenizer there, tokenizer.json first"
+        )
 
 
 def check_trackers(args: TrainingArguments) -> None:

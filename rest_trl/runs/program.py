@@ -10,7 +10,7 @@ from trl import ModelConfig, ScriptArguments
 
 from ..tool_calls import detect_syntax
 from .checkpoints import find_checkpoint, naming_full_disk
-from .checks import check_model, check_trackers
+from .checks import check_model, check_tokenizer, check_trackers
 from .endings import run_errors, setup_errors
 from .hub import push
 from .inputs import TASK_EVAL_SIZE, TINY_EVAL_SIZE, find_model
@@ -115,6 +115,7 @@ def prepare_model(training_args: Any, model_args: ModelConfig) -> tuple[str, Pre
         trust_remote_code=training_args.trust_remote_code,
         padding_side="left",
     )
+    check_tokenizer(tokenizer, model_name)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     training_args.model_init_kwargs = {

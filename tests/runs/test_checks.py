@@ -3,8 +3,9 @@ import os
 import shutil
 
 import pytest
+from transformers import AutoTokenizer
 
-from rest_trl.runs.checks import check_model
+from rest_trl.runs.checks import check_model, check_tokenizer
 from rest_trl.runs.results import check_output_dir
 from rest_trl.tiny import TINY_MODEL_DIR
 
@@ -45,6 +46,17 @@ class TestCheckModel:
         (copied / "config.json").write_text(json.dumps({"model_type": "qwen3"}))
         with pytest.raises(ValueError, match=r"config.json names no architectures"):
             check_model(str(copied))
+
+
+class TestCheckTokenizer:
+    def test_passes_one_that_reads_text(self):
+        check_tokenizer(AutoTokenizer.from_pretrained(TINY_MODEL_DIR), "tiny")
+
+    def test_refuses_the_empty_one_of_a_model_without_files_of_it(self, copied):
+        for file in copied.glob("tokenizer*"):
+            file.unlink()
+        with pytest.raises(ValueError, match="the tokenizer of .* is empty: put the files of its tokenizer there"):
+            check_tokenizer(AutoTokenizer.from_pretrained(copied), str(copied))
 
 
 class TestCheckOutputDir:
