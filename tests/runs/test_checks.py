@@ -55,7 +55,7 @@ class TestCheckTokenizer:
     def test_refuses_the_empty_one_of_a_model_without_files_of_it(self, copied):
         for file in copied.glob("tokenizer*"):
             file.unlink()
-        with pytest.raises(ValueError, match="the tokenizer of .* is empty: put the files of its tokenizer there"):
+        with pytest.raises(ValueError, match=r"the tokenizer of .* is empty: put the files of its tokenizer there"):
             check_tokenizer(AutoTokenizer.from_pretrained(copied), str(copied))
 
 
