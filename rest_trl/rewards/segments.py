@@ -5,7 +5,7 @@ from typing import Any
 
 from ..credit import Segment
 from ..regions import Turn
-from ..tool_calls import ToolCall, ToolCallSyntax
+from ..tool_calls import Part, ToolCall, ToolCallSyntax
 from ..tool_calls.written import written_calls
 
 
@@ -51,9 +51,7 @@ def call_segments(
     unused = list(range(len(gold_calls)))
     decided, number = 0.0, 0
     for turn in turns:
-        if any(block.kind == "reasoning" and not block.closed for block in turn.parsed.blocks):
-            continue  # What it quotes would be reasoning if it were closed later: only the future can tell.
-        for call in written_calls(turn.text, turn.parsed.parts, syntax):
+        for call in written_calls(turn.text, _parts_before_open_reasoning(turn, syntax), syntax):
             match = next((index for index in unused if gold_calls[index].name == call.name), None)
             if match is not None:
                 unused.remove(match)
@@ -72,3 +70,22 @@ def call_segments(
                 decided += own
             number += 1
     return segments
+
+
+def _parts_before_open_reasoning(turn: Turn, syntax: ToolCallSyntax) -> Sequence[tuple[int, int, Part]]:
+    """
+    The parts before reasoning that nothing closes.
+
+    What it quotes would be reasoning if it were closed later: only the future can tell. Calls before it stay calls.
+    """
+    text, parts = turn.text, turn.parsed.parts
+    if all(block.closed for block in turn.parsed.blocks if block.kind == "reasoning"):
+        return parts
+    behind_closed = text.rfind(syntax.end_think) + 1
+    openings = (
+        text.find(syntax.think, max(start, behind_closed), stop - 1 + len(syntax.think))
+        for start, stop, part in parts
+        if part is Part.TAG
+    )
+    opened = next((opening for opening in openings if opening != -1), 0)
+    return [part for part in parts if part[0] < opened]

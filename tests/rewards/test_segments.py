@@ -54,6 +54,18 @@ class TestCallSegments:
             }
             assert len(states) == 1, (tokenizer.decode(ids[:column]), states)
 
+    @pytest.mark.parametrize("name", SYNTAXES)
+    def test_stay_when_reasoning_is_opened_behind_the_call(self, name, tokenizer, partitioners):
+        """Whether it is closed later is the future's, and a call before it is a call either way."""
+        case = next(case for syntax, case in CASES if syntax == name and len(case.calls) == 1)
+        partitioner, syntax = partitioners[name], get_syntax(name)
+        ids, gold = tokenizer(case.text)["input_ids"], [ToolCall(*call) for call in case.calls]
+        opened = [*ids, *tokenizer(f"\n{syntax.think} so")["input_ids"]]
+        closed = [*opened, *tokenizer(syntax.end_think)["input_ids"]]
+        whole, *others = (segments_of(partitioner, tokens, gold) for tokens in (closed, opened, opened[:-1]))
+        assert len(whole) == 2 * len(gold[0].arguments)
+        assert others == [whole, whole]
+
     @pytest.mark.parametrize(("name", "case"), CASES, ids=[f"{name}-{case.title}" for name, case in CASES])
     def test_of_a_right_completion_decide_all_its_values(self, name, case, tokenizer, partitioners):
         gold = [ToolCall(*call) for call in case.calls]
