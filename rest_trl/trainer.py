@@ -21,7 +21,7 @@ from .display.token_log import TokenLog
 from .regions import PRESETS, CoefficientsFunc, Partitioner, RegionStatistics, to_regions
 from .regions.metrics import RegionMetrics
 from .regions.rollout import RolloutReader
-from .regions.rules import bind_rule, checked_coefficients, needs_entropies
+from .regions.rules import bind_rule, checked_coefficients, needs_forward_pass
 from .rewards import REWARDS, Binding, bind_rewards
 from .rollouts.branching import BranchedRollouts
 from .rollouts.refill import RefilledGroups
@@ -120,11 +120,11 @@ class ResTGRPOTrainer(TurnRewards, WholeCheckpoints, BranchedRollouts, RefilledG
         self._set_up_branches(self._partitioner)
         self._set_up_refill()
         self._is_preset = coefficients is None and args.coefficients in PRESETS
-        self._needs_entropies = not self._is_preset and needs_entropies(self._coefficients_func)
-        if self._needs_entropies and self._is_vlm:
+        self._needs_forward_pass = not self._is_preset and needs_forward_pass(self._coefficients_func)
+        if self._needs_forward_pass and self._is_vlm:
             raise ValueError(
-                "the rule of the coefficients has a parameter `entropies`, which costs a forward pass of its own, and "
-                "for a model of images that pass is not supported: use `region_entropies` instead"
+                "the rule of the coefficients has a parameter `entropies` or `per_token_logps`, which costs a forward "
+                "pass of its own, and for a model of images that pass is not supported: use `region_entropies` instead"
             )
         self._rollout = RolloutReader(self._partitioner, self.eos_token_ids if self.rollout_func is not None else ())
         self._bind_rewards()
@@ -197,7 +197,7 @@ class ResTGRPOTrainer(TurnRewards, WholeCheckpoints, BranchedRollouts, RefilledG
             sampled = output["completion_ids"], output["completion_mask"], to_regions(output["part_ids"])
             marked = mark_regions(*sampled, self._partitioner.token_bytes)
             self._logs["extra"]["regions"].extend(gather_object(marked))  # as TRL gathers the other columns
-            coefficients = None if self._needs_entropies else self._coefficients(self.model, output)
+            coefficients = None if self._needs_forward_pass else self._coefficients(self.model, output)
             ids = [ids[mask.bool()].tolist() for ids, mask in zip(*sampled[:2], strict=True)]
             turn_rewards = turn_values(self.reward_funcs, ids)
             self._token_log.add(*sampled[:2], output["part_ids"], coefficients, output["advantages"], turn_rewards)
@@ -241,22 +241,22 @@ class ResTGRPOTrainer(TurnRewards, WholeCheckpoints, BranchedRollouts, RefilledG
         }
         if self._is_preset:
             return self._coefficients_func(mask=mask, **arguments)
-        if self._needs_entropies:
-            arguments["entropies"] = self._current_entropies(model, inputs)
+        if self._needs_forward_pass:
+            arguments |= self._forward_pass(model, inputs)
         return checked_coefficients(self._coefficients_func, mask, arguments)
 
-    def _current_entropies(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
-        """Entropies of the forward pass of the loss, by a pass of its own before it with the same random numbers."""
+    def _forward_pass(self, model: Any, inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """What the forward pass of the loss finds, by a pass of its own before it with the same random numbers."""
         devices = [self.accelerator.device] if self.accelerator.device.type == "cuda" else []
         with torch.no_grad(), torch.random.fork_rng(devices):
-            self._get_per_token_logps_and_entropies(
+            per_token_logps, entropies, _ = self._get_per_token_logps_and_entropies(
                 model,
                 torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
                 torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
                 inputs["completion_ids"].size(1),
                 compute_entropy=True,
             )
-        return self._entropies
+        return {"per_token_logps": per_token_logps, "entropies": entropies}
 
     def _observe(self, part_ids: torch.Tensor, coefficients: torch.Tensor, advantages: torch.Tensor) -> None:
         """Take in the micro-batch; at the end of the optimiser step update the running means and log."""

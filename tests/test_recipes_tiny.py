@@ -24,6 +24,7 @@ OF_REST = {
     "branch": GRPO | BRANCH,
     "refill": GRPO | {"refill_groups": 4},
     "top_entropy": GRPO | {"top_entropy_quantile": 0.2},
+    "stare": GRPO | {"coefficients": "rest_trl.regions.stare.stare"},
     "static_reward": {"reward_schedule": "static"},
     "no_reasoning_gradient": {"coefficients": ABLATIONS + "no_reasoning"},
     "call_tokens_only": {"coefficients": ABLATIONS + "call_tokens_only"},

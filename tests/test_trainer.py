@@ -223,8 +223,8 @@ class TestCoefficients:
     def test_function_sees_all_it_needs(self, model, tokenizer, tmp_path, monkeypatch):
         seen = {}
 
-        def spy(mask, entropies, **kwargs):
-            seen.update(kwargs, mask=mask, entropies=entropies)
+        def spy(mask, entropies, per_token_logps, **kwargs):
+            seen.update(kwargs, mask=mask, entropies=entropies, per_token_logps=per_token_logps)
             return torch.ones(mask.shape)
 
         trainer = make_trainer(ResTGRPOTrainer, model, tokenizer, tmp_path, coefficients_func=spy)
@@ -232,6 +232,7 @@ class TestCoefficients:
         loss.gradient()
         assert torch.equal(seen["mask"], loss.mask)
         assert torch.equal(seen["entropies"], loss.entropies)
+        assert torch.equal(seen["per_token_logps"], loss.logps)
         assert torch.equal(seen["region_ids"], loss.region_ids)
         assert torch.equal(seen["completion_ids"], loss.inputs["completion_ids"])
         assert torch.equal(seen["advantages"], loss.inputs["advantages"])

@@ -29,9 +29,10 @@ class CoefficientsFunc(Protocol):
     - `region_shares` (`torch.Tensor` of shape `(R,)`): running share of the policy's tokens.
     - `progress` (`float`): progress of the curriculum in [0, 1].
     - `step` (`int`): rollouts done.
-    - `entropies` (`torch.Tensor` of shape `(B, T)`): entropy of every token in nats, of the policy that the loss
-      differentiates, without gradient. A rule that has a parameter of this name costs a forward pass of its own before
-      the one of the loss; all others cost none.
+    - `entropies`, `per_token_logps` (`torch.Tensor` of shape `(B, T)`): entropy at every token in nats, and
+      log-probability of the token that was sampled, under the policy that the loss differentiates, without gradient. A
+      rule that has a parameter of one of these names costs a forward pass of its own before the one of the loss; all
+      others cost none.
     - `surrogate`, `minimum`, `maximum`, `format_slope`, `parameters_slope`, `reasoning_slope`, `parameter_name_scale`,
       `scope`: settings of the config, see [`entropy_coefficients`], for a rule that has parameters of these names.
 
@@ -118,9 +119,9 @@ def bind_rule(coefficients: str | CoefficientsFunc, args: Any) -> CoefficientsFu
     return partial(coefficients_func, **bound) if bound else coefficients_func
 
 
-def needs_entropies(coefficients_func: CoefficientsFunc) -> bool:
-    """Whether a rule has a parameter `entropies`, the entropy of every token in the current forward pass."""
-    return "entropies" in inspect.signature(coefficients_func).parameters
+def needs_forward_pass(coefficients_func: CoefficientsFunc) -> bool:
+    """Whether a rule has a parameter `entropies` or `per_token_logps`, which only a forward pass can tell."""
+    return not {"entropies", "per_token_logps"}.isdisjoint(inspect.signature(coefficients_func).parameters)
 
 
 def checked_coefficients(

@@ -6,7 +6,7 @@ import torch
 from rest_trl import Part, Region
 from rest_trl.regions import entropy_coefficients, to_regions
 from rest_trl.regions.ablations import call_tokens_only, no_reasoning, token_entropy
-from rest_trl.regions.rules import bind_rule, needs_entropies
+from rest_trl.regions.rules import bind_rule, needs_forward_pass
 
 
 NAN = float("nan")
@@ -79,8 +79,8 @@ class TestTokenEntropy:
         torch.testing.assert_close(first / first[0], self.ENTROPIES[0, 0] / self.ENTROPIES[0, :5])
 
     def test_asks_for_entropies(self):
-        assert needs_entropies(bind_rule(token_entropy, args()))
-        assert not needs_entropies(bind_rule(no_reasoning, args()))
+        assert needs_forward_pass(bind_rule(token_entropy, args()))
+        assert not needs_forward_pass(bind_rule(no_reasoning, args()))
 
 
 def test_rule_without_settings_is_left_as_it_is():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rest_trl.regions import CoefficientsFunc, normalize, uniform_coefficients
-from rest_trl.regions.rules import PRESETS, checked_coefficients, get_coefficients_func, needs_entropies
+from rest_trl.regions.rules import PRESETS, checked_coefficients, get_coefficients_func, needs_forward_pass
 
 
 NAN = float("nan")
@@ -82,13 +82,15 @@ class TestCheckedCoefficients:
         assert torch.equal(checked_coefficients(rule, self.MASK, {"step": 3, "progress": 0.0}), 3 * self.MASK)
 
 
-class TestNeedsEntropies:
+class TestNeedsForwardPass:
     def test_reads_the_parameters_of_the_rule(self):
         def with_entropies(mask, entropies, **kwargs): ...
 
-        assert needs_entropies(with_entropies)
-        assert needs_entropies(partial(with_entropies, step=1))
-        assert not any(needs_entropies(preset) for preset in PRESETS.values())
+        def with_logps(mask, per_token_logps, **kwargs): ...
+
+        assert needs_forward_pass(with_entropies) and needs_forward_pass(with_logps)
+        assert needs_forward_pass(partial(with_entropies, step=1))
+        assert not any(needs_forward_pass(preset) for preset in PRESETS.values())
 
     def test_rules_are_functions_of_the_protocol(self):
         assert all(isinstance(preset, CoefficientsFunc) for preset in PRESETS.values())
