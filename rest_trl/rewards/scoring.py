@@ -1,6 +1,6 @@
 """What a completion is worth beside its gold completion, before any scaling: pure functions of parsed completions."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -82,17 +82,16 @@ def call_score(
     names = Counter(call.name for call in calls)
     gold_names = Counter(call.name for call in gold_calls)
     score = (names & gold_names).total() / (names | gold_names).total()
-    unused = list(calls)
+    unused: dict[str, list[ToolCall]] = defaultdict(list)
+    for call in calls:
+        unused[call.name].append(call)
     for gold_call in gold_calls:
-        scores = {
-            index: _arguments_score(call.arguments, gold_call.arguments, equal)
-            for index, call in enumerate(unused)
-            if call.name == gold_call.name
-        }
-        if scores:
-            best = max(scores, key=scores.__getitem__)
+        candidates = unused[gold_call.name]
+        if candidates:
+            scores = [_arguments_score(call.arguments, gold_call.arguments, equal) for call in candidates]
+            best = max(range(len(scores)), key=scores.__getitem__)
             score += scores[best]
-            del unused[best]
+            del candidates[best]
     return score / num_points(gold_calls)
 
 
