@@ -34,9 +34,11 @@ class CreditAssignment:
     def __init__(self, args: Any, reward_funcs: Sequence[Any], every_credit: bool = False) -> None:
         self._args, self._has_parts = args, args.credit != "completion" or every_credit
         self._is_first = True
-        if args.credit != "completion" and not any(
-            _is_shared(reward_func, args.credit) for reward_func in reward_funcs
-        ):
+        shared = [reward_func for reward_func in reward_funcs if _is_shared(reward_func, args.credit)]
+        # Only the first rollout tells whether a function returns lists. A reward with parts may find none in it: a
+        # policy that writes no calls yet decides none.
+        self._asks_at_runtime = bool(shared) and all(isinstance(reward_func, TurnReward) for reward_func in shared)
+        if args.credit != "completion" and not shared:
             self._warn()
 
     def _warn(self) -> None:
@@ -76,7 +78,7 @@ class CreditAssignment:
         self._rewards = rewards
         self._segments = gather_object([list(of_completion) for of_completion in zip(*of_rewards, strict=True)])
         self._reward_funcs = list(reward_funcs)
-        if self._is_first and self._args.credit != "completion" and not any(map(any, self._shared(self._args.credit))):
+        if self._is_first and self._asks_at_runtime and not any(map(any, self._shared(self._args.credit))):
             self._warn()
         self._is_first = False
 

@@ -123,6 +123,14 @@ class TestRegionCredit:
             credit_trainer(model, tokenizer, tmp_path, credit="region", reward_funcs=LayoutReward())
         assert any("changes nothing" in record.getMessage() for record in caplog.records)
 
+    def test_with_one_whose_parts_nobody_has_decided_yet_is_not(self, model, tokenizer, tmp_path, monkeypatch, caplog):
+        trainer = credit_trainer(model, tokenizer, tmp_path, credit="region", max_steps=1)
+        ids = [tokenizer("No tool fits.<|im_end|>")["input_ids"] for _ in COMPLETIONS]
+        monkeypatch.setattr(GRPOTrainer, "_generate_single_turn", lambda *_: (ids, None))
+        with caplog.at_level(logging.WARNING):
+            trainer.train()
+        assert not any("changes nothing" in record.getMessage() for record in caplog.records)
+
     def test_with_a_ratio_per_sequence_is_refused(self, model, tokenizer, tmp_path):
         with pytest.raises(ValueError, match="averages out"):
             credit_trainer(model, tokenizer, tmp_path, credit="region", importance_sampling_level="sequence")
