@@ -24,8 +24,8 @@ from .display.offline_rules import Rule, make_rule
 from .display.page import html_page
 from .display.terminal import described_completion, legend
 from .regions.partition import Partitioner, to_regions
+from .runs.inputs import find_model
 from .runs.recipes import find_recipe
-from .tiny import resolve_model
 from .tool_calls import detect_syntax, get_syntax
 
 
@@ -134,7 +134,7 @@ def make_notes(items: Sequence[Inspected], tool_call_syntax: str, rule_name: str
 
 def _load_tokenizer(arguments: argparse.Namespace) -> PreTrainedTokenizerBase:
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        resolve_model(arguments.model),
+        find_model(arguments.model),
         revision=arguments.revision,
         trust_remote_code=arguments.trust_remote_code,
     )

@@ -85,6 +85,10 @@ class TestMain:
             run(monkeypatch, text_file, "--model", "org/model", "--revision", "v2", "--trust_remote_code")
         assert given == {"name": "org/model", "revision": "v2", "trust_remote_code": True}
 
+    def test_a_model_that_is_not_there_is_one_line(self, text_file, monkeypatch):
+        with pytest.raises(SystemExit, match="error: there is no model directory /no/such: check the path"):
+            run(monkeypatch, text_file, "--model", "/no/such")
+
     @pytest.mark.parametrize(
         ("name", "content", "arguments", "message"),
         [

@@ -19,7 +19,7 @@ from accelerate import PartialState
 from rich.console import Console
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from ..tiny import resolve_model
+from ..runs.inputs import find_model
 from .arguments import check_options, chosen_benchmark, make_parser
 from .bfcl import BFCLError
 from .catalog import find_benchmarks, get_benchmark
@@ -116,7 +116,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, Any]:
             for name in arguments.setup:
                 console.print(f"{name} is ready: {benchmarks[name].setup(arguments.setup_python)}")
             return {}
-        model_name = resolve_model(arguments.model)
+        model_name = find_model(arguments.model)
         with ExitStack() as resources:
             tokenizer = _load_tokenizer(model_name, arguments.revision, arguments.trust_remote_code)
             benchmark = benchmarks[arguments.benchmark].from_options(vars(arguments), tokenizer, resources)

@@ -44,7 +44,7 @@ def find_model(name: str | None) -> str:
     if path.exists():
         raise NotADirectoryError(f"the model {name} is a file: give the directory with its config.json")
     if is_local_path(name) or len(path.parts) > 2:  # an id has at most one slash
-        raise FileNotFoundError(f"there is no model directory {name}: check model_name_or_path")
+        raise FileNotFoundError(f"there is no model directory {name}: check the path")
     return name
 
 

@@ -56,7 +56,7 @@ class TestEvaluate:
             (["--temperature", "-1"], "temperature >= 0"),
             (["--data", "x"], "--data is for --benchmark api_bank, not for tiny"),
             (["--concurrency", "3"], "--concurrency is for --backend server, not for transformers"),
-            (["--model", "./absent"], "absent"),
+            (["--model", "./absent"], "there is no model directory ./absent: check the path"),
             (["--benchmark", "api_bank"], "--benchmark api_bank needs --data"),
             (["--benchmark", "api_bank", "--data", "./absent"], "there is no folder ./absent"),
         ],
