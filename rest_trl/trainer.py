@@ -10,7 +10,6 @@ from trl.extras.profiling import profiling_context
 
 from .config import CREDITS, ResTGRPOConfig
 from .credit.assignment import CreditAssignment
-from .credit.loop import TurnRewards
 from .credit.turn_rewards import turn_values
 from .diagnose.callback import DiagnoseCallback
 from .display.arguments import is_hub_id
@@ -25,6 +24,7 @@ from .regions.rules import bind_rule, checked_coefficients, needs_forward_pass
 from .rewards import REWARDS, Binding, bind_rewards
 from .rollouts.branching import BranchedRollouts
 from .rollouts.refill import RefilledGroups
+from .rollouts.turn_rewards import TurnRewards
 from .runs.checkpoints import WholeCheckpoints
 from .serving.packing import keep_unpacked
 from .serving.recovery import guard

@@ -10,7 +10,7 @@ import torch
 from ..evaluation.store import write_atomically
 from ..regions import Region
 from ..regions.coefficients import curriculum_weights, region_weights
-from ..study.store import write_table
+from ..runs.tables import write_table
 from .figure import plot_diagnosis
 from .intervals import Estimates
 from .measure import Diagnosis

@@ -18,11 +18,12 @@ from yaml import YAMLError
 
 from ..rewards import get_reward_func
 from ..runs.inputs import find_environment
+from ..runs.tables import write_table
 from .config import Study, load_study
 from .report import write_report
 from .run import parse_arm
 from .scheduler import Processes, run_study
-from .store import StudyStore, write_table
+from .store import StudyStore
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -1,7 +1,6 @@
 """The folder of a study: what was asked for, and one file per finished run."""
 
 import json
-import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from filelock import FileLock, Timeout
 
 from .. import __version__
 from ..evaluation.store import write_atomically
+from ..runs.tables import write_table
 from .config import Study
 
 
@@ -177,24 +177,3 @@ def _asked_for(study: Study) -> dict[str, Any]:
     """What the runs of a study depend on, as writing and reading leaves it."""
     asked = {"arms": study.arms, "held_out": study.held_out, "evaluations": study.evaluations}
     return dict(json.loads(json.dumps(asked, default=str)))
-
-
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """
-    Write a Parquet file so that at no time a part of it can be found under its name.
-
-    Args:
-        table (`pd.DataFrame`):
-            What to write.
-        path (`Path`):
-            The file.
-    """
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            table.to_parquet(file, index=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from rest_trl.study.config import Study
-from rest_trl.study.store import StudyStore, write_table
+from rest_trl.study.store import StudyStore
 
 
 def make_study(directory, **changes):
@@ -83,16 +83,6 @@ class TestResults:
 
     def test_of_no_run_are_empty(self, store):
         assert store.results().empty and "arm" in store.results()
-
-    def test_a_torn_write_leaves_no_result(self, store, monkeypatch):
-        def broken(table, file, **arguments):
-            file.write(b"PAR1")
-            raise OSError("disk full")
-
-        monkeypatch.setattr(pd.DataFrame, "to_parquet", broken)
-        with pytest.raises(OSError, match="disk full"):
-            write_table(pd.DataFrame({"step": [1]}), store.directory / "table.parquet")
-        assert not list(store.directory.glob("table.parquet*"))
 
 
 class TestLock:

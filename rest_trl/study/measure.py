@@ -1,7 +1,7 @@
 """
 What a policy does on a task of the package, and whether its reasoning decides its calls:
 
-    OMP_NUM_THREADS=1 python -m rest_trl.tiny.measure --task decides --model tiny/decides
+    OMP_NUM_THREADS=1 python -m rest_trl.study.measure --task decides --model tiny/decides
 """
 
 import argparse
@@ -17,11 +17,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ..rewards.scoring import call_score, is_exact
 from ..runs.held_out import sample
+from ..tiny import resolve_model
+from ..tiny.tasks import TASKS, generate_task
+from ..tiny.tokenization import render_prompt
+from ..tiny.world import Step
 from ..tool_calls import get_syntax
-from . import resolve_model
-from .tasks import TASKS, generate_task
-from .tokenization import render_prompt
-from .world import Step
 
 
 BATCH_SIZE = 64
@@ -182,7 +182,7 @@ def spreadless_share(model: Any, tokenizer: Any, steps: Sequence[Step], seed: in
 
 def main() -> None:
     """Measures as the command line says, and prints a table."""
-    parser = argparse.ArgumentParser("rest_trl.tiny.measure", description="What a policy does on a task.")
+    parser = argparse.ArgumentParser("rest_trl.study.measure", description="What a policy does on a task.")
     parser.add_argument("--task", choices=list(TASKS), required=True)
     parser.add_argument("--model", required=True, help="a path, or tiny/TASK")
     parser.add_argument("--size", type=int, default=512, help="held-out prompts")

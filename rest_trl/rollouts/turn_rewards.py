@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from trl import GRPOTrainer
 
+from ..credit.environments import METHOD, EnvironmentTurns, has_turn_rewards, probe
+from ..credit.turn_rewards import with_turns
 from ..regions.rollout import RolloutReader
 from ..rewards import RuleReward
-from .environments import METHOD, EnvironmentTurns, has_turn_rewards, probe
-from .turn_rewards import with_turns
 
 
 class TurnRewards(GRPOTrainer):

@@ -1,0 +1,21 @@
+import pandas as pd
+import pytest
+
+from rest_trl.runs.tables import write_table
+
+
+class TestWriteTable:
+    def test_a_torn_write_leaves_what_was_there(self, tmp_path, monkeypatch):
+        path = tmp_path / "table.parquet"
+        table = pd.DataFrame({"step": [1]})
+        write_table(table, path)
+
+        def broken(table, file, **arguments):
+            file.write(b"PAR1")
+            raise OSError("disk full")
+
+        monkeypatch.setattr(pd.DataFrame, "to_parquet", broken)
+        with pytest.raises(OSError, match="disk full"):
+            write_table(pd.DataFrame({"step": [2]}), path)
+        assert [file.name for file in tmp_path.iterdir()] == ["table.parquet"]
+        pd.testing.assert_frame_equal(pd.read_parquet(path), table)
