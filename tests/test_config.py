@@ -81,6 +81,7 @@ class TestChoices:
     def test_of_extremes_are_left_to_the_user(self):
         make_config(max_grad_norm=math.inf, epsilon_high=math.inf)
         make_config(learning_rate=0.0, top_k=0, top_entropy_quantile=0.0)
+        make_config(top_k=-1)
 
 
 class TestBadInput:
@@ -94,7 +95,7 @@ class TestBadInput:
             ({"learning_rate": float("nan")}, "learning_rate must be at least 0, got nan"),
             ({"temperature": 0.0}, "temperature must be positive, got 0.0"),
             ({"top_p": 1.5}, r"top_p must be in \(0, 1\], got 1.5"),
-            ({"top_k": -1}, "top_k must be at least 0, got -1"),
+            ({"top_k": -2}, "top_k must be at least -1, got -2"),
             ({"min_p": 2.0}, r"min_p must be in \[0, 1\], got 2.0"),
             ({"epsilon": -0.2}, "epsilon must be at least 0, got -0.2"),
             ({"loss_type": "ppo"}, "unknown loss_type='ppo': choose of bnpo, dapo, dr_grpo, grpo"),

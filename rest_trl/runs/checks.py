@@ -36,7 +36,7 @@ _BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
     "eval_steps": _FROM_ZERO,
     "temperature": _POSITIVE,
     "top_p": _PROBABILITY,
-    "top_k": _FROM_ZERO,
+    "top_k": ("at least -1", lambda value: value >= -1),  # -1 is vLLM's word for all tokens
     "min_p": _SHARE,
     "beta": _FROM_ZERO,
     "epsilon": _FROM_ZERO,
