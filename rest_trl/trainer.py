@@ -147,7 +147,7 @@ class ResTGRPOTrainer(TurnRewards, WholeCheckpoints, BranchedRollouts, RefilledG
         datasets = [dataset for dataset in (self.train_dataset, *evaluation.values()) if dataset is not None]
         tools = {None: self.tools} if self.environment_factories is None else self._env_tools
         settings = self.args.reward_schedule, self.args.steps_per_rollout
-        binding = Binding(self.tool_call_syntax, self._rollout.turns, *settings, tools)
+        binding = Binding(self.tool_call_syntax, self._rollout.turns, *settings, tools, self.rollout_func is not None)
         self.reward_funcs = bind_rewards(self.reward_funcs, datasets, binding)
 
     @property

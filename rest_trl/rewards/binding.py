@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
+import torch
+
 from .base import RuleReward
 from .call_reward import Reader, logger
-from .checks import LOOKED_AT, check_solutions
+from .checks import LOOKED_AT, check_signature, check_solutions
 from .schema_reward import ToolSchemaReward, no_tools
 from .tool_schemas import ToolSchemas, read_tools
 
@@ -26,6 +28,8 @@ class Binding(NamedTuple):
             Optimiser steps that share their rollouts.
         tools (`Mapping[str | None, Sequence[Callable]]`):
             Tools by the name of their environment; `None` where rows name none.
+        has_rollout_func (`bool`, *optional*, defaults to `False`):
+            Whether a `rollout_func` may give reward functions more than the data set does.
     """
 
     tool_call_syntax: str
@@ -33,6 +37,7 @@ class Binding(NamedTuple):
     schedule: str
     steps_per_rollout: int
     tools: Mapping[Any, Sequence[Callable[..., Any]]]
+    has_rollout_func: bool = False
 
 
 def bind_rewards(reward_funcs: Sequence[Any], datasets: Sequence[Any], binding: Binding) -> list[Any]:
@@ -43,7 +48,7 @@ def bind_rewards(reward_funcs: Sequence[Any], datasets: Sequence[Any], binding: 
         reward_funcs (`Sequence`):
             Reward functions; those of others are left as they are.
         datasets (`Sequence`):
-            The data sets that the trainer reads.
+            The data sets that the trainer reads, that of the training first.
         binding ([`Binding`]):
             What it knows.
 
@@ -51,7 +56,7 @@ def bind_rewards(reward_funcs: Sequence[Any], datasets: Sequence[Any], binding: 
         `list`: the reward functions.
 
     Raises:
-        ValueError: if a reward lacks what it needs.
+        ValueError: if a reward lacks what it needs, or TRL could not call it.
     """
     rules = [reward for reward in reward_funcs if isinstance(reward, RuleReward)]
     if rules:
@@ -70,6 +75,9 @@ def bind_rewards(reward_funcs: Sequence[Any], datasets: Sequence[Any], binding: 
                 for dataset in datasets:
                     check_tools(dataset, reward.__name__)
             return reward.bind(*binding[:2], schemas)
+        if datasets and not isinstance(reward, torch.nn.Module):
+            columns = None if binding.has_rollout_func else datasets[0].column_names
+            check_signature(reward, None if columns is None else set(columns) - {"prompt", "completion"})
         return reward
 
     return [bound(reward) for reward in reward_funcs]

@@ -1,7 +1,8 @@
-"""Whether a data set can be scored by the rule rewards, told before training starts."""
+"""Whether rewards can be had of a data set, told before training starts."""
 
+import inspect
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -106,3 +107,40 @@ def check_solutions(dataset: Any, tool_call_syntax: str, given_syntaxes: Iterabl
 
 def _is_gold(solution: Any) -> bool:
     return isinstance(solution, str) or (isinstance(solution, list) and all(isinstance(x, str) for x in solution))
+
+
+# What TRL gives to reward functions beside the columns of the data set.
+_GIVEN = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")
+
+
+def check_signature(reward_func: Callable[..., Any], columns: Collection[str] | None) -> None:
+    """
+    Refuse a reward function that TRL could not call.
+
+    Args:
+        reward_func (`Callable`):
+            Reward function; one without a signature, as of C, is left to its call.
+        columns (`Collection[str]`, *optional*):
+            What the reward functions get of the data set; unknown of some that are streamed.
+
+    Raises:
+        ValueError: if it lacks a parameter, or has one that is not given.
+    """
+    try:
+        signature = inspect.signature(reward_func)
+    except ValueError:
+        return
+    of_environments = {"environments"} & signature.parameters.keys()  # given where there are any
+    given = dict.fromkeys([*_GIVEN, *of_environments, *(columns or ())])
+    try:
+        if columns is None:
+            signature.bind_partial(**given)
+        else:
+            signature.bind(**given)
+    except TypeError as error:
+        name = reward_func.__name__ if hasattr(reward_func, "__name__") else type(reward_func).__name__
+        known = "" if columns is None else f", of the columns {', '.join(map(repr, sorted(columns)))}"
+        raise ValueError(
+            f"the reward function {name!r} cannot be called as TRL does ({error}): let it take `completions`{known} "
+            "those that it needs, and all others by **kwargs"
+        ) from error
