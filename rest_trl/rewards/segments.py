@@ -23,7 +23,9 @@ def call_segments(
     written calls from the left, a call is matched with the first unused gold call of its name; a value that equals the
     gold one of its name is worth `value` and is decided behind its segment. The status is the call, its gold call, and
     the parameter: its number for a name, its name for a value. All this depends on the prefix alone: a token's segment
-    is that of the character where the token starts.
+    is that of the character where the token starts. There is one exception: where the prompt has opened the reasoning,
+    a call that is quoted in it is told from one that is made only by the end of the reasoning behind it, so a
+    completion that is cut off before has segments in the quoted call.
 
     Args:
         turns (`Sequence[Turn]`):
