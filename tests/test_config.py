@@ -93,6 +93,7 @@ class TestBadInput:
             ({"num_iterations": 0}, "num_iterations must be at least 1, got 0"),
             ({"learning_rate": -1e-6}, "learning_rate must be at least 0, got -1e-06"),
             ({"learning_rate": float("nan")}, "learning_rate must be at least 0, got nan"),
+            ({"learning_rate": "1e-5"}, "learning_rate must be a number, got '1e-5'"),
             ({"temperature": 0.0}, "temperature must be positive, got 0.0"),
             ({"top_p": 1.5}, r"top_p must be in \(0, 1\], got 1.5"),
             ({"top_k": -2}, "top_k must be at least -1, got -2"),

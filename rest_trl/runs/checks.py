@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,13 @@ def check_numbers(args: Any) -> None:
             The arguments, as they were given.
 
     Raises:
-        ValueError: if one is out of its bounds.
+        ValueError: if one is out of its bounds, or no number.
     """
     for name, value in vars(args).items():
         if name in _BOUNDS and value is not None:
             words, is_within = _BOUNDS[name]
+            if not isinstance(value, Real):
+                raise ValueError(f"{name} must be a number, got {value!r}")
             if not is_within(value):
                 raise ValueError(f"{name} must be {words}, got {value}")
 
