@@ -23,7 +23,7 @@ _FROM_ZERO = "at least 0", lambda value: value >= 0
 _SHARE = "in [0, 1]", lambda value: 0 <= value <= 1
 _PROBABILITY = "in (0, 1]", lambda value: 0 < value <= 1
 # At these numbers TRL and transformers stop in the first step, or go on and train something else.
-_BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
+_BOUNDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "per_device_train_batch_size": _FROM_ONE,
     "per_device_eval_batch_size": _FROM_ONE,
     "gradient_accumulation_steps": _FROM_ONE,
