@@ -156,15 +156,14 @@ def load_split(
                 f"mask_tools needs rows with tools in a column, and {script_args.dataset_name} has prompts of text: "
                 "leave it out"
             )
-        if script_args.max_prompt_length is not None:
-            raise ValueError(
-                f"max_prompt_length is for data sets of your own, and the prompts of {script_args.dataset_name} fit "
-                "its model: leave it out"
-            )
         if _tiny_split(script_args, split) == "train":
-            return _first(load_tiny_dataset(name=script_args.dataset_name), size)
-        default = TINY_EVAL_SIZE if script_args.dataset_name == TINY else TASK_EVAL_SIZE
-        return load_tiny_dataset("test", size=size or default, name=script_args.dataset_name)
+            dataset = _first(load_tiny_dataset(name=script_args.dataset_name), size)
+        else:
+            default = TINY_EVAL_SIZE if script_args.dataset_name == TINY else TASK_EVAL_SIZE
+            dataset = load_tiny_dataset("test", size=size or default, name=script_args.dataset_name)
+        if script_args.max_prompt_length is not None:
+            _check_lengths(dataset, tokenizer, script_args)
+        return dataset
     dataset = load_rest_dataset(
         script_args.dataset_name,
         tokenizer,
@@ -177,6 +176,16 @@ def load_split(
         seed=training_args.seed,
     )
     return _first(dataset, size)
+
+
+def _check_lengths(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, script_args: Any) -> None:
+    """Refuse a limit that would leave out prompts of an embedded data set: a recipe may have one that does not."""
+    longest = max(map(len, tokenizer(list(dataset["prompt"]))["input_ids"]))
+    if longest > script_args.max_prompt_length:
+        raise ValueError(
+            f"the prompts of {script_args.dataset_name} have up to {longest} tokens, and max_prompt_length is "
+            f"{script_args.max_prompt_length}: raise it or leave it out"
+        )
 
 
 def _tiny_split(script_args: Any, split: str) -> Split:

@@ -29,6 +29,11 @@ class TestFindModel:
         with pytest.raises(FileNotFoundError, match="there is no model directory"):
             find_model(name)
 
+    def test_takes_a_limit_that_all_prompts_of_the_tiny_world_keep(self, tokenizer):
+        arguments = ResTScriptArguments("tiny", max_prompt_length=2048)
+        config = ResTGRPOConfig("out", use_cpu=True, bf16=False)
+        assert len(load_split(arguments, config, tokenizer, "train", size=8)) == 8
+
     @pytest.mark.parametrize("name", [None, ""])
     def test_needs_a_name(self, name):
         with pytest.raises(ValueError, match="no model: give --model_name_or_path"):
@@ -97,7 +102,11 @@ class TestLoadSplit:
     @pytest.mark.parametrize(
         ("arguments", "split", "message"),
         [
-            ({"max_prompt_length": 8}, "train", "max_prompt_length is for data sets of your own"),
+            (
+                {"max_prompt_length": 8},
+                "train",
+                "prompts of tiny have up to [0-9]+ tokens, and max_prompt_length is 8",
+            ),
             ({"dataset_config": "small"}, "train", "tiny has no configurations, but dataset_config='small'"),
             ({}, "validation", "tiny has the splits 'train' and 'test', not 'validation'"),
         ],
