@@ -11,13 +11,13 @@ from .runs.kernels import hold_kernels_warning
 _COMMANDS = {
     "train": ("rest_trl.runs.launching", "train as a recipe says (--help lists all arguments)"),
     "sft": ("rest_trl.sft.launching", "fine-tune on gold completions as a recipe says"),
-    "data": ("rest_trl.data.cli", "show a data set as training sees it, or build the paper's mixture"),
+    "data": ("rest_trl.commands.data", "show a data set as training sees it, or build the paper's mixture"),
     "inspect": ("rest_trl.inspect", "show regions and coefficients of completions"),
     "evaluate": ("rest_trl.evaluation.cli", "evaluate a checkpoint, with error bars"),
     "compare": ("rest_trl.evaluation.compare_cli", "tell whether one checkpoint beats another"),
     "study": ("rest_trl.study.cli", "train arms and seeds of one recipe in pairs, and tell them apart"),
     "recipes": ("rest_trl.runs.recipes", "list the recipes that come with the package"),
-    "diagnose": ("rest_trl.diagnose.cli", "say where the noise of a checkpoint's gradient comes from"),
+    "diagnose": ("rest_trl.commands.diagnose", "say where the noise of a checkpoint's gradient comes from"),
     "doctor": ("rest_trl.doctor", "say what of the stack is missing and what to do about it"),
 }
 

@@ -28,9 +28,9 @@ from scipy.stats import binomtest
 
 from .display.terminal import colored_completion, legend
 from .regions.partition import partition
+from .rollouts.held_out import count_exact, sample
 from .runs.checkpoints import find_checkpoint, naming_full_disk
 from .runs.endings import run_errors, setup_errors
-from .runs.held_out import count_exact, sample
 from .runs.progress import show_progress
 from .runs.results import check_output_dir, remove_results
 from .tiny import TINY, TINY_DATASETS, is_tiny, load_tiny_dataset

@@ -16,8 +16,8 @@ import yaml
 from documents import DOCUMENTS, PAGES, README, ROOT, blocks, commands
 
 from rest_trl import ResTGRPOConfig
-from rest_trl.data.cli import make_parser as make_data_parser
-from rest_trl.diagnose.cli import make_parser as make_diagnose_parser
+from rest_trl.commands.data import make_parser as make_data_parser
+from rest_trl.commands.diagnose import make_parser as make_diagnose_parser
 from rest_trl.evaluation import arguments as evaluate_arguments
 from rest_trl.evaluation import cli as evaluate_cli
 from rest_trl.evaluation import compare_cli

@@ -9,12 +9,12 @@ import torch
 from accelerate.utils import gather_object
 from trl.trainer.utils import is_async_callable
 
-from ..regions import Turn
 from .advantages import Segment
 from .turns import turn_segments
 
 
-Reader = Callable[[Sequence[Sequence[int]]], list[list[Turn]]]
+Spans = list[tuple[int, int]]
+Reader = Callable[[Sequence[Sequence[int]]], list[Spans]]
 TurnValue = float | list[float] | None
 
 
@@ -33,7 +33,8 @@ class TurnReward:
         name (`str`):
             The function's name in logs and errors.
         reader (`Callable`):
-            Gives the assistant turns of completions from their `completion_ids`.
+            Gives the columns of the assistant turns of completions, each as start and end, from their
+            `completion_ids`.
         discount (`float`):
             Factor on a reward per turn that it lies ahead.
     """
@@ -64,9 +65,9 @@ class TurnReward:
     def _summed(self, values: Sequence[Any], completion_ids: Sequence[Sequence[int]]) -> list[float | None]:
         self._values, self._completion_ids = [_plain(value) for value in values], completion_ids
         if any(isinstance(value, list) for value in self._values):
-            for value, turns in zip(self._values, self._reader(completion_ids), strict=True):
+            for value, spans in zip(self._values, self._reader(completion_ids), strict=True):
                 if isinstance(value, list):
-                    self._check(value, len(turns))
+                    self._check(value, len(spans))
         return [math.fsum(value) if isinstance(value, list) else value for value in self._values]
 
     def _check(self, value: list[Any], num_turns: int) -> None:
@@ -122,13 +123,9 @@ class TurnReward:
                 f"the turn rewards of {self.__name__!r} are those of other completions, because refill_groups puts "
                 "groups of several calls together: set refill_groups=0, or return one number per completion"
             )
-        spans = [
-            [(turn.column, turn.column + len(turn.token_starts)) for turn in turns]
-            for turns in self._reader(completion_ids)
-        ]
         return [
-            [] if value is None else turn_segments(value, span, self._discount)
-            for value, span in zip(self._values, spans, strict=True)
+            [] if value is None else turn_segments(value, spans, self._discount)
+            for value, spans in zip(self._values, self._reader(completion_ids), strict=True)
         ]
 
 
@@ -157,7 +154,8 @@ def with_turns(reward_func: Any, name: str, reader: Reader, discount: float) -> 
         name (`str`):
             The function's name in logs and errors.
         reader (`Callable`):
-            Gives the assistant turns of completions from their `completion_ids`.
+            Gives the columns of the assistant turns of completions, each as start and end, from their
+            `completion_ids`.
         discount (`float`):
             Factor on a reward per turn that it lies ahead.
 

@@ -1,6 +1,8 @@
 """Rows of local files, of a directory of them, of the Hub, or of a data set in memory."""
 
 import json
+import os
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,3 +172,12 @@ def _read_lines(content: bytes) -> Iterable[Any]:
             yield MalformedRowError(f"line {number} is not valid JSON ({error.msg} at column {error.colno})")
         except (UnicodeDecodeError, RecursionError) as error:
             yield MalformedRowError(f"line {number} cannot be read ({error})")
+
+
+def is_local_path(name: str) -> bool:
+    """Whether a name of a model or data set is a path on this machine; where both fit, a path goes before a Hub id."""
+    return (
+        os.path.isabs(name)
+        or bool(re.match(r"(~|\.{1,2})?[/\\]|[A-Za-z]:[/\\]", name))
+        or (re.search(r"[/\\]", name) is not None and os.path.exists(name))
+    )

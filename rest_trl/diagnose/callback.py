@@ -1,7 +1,7 @@
 """Diagnoses in the course of a training."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -11,10 +11,6 @@ from .groups import Group, split_groups
 from .measure import Diagnosis, Settings, diagnose
 from .moments import measures, tables
 from .rules import check_loss, rules_of
-
-
-if TYPE_CHECKING:
-    from ..trainer import ResTGRPOTrainer
 
 
 class DiagnoseCallback(TrainerCallback):
@@ -30,7 +26,7 @@ class DiagnoseCallback(TrainerCallback):
 
     Args:
         trainer ([`~rest_trl.ResTGRPOTrainer`]):
-            The trainer, on one process.
+            The trainer, on one process. It makes this callback, so its class cannot be named here.
         settings ([`Settings`], *optional*):
             Exact or projected gradients; Theorem 1 is left out.
 
@@ -38,7 +34,7 @@ class DiagnoseCallback(TrainerCallback):
         ValueError: if the trainer has several processes, a model of images, or a loss that is not supported.
     """
 
-    def __init__(self, trainer: "ResTGRPOTrainer", settings: Settings | None = None) -> None:
+    def __init__(self, trainer: Any, settings: Settings | None = None) -> None:
         check_loss(trainer.args)
         if trainer.accelerator.num_processes > 1 or trainer._is_vlm:
             raise ValueError(

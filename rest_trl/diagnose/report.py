@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 
-from ..evaluation.store import write_atomically
 from ..regions import Region
 from ..regions.coefficients import curriculum_weights, region_weights
-from ..runs.tables import write_table
+from ..runs.files import write_atomically, write_table
 from .figure import plot_diagnosis
 from .intervals import Estimates
 from .measure import Diagnosis

@@ -5,11 +5,12 @@ The model card shows them as a recipe.
 """
 
 import dataclasses
-import os
 import re
 from enum import Enum
 from pathlib import PurePath
 from typing import Any
+
+from ..data.sources import is_local_path
 
 
 # These say where a run happened, and nothing of what it was.
@@ -104,15 +105,6 @@ def without_directories(value: Any) -> Any:
     if isinstance(value, str):
         return last_component(value) if is_local_path(value) else _INNER_PATH.sub(r"\1", value)
     return value if value is None or isinstance(value, bool | int | float) else type(value).__name__
-
-
-def is_local_path(name: str) -> bool:
-    """Whether a name of a model or data set is a path on this machine; where both fit, a path goes before a Hub id."""
-    return (
-        os.path.isabs(name)
-        or bool(re.match(r"(~|\.{1,2})?[/\\]|[A-Za-z]:[/\\]", name))
-        or (re.search(r"[/\\]", name) is not None and os.path.exists(name))
-    )
 
 
 def last_component(path: str) -> str:

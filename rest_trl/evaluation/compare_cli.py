@@ -13,10 +13,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ..runs.files import write_atomically
 from .comparison import compare_runs, find_runs
 from .published import published_table
 from .report import CAPTION, comparison_table, latex_table, markdown_table, plot
-from .store import write_atomically
 
 
 _FILES = ("markdown", "latex", "figure")

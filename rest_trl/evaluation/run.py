@@ -9,11 +9,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ..runs.files import write_atomically
 from .benchmark import Benchmark
 from .generation import Generator
 from .intervals import accuracy_interval, mean_interval
 from .samples import Score
-from .store import CompletionStore, write_atomically
+from .store import CompletionStore
 
 
 _PACKAGES = ("rest-trl", "transformers", "torch")

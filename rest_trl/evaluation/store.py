@@ -11,35 +11,11 @@ from typing import Any, Self
 from accelerate.logging import get_logger
 from filelock import FileLock, Timeout
 
+from ..runs.files import encode, write_atomically
 from .samples import Completion
 
 
 logger = get_logger(__name__)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """
-    Write a file so that a reader finds the old content or the new one, and never a part.
-
-    Args:
-        path (`Path`):
-            The file.
-        text (`str`):
-            What to write.
-
-    Raises:
-        OSError: if it cannot be written. A file that was there before is unchanged.
-    """
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(_encode(text))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
 
 
 class CompletionStore:
@@ -135,7 +111,7 @@ class CompletionStore:
         if completion.id in self._completions:
             raise ValueError(f"{completion.id} has been generated twice")
         row = {**asdict(completion), "prompt_sha256": _digest(prompt)}
-        line = memoryview(_encode(json.dumps(row, ensure_ascii=False) + "\n"))
+        line = memoryview(encode(json.dumps(row, ensure_ascii=False) + "\n"))
         try:
             while line:
                 line = line[self._file.write(line) :]
@@ -185,11 +161,6 @@ class CompletionStore:
                 raise ValueError(
                     f"{self.path}, line {number}, is no completion ({error}): remove that line"
                 ) from error
-
-
-def _encode(text: str) -> bytes:
-    # A model may write half a surrogate pair as a JSON escape. Such a character has no UTF-8, so it is escaped again.
-    return text.encode("utf-8", "backslashreplace")
 
 
 def _digest(prompt: str) -> str:

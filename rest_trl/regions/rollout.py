@@ -77,6 +77,22 @@ class RolloutReader:
             for ids, turns in zip(completion_ids, found, strict=True)
         ]
 
+    def spans(self, completion_ids: Sequence[Sequence[int]]) -> list[list[tuple[int, int]]]:
+        """
+        Where the assistant turns of completions lie.
+
+        Args:
+            completion_ids (`Sequence[Sequence[int]]` of length `B`):
+                Sampled token ids.
+
+        Returns:
+            `list[list[tuple[int, int]]]` of length `B`: column of the first token of each turn, and behind its last.
+        """
+        return [
+            [(turn.column, turn.column + len(turn.token_starts)) for turn in turns]
+            for turns in self.turns(completion_ids)
+        ]
+
     def part_ids(self, mask: torch.Tensor) -> torch.Tensor:
         """
         Parts of the rollout's tokens, as TRL has padded and masked them.

@@ -38,7 +38,7 @@ class TurnRewards(GRPOTrainer):
             kwargs["environment_factory"] = made if isinstance(factory, dict) else made[None]
             types = [type(instance) for _, instance in probed.values()]
             if any([*map(has_turn_rewards, types)]):  # all are looked at, because one may have to be refused
-                self._environment_turns = EnvironmentTurns(lambda completion_ids: self._rollout.turns(completion_ids))
+                self._environment_turns = EnvironmentTurns(lambda completion_ids: self._rollout.spans(completion_ids))
                 if kwargs.get("rollout_func") is not None:
                     raise ValueError(
                         f"{METHOD} of an environment is asked between the turns of TRL's loop, and rollout_func is "
@@ -65,7 +65,7 @@ class TurnRewards(GRPOTrainer):
     def _read_turn_rewards(self) -> None:
         """Let all reward functions give lists."""
         named = zip(self.reward_funcs, self.reward_func_names, strict=True)
-        arguments = self._rollout.turns, self.args.turn_discount
+        arguments = self._rollout.spans, self.args.turn_discount
         self.reward_funcs = [
             reward_func if isinstance(reward_func, RuleReward) else with_turns(reward_func, name, *arguments)
             for reward_func, name in named

@@ -9,8 +9,7 @@ from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedTokenizerBase
 
 from ..data import load_rest_dataset
-from ..data.sources import Source, open_sources
-from ..display.arguments import is_local_path
+from ..data.sources import Source, is_local_path, open_sources
 from ..tiny import TINY, TINY_AGENTS, TINY_DATASETS, is_tiny, load_tiny_dataset, resolve_model
 from ..tiny.agents import load_tasks
 from ..tiny.world import Split

@@ -17,8 +17,8 @@ from rich.console import Console
 from yaml import YAMLError
 
 from ..rewards import get_reward_func
+from ..runs.files import write_table
 from ..runs.inputs import find_environment
-from ..runs.tables import write_table
 from .config import Study, load_study
 from .report import write_report
 from .run import parse_arm

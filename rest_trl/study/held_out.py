@@ -12,7 +12,7 @@ from ..regions import Partitioner
 from ..regions.rollout import RolloutReader
 from ..regions.token_bytes import TokenBytes
 from ..rewards import ToolCallReward
-from ..runs.held_out import sample
+from ..rollouts.held_out import sample
 from ..tool_calls import get_syntax
 from ..trainer import ResTGRPOTrainer
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ..rewards.scoring import call_score, is_exact
-from ..runs.held_out import sample
+from ..rollouts.held_out import sample
 from ..tiny import resolve_model
 from ..tiny.tasks import TASKS, generate_task
 from ..tiny.tokenization import render_prompt

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..evaluation.store import write_atomically
+from ..runs.files import write_atomically
 from .config import Study
 from .figure import TRAINING, plot_study
 from .held_out import METRIC as HELD_OUT

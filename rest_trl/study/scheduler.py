@@ -12,7 +12,7 @@ import torch
 from accelerate.logging import get_logger
 from tqdm import tqdm
 
-from ..evaluation.store import write_atomically
+from ..runs.files import write_atomically
 from .config import Study
 from .store import Run, StudyStore
 

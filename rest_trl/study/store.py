@@ -9,8 +9,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from .. import __version__
-from ..evaluation.store import write_atomically
-from ..runs.tables import write_table
+from ..runs.files import write_atomically, write_table
 from .config import Study
 
 

@@ -1,8 +1,8 @@
 import json
 
 import pytest
+from dataset_rows import query_row, toolace_row
 from datasets import Dataset
-from test_schemas import toolace_row
 
 from rest_trl.data import load_rest_dataset
 from rest_trl.data.mixture import Part, TestQuestions, build_mixture, plain_words, write_mixture
@@ -12,15 +12,6 @@ from rest_trl.tool_calls import get_syntax
 def write(path, rows):
     path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     return str(path)
-
-
-def query_row(number):
-    name = f"depth_{number}"
-    return {
-        "query": f"How deep is the water at berth number {number} of our harbour?",
-        "tools": [{"name": name, "description": "Depth.", "parameters": {"berth": {"type": "int"}}}],
-        "answers": [{"name": name, "arguments": {"berth": number}}],
-    }
 
 
 @pytest.fixture

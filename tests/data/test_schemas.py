@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from dataset_rows import FERRIES, OPENAI, TOOLACE, XLAM, toolace_row
 from datasets import Dataset
 
 from rest_trl.data import load_rest_dataset, prepare_dataset
@@ -12,39 +13,6 @@ from rest_trl.data.sources import dataset_source, open_sources
 from rest_trl.tool_calls import get_syntax
 
 
-TIDES = {
-    "name": "Tide Table/v2",
-    "description": "High and low water.",
-    "parameters": {
-        "type": "dict",
-        "properties": {"harbour": {"type": "string"}, "days": {"type": "int", "description": "how many"}},
-        "required": ["harbour"],
-    },
-    "required": None,
-}
-FERRIES = {"name": "ferries", "description": "Departures.", "parameters": {"type": "dict", "properties": {}}}
-
-
-def toolace_row(*turns):
-    system = (
-        "You are the clerk of a harbour.\nYou should only return the function call in tools call sections.\n"
-        f"Here is a list of functions in JSON format that you can invoke:\n{json.dumps([TIDES, FERRIES])}. \n"
-        "Should you decide to return the function call(s). \n"
-        "Put it in the format of [func1(params_name=params_value, params_name2=params_value2...), func2(params)]\n\n"
-        "NO other text MUST be included. \nToday is a Monday."
-    )
-    return {
-        "system": system,
-        "conversations": [{"from": speaker, "value": value} for speaker, value in turns],
-    }
-
-
-TOOLACE = toolace_row(
-    ("user", "Tides in Roscoff?"),
-    ("assistant", '[Tide Table/v2(harbour="Roscoff, (old)", days=2), ferries()]'),
-    ("tool", '[{"name": "Tide Table/v2", "results": [1, 2]}]'),
-    ("assistant", "High water is at two."),
-)
 APIGEN_MT = {
     "conversations": [
         {"from": "human", "value": "Book me a berth."},
@@ -57,14 +25,6 @@ APIGEN_MT = {
     "tools": json.dumps([{"name": "book", "parameters": {"type": "object", "properties": {"night": {}, "feet": {}}}}]),
     "system": "Follow the policy of the harbour.",
 }
-XLAM = {
-    "id": 7,
-    "query": "Depth at Brest and at Lorient?",
-    "tools": json.dumps(
-        [{"name": "depth", "description": "Depth.", "parameters": {"port": {"type": "str", "default": "Brest"}}}]
-    ),
-    "answers": json.dumps([{"name": "depth", "arguments": {"port": port}} for port in ("Brest", "Lorient")]),
-}
 HAMMER_SFT = {
     "instruction": (
         "[BEGIN OF TASK INSTRUCTION]\nCall tools.\n[END OF TASK INSTRUCTION]\n\n"
@@ -75,18 +35,6 @@ HAMMER_SFT = {
     ),
     "input": "",
     "output": '```\n[{"name": "Zk_x9", "arguments": {"aB3.": "Brest"}}]\n```',
-}
-OPENAI = {
-    "messages": [
-        {"role": "developer", "content": "Be brief."},
-        {"role": "user", "content": "Depth at Brest?"},
-        {"role": "assistant", "content": None, "function_call": {"name": "depth", "arguments": '{"port": "Brest"}'}},
-        {"role": "function", "name": "depth", "content": "9"},
-        {"role": "assistant", "content": "Nine metres.", "weight": 0},
-        {"role": "user", "content": "And elsewhere?"},
-        {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "depth", "arguments": ""}}]},
-    ],
-    "functions": [{"name": "depth", "parameters": {"type": "object", "properties": {"port": {"type": "string"}}}}],
 }
 ROWS = {
     "ToolACE rows": TOOLACE,

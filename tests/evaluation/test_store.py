@@ -1,6 +1,4 @@
-import errno
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,7 +12,7 @@ from rest_trl.evaluation.benchmark import SingleTurnBenchmark
 from rest_trl.evaluation.generation import GenerationSettings, complete, prompt_token_ids
 from rest_trl.evaluation.run import evaluate, read_scores
 from rest_trl.evaluation.samples import Completion, Sample, Score
-from rest_trl.evaluation.store import CompletionStore, write_atomically
+from rest_trl.evaluation.store import CompletionStore
 
 
 SETTINGS = {"model": "m", "generation": {"temperature": 0.0}, "parts": (1, 2)}
@@ -30,20 +28,6 @@ def state():
 
 def completion(id="a", text="text"):
     return Completion(id, [1, 2], text, False)
-
-
-class TestWriteAtomically:
-    def test_leaves_what_was_there_if_it_cannot_write(self, tmp_path, monkeypatch):
-        path = tmp_path / "file"
-        write_atomically(path, "old")
-
-        def full(descriptor):
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        monkeypatch.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match=f"cannot write {path}: No space left on device"):
-            write_atomically(path, "new")
-        assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
 class TestCompletionStore:

@@ -9,12 +9,12 @@ from rich.table import Table
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
-from ..display.terminal import colored_completion, legend
+from ..data.examples import MAX_REASONS, Example
+from ..data.loading import Prepared
+from ..data.mixture import PartReport
+from ..data.summary import Summary, bins
 from ..regions.partition import partition
-from .examples import MAX_REASONS, Example
-from .loading import Prepared
-from .mixture import PartReport
-from .summary import Summary, bins
+from .terminal import colored_completion, legend
 
 
 _BAR = 40  # characters of the longest bar

@@ -6,7 +6,7 @@ import torch
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rest_trl.runs.held_out import count_exact, sample
+from rest_trl.rollouts.held_out import count_exact, sample
 from rest_trl.tiny import TINY_MODEL_DIR, load_tiny_dataset
 
 
@@ -32,7 +32,7 @@ class TestSample:
         prompts = load_tiny_dataset("test", size=2)["prompt"]
         plain = sample(*tiny, prompts, max_new_tokens=8, seed=0)
         monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-        monkeypatch.setattr("rest_trl.runs.held_out.tqdm", partial(tqdm, mininterval=0))
+        monkeypatch.setattr("rest_trl.rollouts.held_out.tqdm", partial(tqdm, mininterval=0))
         assert torch.equal(plain, sample(*tiny, prompts, max_new_tokens=8, seed=0, bar="2 prompts"))
         shown = capsys.readouterr().err
         assert "2 prompts: 100%" in shown and "8/8" in shown

@@ -1,7 +1,24 @@
+import errno
+import os
+
 import pandas as pd
 import pytest
 
-from rest_trl.runs.tables import write_table
+from rest_trl.runs.files import write_atomically, write_table
+
+
+class TestWriteAtomically:
+    def test_leaves_what_was_there_if_it_cannot_write(self, tmp_path, monkeypatch):
+        path = tmp_path / "file"
+        write_atomically(path, "old")
+
+        def full(descriptor):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match=f"cannot write {path}: No space left on device"):
+            write_atomically(path, "new")
+        assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
 class TestWriteTable:

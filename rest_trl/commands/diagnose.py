@@ -27,14 +27,14 @@ from tqdm.auto import tqdm
 from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
+from ..diagnose.callback import DiagnoseCallback
+from ..diagnose.groups import Group
+from ..diagnose.measure import GRADIENTS, Settings
+from ..diagnose.report import Facts, write_report
 from ..runs.endings import setup_errors
 from ..train import make_parser as make_recipe_parser
 from ..train import make_trainer
 from ..trainer import ResTGRPOTrainer
-from .callback import DiagnoseCallback
-from .groups import Group
-from .measure import GRADIENTS, Settings
-from .report import Facts, write_report
 
 
 _PROG = "rest-trl diagnose"

@@ -1,11 +1,10 @@
 import json
 
 import pytest
+from dataset_rows import OPENAI, TOOLACE, XLAM, query_row, toolace_row
 from datasets import Dataset
-from test_mixture import query_row
-from test_schemas import OPENAI, TOOLACE, XLAM, toolace_row
 
-from rest_trl.data.cli import main
+from rest_trl.commands.data import main
 from rest_trl.data.summary import bins
 
 

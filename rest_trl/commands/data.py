@@ -15,10 +15,10 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from ..data.masking import MASKS
 from ..runs.logs import configure_logging
 from ..runs.recipes import find_recipe
 from ..tool_calls import detect_syntax, get_syntax
-from .masking import MASKS
 
 
 TOOLACE, XLAM = "Team-ACE/ToolACE", "Salesforce/xlam-function-calling-60k"
@@ -91,12 +91,12 @@ def _show(arguments: argparse.Namespace, console: Console) -> None:
     # These imports take seconds, which `--help` need not.
     from transformers import AutoTokenizer
 
+    from ..data.loading import prepare_sources
+    from ..data.sources import dataset_source, open_sources
+    from ..data.summary import summarize
+    from ..display.dataset import show_examples, show_sources, show_summary
     from ..runs.inputs import find_model
     from ..tiny import TINY_DATASETS, is_tiny, load_tiny_dataset
-    from .loading import prepare_sources
-    from .sources import dataset_source, open_sources
-    from .summary import summarize
-    from .view import show_examples, show_sources, show_summary
 
     options = _options(arguments)
     tokenizer = AutoTokenizer.from_pretrained(
@@ -131,8 +131,8 @@ def _show(arguments: argparse.Namespace, console: Console) -> None:
 
 
 def _mix(arguments: argparse.Namespace, console: Console) -> None:
-    from .mixture import Part, TestQuestions, build_mixture, write_mixture
-    from .view import show_mixture
+    from ..data.mixture import Part, TestQuestions, build_mixture, write_mixture
+    from ..display.dataset import show_mixture
 
     toolace, hammer, xlam = arguments.numbers
     test_path = arguments.output.with_name("test.parquet")

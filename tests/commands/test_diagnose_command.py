@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from rest_trl.diagnose.cli import main
+from rest_trl.commands.diagnose import main
 
 
 RECIPE = {

@@ -1,0 +1,1 @@
+"""Commands that stand above the room that does their work and above what shows it or trains."""

@@ -1,0 +1,67 @@
+"""Files on disk that are whole or not there."""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """
+    Write a Parquet file so that at no time a part of it can be found under its name.
+
+    Args:
+        table (`pd.DataFrame`):
+            What to write.
+        path (`Path`):
+            The file.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            table.to_parquet(file, index=False)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """
+    Write a file so that a reader finds the old content or the new one, and never a part.
+
+    Args:
+        path (`Path`):
+            The file.
+        text (`str`):
+            What to write.
+
+    Raises:
+        OSError: if it cannot be written. A file that was there before is unchanged.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(encode(text))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
+
+
+def encode(text: str) -> bytes:
+    """
+    The UTF-8 of a text that a model may have written.
+
+    Args:
+        text (`str`):
+            Any text.
+
+    Returns:
+        `bytes`: with half surrogate pairs, which have no UTF-8, as escapes.
+    """
+    # A model may write half a surrogate pair as a JSON escape.
+    return text.encode("utf-8", "backslashreplace")
