@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -91,18 +91,33 @@ def check_solutions(dataset: Any, tool_call_syntax: str, given_syntaxes: Iterabl
             tool_call_syntax,
             found,
         )
+    parse = get_syntax(tool_call_syntax).parse
+    most, best = _most_readable([solution for solution in solutions if not parse(solution).calls])
     if counts.with_calls == 0:
-        readable = {name: count_solutions(solutions, name).with_calls for name in SYNTAXES}
-        most = max(readable.values())
-        best = " or ".join(repr(name) for name, with_calls in readable.items() if with_calls == most)
         cure = (
             f"In {best} {most} do: set tool_call_syntax if the policy writes it, else write the golds anew"
             if most
             else "Without calls only the layout is rewarded"
         )
         logger.warning("%s, so the correctness of calls gives no gradient. %s", found, cure)
-    elif counts.unreadable:
+        return
+    if counts.unreadable:
         logger.warning("%s; %d hold something else in the place of one and give no reward", found, counts.unreadable)
+    if most:
+        logger.warning(
+            "%s, and %d of the others one in the syntax %s, which is read as an answer without calls: write these "
+            "golds anew",
+            found,
+            most,
+            best,
+        )
+
+
+def _most_readable(solutions: Sequence[str]) -> tuple[int, str]:
+    """In how many of the texts the syntax that reads most of them finds calls, and that syntax."""
+    readable = {name: count_solutions(solutions, name).with_calls for name in SYNTAXES}
+    most = max(readable.values())
+    return most, " or ".join(repr(name) for name, with_calls in readable.items() if with_calls == most)
 
 
 def _is_gold(solution: Any) -> bool:
