@@ -17,14 +17,14 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from .display.completions import Completion, Inspected, read_completions
 from .display.offline_rules import Rule, make_rule
 from .display.page import html_page
 from .display.terminal import described_completion, legend
 from .regions.partition import Partitioner, to_regions
-from .runs.inputs import find_model
+from .runs.inputs import find_model, load_tokenizer
 from .runs.recipes import find_recipe
 from .tool_calls import detect_syntax, get_syntax
 
@@ -132,17 +132,8 @@ def make_notes(items: Sequence[Inspected], tool_call_syntax: str, rule_name: str
     return notes
 
 
-def _load_tokenizer(arguments: argparse.Namespace) -> PreTrainedTokenizerBase:
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        find_model(arguments.model),
-        revision=arguments.revision,
-        trust_remote_code=arguments.trust_remote_code,
-    )
-    return tokenizer
-
-
 def _inspect(arguments: argparse.Namespace) -> tuple[list[Inspected], list[str], PreTrainedTokenizerBase]:
-    tokenizer = _load_tokenizer(arguments)
+    tokenizer = load_tokenizer(find_model(arguments.model), arguments.revision, arguments.trust_remote_code)
     completions = read_completions(arguments.path, tokenizer, arguments.limit)
     syntax = get_syntax(arguments.tool_call_syntax or detect_syntax(tokenizer))
     chosen = arguments.coefficients or arguments.weights or arguments.checkpoint or arguments.config

@@ -102,6 +102,7 @@ class TestBadInput:
             ({"loss_type": "ppo"}, "unknown loss_type='ppo': choose of bnpo, dapo, dr_grpo, grpo"),
             ({"importance_sampling_level": "turn"}, "unknown importance_sampling_level='turn': choose of token, seq"),
             ({"scale_rewards": "std"}, "unknown scale_rewards='std': choose of group, batch, none"),
+            ({"optim_args": "rank=8,8"}, "optim_args has '8', which is no NAME=VALUE: write it like"),
             ({"chat_template_kwargs": "nope"}, "chat_template_kwargs='nope' is no JSON object: write it like"),
             ({"coefficients": "entropie"}, "coefficients='entropie' cannot be imported .* dotted path"),
             ({"coefficients": "rest_trl.none.such"}, "cannot be imported .*rest_trl.none"),

@@ -80,7 +80,7 @@ class TestMain:
             given.update(kwargs, name=name)
             raise OSError("not here")
 
-        monkeypatch.setattr("rest_trl.inspect.AutoTokenizer.from_pretrained", from_pretrained)
+        monkeypatch.setattr("rest_trl.runs.inputs.AutoTokenizer.from_pretrained", from_pretrained)
         with pytest.raises(SystemExit, match="not here"):
             run(monkeypatch, text_file, "--model", "org/model", "--revision", "v2", "--trust_remote_code")
         assert given == {"name": "org/model", "revision": "v2", "trust_remote_code": True}

@@ -89,21 +89,15 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _show(arguments: argparse.Namespace, console: Console) -> None:
     # These imports take seconds, which `--help` need not.
-    from transformers import AutoTokenizer
-
     from ..data.loading import prepare_sources
     from ..data.sources import dataset_source, open_sources
     from ..data.summary import summarize
     from ..display.dataset import show_examples, show_sources, show_summary
-    from ..runs.inputs import find_model
+    from ..runs.inputs import find_model, load_tokenizer
     from ..tiny import TINY_DATASETS, is_tiny, load_tiny_dataset
 
     options = _options(arguments)
-    tokenizer = AutoTokenizer.from_pretrained(
-        find_model(options["model"]),
-        revision=options["revision"],
-        trust_remote_code=bool(options["trust_remote_code"]),
-    )
+    tokenizer = load_tokenizer(find_model(options["model"]), options["revision"], bool(options["trust_remote_code"]))
     syntax = get_syntax(options["tool_call_syntax"] or detect_syntax(tokenizer))
     if is_tiny(options["dataset"], TINY_DATASETS):
         if options["mask_tools"]:

@@ -17,9 +17,9 @@ from typing import Any
 
 from accelerate import PartialState
 from rich.console import Console
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from ..runs.inputs import find_model
+from ..runs.inputs import find_model, load_tokenizer
 from .arguments import check_options, chosen_benchmark, make_parser
 from .bfcl import BFCLError
 from .catalog import find_benchmarks, get_benchmark
@@ -80,15 +80,6 @@ def make_generator(
     return generator, settings
 
 
-def _load_tokenizer(model_name: str, revision: str | None, trust_remote_code: bool) -> PreTrainedTokenizerBase:
-    try:
-        return AutoTokenizer.from_pretrained(model_name, revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        # What transformers says names neither the model nor the revision where the Hub cannot be reached.
-        where = model_name if revision is None else f"{model_name} at revision {revision}"
-        raise ValueError(f"the tokenizer of {where} cannot be loaded: {error}") from error
-
-
 def main(args: Sequence[str] | None = None) -> dict[str, Any]:
     """
     Evaluate as the command line says.
@@ -118,7 +109,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, Any]:
             return {}
         model_name = find_model(arguments.model)
         with ExitStack() as resources:
-            tokenizer = _load_tokenizer(model_name, arguments.revision, arguments.trust_remote_code)
+            tokenizer = load_tokenizer(model_name, arguments.revision, arguments.trust_remote_code)
             benchmark = benchmarks[arguments.benchmark].from_options(vars(arguments), tokenizer, resources)
             generator, settings = make_generator(arguments, model_name, tokenizer)
             summary = evaluate(benchmark, generator, arguments.output_dir, settings)

@@ -76,19 +76,25 @@ def check_numbers(args: Any) -> None:
 
 def check_mappings(args: Any) -> None:
     """
-    Refuse strings in the place of mappings, which TRL hands on where they are no JSON object.
+    Refuse strings that stand for mappings and cannot be read as such, which end a run only after the model is loaded.
 
     Args:
         args ([`~transformers.TrainingArguments`]):
             The arguments, after it has read the strings that are.
 
     Raises:
-        ValueError: if one is still a string.
+        ValueError: if one is still a string, or the pairs of `optim_args` are none.
     """
     for name in _MAPPINGS:
         value = vars(args).get(name)
         if isinstance(value, str):
             raise ValueError(f"{name}={value!r} is no JSON object: write it like {name}='{{\"name\": 1}}'")
+    pairs = args.optim_args.replace(" ", "").split(",") if args.optim_args else []
+    wrong = next((pair for pair in pairs if pair.count("=") != 1), None)
+    if wrong is not None:
+        raise ValueError(
+            f"optim_args has {wrong!r}, which is no NAME=VALUE: write it like optim_args='rank=8,scale=1'"
+        )
 
 
 def check_model(model: str) -> None:

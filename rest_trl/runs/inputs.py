@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, concatenate_datasets
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..data import load_rest_dataset
 from ..data.sources import Source, is_local_path, open_sources
@@ -45,6 +45,38 @@ def find_model(name: str | None) -> str:
     if is_local_path(name) or len(path.parts) > 2:  # an id has at most one slash
         raise FileNotFoundError(f"there is no model directory {name}: check the path")
     return name
+
+
+def load_tokenizer(
+    model_name: str, revision: str | None = None, trust_remote_code: bool = False, **kwargs: Any
+) -> PreTrainedTokenizerBase:
+    """
+    Load the tokenizer of a model.
+
+    Args:
+        model_name (`str`):
+            Directory or id.
+        revision (`str`, *optional*):
+            Branch, tag or commit on the Hub.
+        trust_remote_code (`bool`, *optional*, defaults to `False`):
+            Whether to run the tokenizer's own code.
+        kwargs:
+            What else `AutoTokenizer.from_pretrained` takes.
+
+    Returns:
+        [`~transformers.PreTrainedTokenizerBase`]
+
+    Raises:
+        ValueError: if it cannot be loaded, with the names of the model and the revision, which transformers leaves out
+            where the Hub cannot be reached.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(
+            model_name, revision=revision, trust_remote_code=trust_remote_code, **kwargs
+        )
+    except (OSError, ValueError) as error:
+        where = model_name if revision is None else f"{model_name} at revision {revision}"
+        raise ValueError(f"the tokenizer of {where} cannot be loaded: {error}") from error
 
 
 def find_environment(name: str) -> Callable[[], Any]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from accelerate.logging import get_logger
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 from trl import ModelConfig, ScriptArguments
 
 from ..tool_calls import detect_syntax
@@ -13,7 +13,7 @@ from .checkpoints import find_checkpoint, naming_full_disk
 from .checks import check_model, check_tokenizer, check_trackers
 from .endings import run_errors, setup_errors
 from .hub import push
-from .inputs import TASK_EVAL_SIZE, TINY_EVAL_SIZE, find_model
+from .inputs import TASK_EVAL_SIZE, TINY_EVAL_SIZE, find_model, load_tokenizer
 from .kernels import release_kernels_warning
 from .parser import RecipeParser
 from .progress import show_progress
@@ -109,11 +109,8 @@ def prepare_model(training_args: Any, model_args: ModelConfig) -> tuple[str, Pre
     check_model(model_name)
     check_trackers(training_args)
     release_kernels_warning(model_args.load_in_4bit)
-    tokenizer = AutoTokenizer.from_pretrained(
-        model_name,
-        revision=model_args.model_revision,
-        trust_remote_code=training_args.trust_remote_code,
-        padding_side="left",
+    tokenizer = load_tokenizer(
+        model_name, model_args.model_revision, training_args.trust_remote_code, padding_side="left"
     )
     check_tokenizer(tokenizer, model_name)
     if tokenizer.pad_token is None:

@@ -674,7 +674,7 @@ class TestCheckSolutions:
         assert "2 of 4" in warning and "1 hold something else" in warning
 
     def test_counts_golds_of_another_syntax_among_those_of_the_policy(self, caplog):
-        mixed = [*self.GOLDS, '[TOOL_CALLS]f[ARGS]{"a": 1}', '[TOOL_CALLS]g[ARGS]{}']
+        mixed = [*self.GOLDS, '[TOOL_CALLS]f[ARGS]{"a": 1}', "[TOOL_CALLS]g[ARGS]{}"]
         (warning,) = self.warnings(caplog, mixed, "hermes")
         assert "2 of 5 gold completions hold a call in the syntax 'hermes'" in warning
         assert "2 of the others one in the syntax 'mistral'" in warning

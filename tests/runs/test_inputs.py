@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from transformers import AutoTokenizer
 
 from rest_trl import ResTGRPOConfig
 from rest_trl.runs.inputs import (
@@ -10,8 +11,9 @@ from rest_trl.runs.inputs import (
     find_model,
     load_split,
     load_tasks_split,
+    load_tokenizer,
 )
-from rest_trl.tiny import TINY_MODELS
+from rest_trl.tiny import TINY_MODEL_DIR, TINY_MODELS
 from rest_trl.tiny.agents import HelpDesk
 from rest_trl.train import ResTScriptArguments, make_parser
 
@@ -42,6 +44,19 @@ class TestFindModel:
     def test_refuses_a_model_that_the_package_does_not_hold(self):
         with pytest.raises(ValueError, match="choose one of tiny, tiny/decides, tiny/calls, tiny/arguments"):
             find_model("tiny/task")
+
+
+class TestLoadTokenizer:
+    def test_is_that_of_the_model(self):
+        tokenizer = load_tokenizer(str(TINY_MODEL_DIR), padding_side="left")
+        assert tokenizer.padding_side == "left"
+        assert tokenizer.get_vocab() == AutoTokenizer.from_pretrained(TINY_MODEL_DIR).get_vocab()
+
+    def test_names_the_model_that_cannot_be_reached(self):
+        with pytest.raises(ValueError, match=r"the tokenizer of no/such-model cannot be loaded: "):
+            load_tokenizer("no/such-model")
+        with pytest.raises(ValueError, match=r"the tokenizer of no/such-model at revision v2 cannot be loaded: "):
+            load_tokenizer("no/such-model", "v2")
 
 
 class TestLoadSplit:
