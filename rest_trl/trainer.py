@@ -39,10 +39,10 @@ class ResTGRPOTrainer(TurnRewards, WholeCheckpoints, BranchedRollouts, RefilledG
     """
     Trainer for ResT, reshaped token-level policy gradients (https://huggingface.co/papers/2509.21826).
 
-    It differs from [`~trl.GRPOTrainer`] in the advantages of tokens. Each is multiplied by the coefficient of the token's
-    region (format, tool name, parameters, reasoning, response); as the coefficients are non-negative, that equals
-    weighting the token's policy loss, for every `loss_type`. The KL term is not weighted. With `credit="region"` each
-    counts, before that, only what of the reward was undecided when the token was sampled.
+    It differs from [`~trl.GRPOTrainer`] in the advantages of tokens. Each is multiplied by the coefficient of its
+    token's region (format, tool name, parameters, reasoning, response). As the coefficients are non-negative, that
+    equals weighting the token's policy loss, for every `loss_type`. The KL term is not weighted. With
+    `credit="region"` each counts, before that, only what of the reward was undecided when its token was sampled.
 
     Every completion is parsed once, in the sampled ids of the policy's own tokens; rewards and regions come from that
     parse. The entropies of the regions come from the forward pass of the loss: the running means that one optimiser
