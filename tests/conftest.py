@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from engines.fork_server import ForkServer
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
@@ -75,6 +76,13 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("../shared/data is absent: real-data checks need it")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[ForkServer]:
+    """Starts programs that import TRL, and several ranks of them, without importing it anew."""
+    with ForkServer() as server:
+        yield server
 
 
 @pytest.fixture(scope="session", params=["synthetic", *(["real"] if SHARED_DATA.is_dir() else [])])

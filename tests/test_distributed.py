@@ -83,11 +83,10 @@ def train(path: Path, command: list[str], runs: list[str], *options: str, **envi
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory):
+def one(tmp_path_factory, fork_server):
     path = tmp_path_factory.mktemp("one")
     runs = [*RUNS, "float32"] if HAS_DEEPSPEED else RUNS
-    process = python(*PROGRAM, "--output", str(path), "--ranks", "1", "--runs", *runs)
-    assert process.returncode == 0, process.stdout[-4000:]
+    fork_server.run(*PROGRAM, "--output", path, "--ranks", "1", "--runs", *runs)
     (result,) = results(path, 1)
     assert {(run["num_processes"], run["distributed_type"]) for run in result.values()} == {(1, "NO")}
     return result

@@ -1,9 +1,6 @@
 import json
-import os
 import shutil
-import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +16,6 @@ from rest_trl.sft.rows import tokenize_rows
 from rest_trl.tiny import TINY_MODEL_DIR
 
 
-ROOT = Path(__file__).resolve().parents[1]
 PROMPT = "<|im_start|>user\nWhat is the weather in Paris?<|im_end|>\n<|im_start|>assistant\n"
 SOLUTIONS = [
     '<think>\nParis\n</think>\n\n<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>',
@@ -303,13 +299,10 @@ class TestProgram:
         rest(command_line(settings | {"num_generations": 4, "max_completion_length": 8}))
         assert len(history(tmp_path / "rest")) == 1
 
-    def test_two_ranks_train_as_one(self, tmp_path):
+    def test_two_ranks_train_as_one(self, tmp_path, fork_server):
         settings = {"max_steps": 1, "learning_rate": 0.1, **TSFT}
         main(program(tmp_path / "one", per_device_train_batch_size=4, **settings))
-        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-        command = [*launch, "-m", "rest_trl.sft", *program(tmp_path / "two", **settings)]
-        process = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
-        assert process.returncode == 0, process.stderr[-4000:]
+        fork_server.run("-m", "rest_trl.sft", *program(tmp_path / "two", **settings), ranks=2)
         start, one, two = (
             AutoModelForCausalLM.from_pretrained(path).state_dict()
             for path in (TINY_MODEL_DIR, tmp_path / "one", tmp_path / "two")

@@ -1,8 +1,6 @@
 import errno
 import json
-import os
 import signal
-import subprocess
 import sys
 
 import pytest
@@ -370,11 +368,10 @@ class TestFullDisk:
 
 class TestResume:
     def test_after_a_kill_ends_with_the_weights_of_a_run_never_interrupted(
-        self, model_dir, dataset_path, varied_reward, tmp_path
+        self, model_dir, dataset_path, varied_reward, tmp_path, fork_server
     ):
         driver = tmp_path / "driver.py"
         driver.write_text(DRIVER)
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.getcwd()}
 
         def start(kind, output_dir, **changes):
             changes = (
@@ -383,16 +380,11 @@ class TestResume:
                 | changes
             )
             arguments = command_line(settings(model_dir, dataset_path, tmp_path / output_dir, **changes))
-            return subprocess.Popen(
-                [sys.executable, str(driver), kind, *arguments],
-                env=environment,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
+            return fork_server.start(driver, kind, *arguments)
 
         whole, killed = start("whole", "whole"), start("killed", "resumed")
-        assert killed.communicate()[1] is not None and killed.returncode == -signal.SIGKILL
+        (end,) = killed.wait()
+        assert end.returncode == -signal.SIGKILL, end.stderr
         assert sorted(path.name for path in (tmp_path / "resumed").glob("checkpoint-*")) == [
             "checkpoint-4",
             "checkpoint-5",
@@ -400,8 +392,8 @@ class TestResume:
         assert not (tmp_path / "resumed" / "model.safetensors").exists()
         resumed = start("whole", "resumed", resume_from_checkpoint=True)
         for process in (whole, resumed):
-            stderr = process.communicate()[1]
-            assert process.returncode == 0, stderr
+            (end,) = process.wait()
+            assert end.returncode == 0, end.stderr
         expected, found = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "resumed"))
         start_weights = load_file(model_dir / "model.safetensors")
         at_kill = load_file(tmp_path / "whole" / "checkpoint-7" / "model.safetensors")

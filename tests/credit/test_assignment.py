@@ -1,7 +1,5 @@
 import copy
 import logging
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -196,13 +194,11 @@ if state.num_processes > 1:
 
 
 class TestOnTwoRanks:
-    def test_a_group_that_is_split_over_ranks_is_compared_as_a_whole(self, tmp_path):
+    def test_a_group_that_is_split_over_ranks_is_compared_as_a_whole(self, tmp_path, fork_server):
         program = tmp_path / "program.py"
         program.write_text(PROGRAM)
-        rendezvous = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", *rendezvous]
-        for command in (launcher, [sys.executable]):
-            subprocess.run([*command, str(program), str(tmp_path)], check=True, timeout=300, capture_output=True)
+        for ranks in (2, 1):
+            fork_server.run(program, tmp_path, ranks=ranks)
         whole = torch.load(tmp_path / "1_0")
         assert whole.shape == (8, 4) and whole[:, 0].unique().numel() > 4
         assert torch.equal(torch.cat([torch.load(tmp_path / f"2_{rank}") for rank in range(2)]), whole)

@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 
 import pandas
 import pytest
@@ -115,20 +112,10 @@ class TestLoggedTable:
             table["completion"]
         )
 
-    def test_has_the_rows_of_all_ranks_in_order(self, tmp_path):
+    def test_has_the_rows_of_all_ranks_in_order(self, tmp_path, fork_server):
         arguments = RUN | {"output_dir": tmp_path, "log_completions": True, "ddp_backend": "gloo"}
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-        command += ["-m", "rest_trl.train"]
-        command += [text for name, value in arguments.items() for text in (f"--{name}", str(value))]
-        done = subprocess.run(
-            command,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+        words = [text for name, value in arguments.items() for text in (f"--{name}", str(value))]
+        fork_server.run("-m", "rest_trl.train", *words, ranks=2)
         table = pandas.read_parquet(tmp_path / "completions" / "completions_00002.parquet")
         assert len(table) == 8  # 4 of each rank
         tokenizer = AutoTokenizer.from_pretrained(TINY_MODEL_DIR)

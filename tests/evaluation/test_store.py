@@ -1,5 +1,4 @@
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -203,24 +202,22 @@ class TestKilledRun:
 
     def command(self, path):
         options = ["--limit", "48", "--batch_size", "2", "--max_new_tokens", "96", "--dtype", "float32"]
-        program = [sys.executable, "-m", "rest_trl.evaluation.cli", "--benchmark", "tiny", "--model", "tiny"]
+        program = ["-m", "rest_trl.evaluation.cli", "--benchmark", "tiny", "--model", "tiny"]
         return [*program, "--output_dir", str(path), *options]
 
-    def test_goes_on_where_it_was(self, tmp_path, monkeypatch):
+    def test_goes_on_where_it_was(self, tmp_path, fork_server):
         path = tmp_path / "killed" / "completions.jsonl"
-        monkeypatch.setenv("OMP_NUM_THREADS", "1")  # threads that wait for each other take minutes
-        process = subprocess.Popen(self.command(path.parent), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        process = fork_server.start(*self.command(path.parent))
         deadline = time.monotonic() + 240
         while not path.exists() or path.read_bytes().count(b"\n") < 24:
-            assert process.poll() is None and time.monotonic() < deadline
+            assert process.returncodes == [None] and time.monotonic() < deadline
             time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
         before = path.read_bytes()
         kept = before.splitlines()
         with path.open("ab") as file:
             file.write(b'{"id": "tiny_47", "completion_ids": [1, 2')  # as if the kill had come in the middle of a line
-        subprocess.run(self.command(path.parent), check=True, capture_output=True)
+        fork_server.run(*self.command(path.parent))
         lines = path.read_bytes().splitlines()
         assert 24 <= len(kept) < 48 and lines[: len(kept)] == kept
         ids = [json.loads(line)["id"] for line in lines]
@@ -228,7 +225,7 @@ class TestKilledRun:
         summary = json.loads((path.parent / "summary.json").read_text())
         assert (summary["reused"], summary["generated"]) == (len(kept), 48 - len(kept))
 
-        subprocess.run(self.command(tmp_path / "whole"), check=True, capture_output=True)
+        fork_server.run(*self.command(tmp_path / "whole"))
         whole = json.loads((tmp_path / "whole" / "summary.json").read_text())
         assert (tmp_path / "whole" / "samples.jsonl").read_bytes() == (path.parent / "samples.jsonl").read_bytes()
         for name in ("subsets", "overall", "missing"):

@@ -1,6 +1,4 @@
 import re
-import subprocess
-import sys
 from functools import partial
 
 import pytest
@@ -120,12 +118,10 @@ state.destroy_process_group()
 
 
 class TestOnTwoRanks:
-    def test_a_failure_on_one_ends_both(self, tmp_path):
+    def test_a_failure_on_one_ends_both(self, tmp_path, fork_server):
         program = tmp_path / "program.py"
         program.write_text(PROGRAM)
-        rendezvous = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", *rendezvous]
-        subprocess.run([*launcher, str(program), str(tmp_path)], check=True, timeout=300, capture_output=True)
+        fork_server.run(program, tmp_path, ranks=2)
         assert (tmp_path / "1").read_text() == "KeyError: 'no such region'"
         assert re.match(
             r"RuntimeError: the rule of the coefficients failed on rank 1 \(KeyError: 'no such region'\)",

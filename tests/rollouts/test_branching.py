@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -179,24 +177,17 @@ trainer.accelerator.end_training()
 """
 
 
-def two_ranks(tmp_path, **arguments):
+def two_ranks(fork_server, tmp_path, **arguments):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    rendezvous = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", *rendezvous]
-    run = subprocess.run(
-        [*launcher, str(program), str(tmp_path / "out"), json.dumps(arguments)],
-        timeout=300,
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    return [json.loads(line) for line in run.stdout.splitlines() if line.startswith('{"weights')]
+    ranks = fork_server.run(program, tmp_path / "out", json.dumps(arguments), ranks=2)
+    lines = [line for rank in ranks for line in rank.stdout.splitlines()]
+    return [json.loads(line) for line in lines if line.startswith('{"weights')]
 
 
 class TestOnTwoRanks:
-    def test_a_prompt_whose_branches_lie_on_both_trains_alike_and_is_refilled_alike(self, tmp_path):
-        first, second = two_ranks(tmp_path, refill_groups=1)
+    def test_a_prompt_whose_branches_lie_on_both_trains_alike_and_is_refilled_alike(self, tmp_path, fork_server):
+        first, second = two_ranks(fork_server, tmp_path, refill_groups=1)
         assert first["weights"] == second["weights"]
         logs = next(result["logs"] for result in (first, second) if "logs" in result)
         assert len(logs) == 3
