@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from rest_trl.tool_calls import syntax
 
 
-# Helpers for tests, which import vLLM.
+# Helpers for tests; some import vLLM.
 collect_ignore = ["engines"]
 
 # What the template of Qwen3 does, without its rules for reasoning of earlier turns.

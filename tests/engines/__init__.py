@@ -1,1 +1,1 @@
-"""Real engines for tests: a vLLM server, and weight synchronisation that needs no GPU."""
+"""What tests run against: a vLLM server, weight synchronisation that needs no GPU, a Hub, forks and ranks."""

@@ -8,6 +8,7 @@ server. The server has a single thread of Python, so a fork finds no lock that a
 """
 
 import atexit
+import importlib
 import os
 import runpy
 import signal
@@ -31,6 +32,16 @@ SETTINGS = {
     "TRL_EXPERIMENTAL_SILENCE": "1",
     "PYTHONPATH": str(ROOT),
 }
+
+
+# The programs, and what they import when they train.
+IMPORTED = (
+    "rest_trl.train",
+    "rest_trl.sft",
+    "rest_trl.evaluation.cli",
+    "transformers.models.qwen3.modeling_qwen3",
+    "matplotlib.figure",
+)
 
 
 class ForkServer:
@@ -261,10 +272,8 @@ def main() -> None:
     # done. To free the modules, as the interpreter would, a fork had to copy them: that takes seconds.
     atexit.register(leave)
 
-    import rest_trl.evaluation.cli
-    import rest_trl.sft
-    import rest_trl.train  # noqa: F401
-
+    for module in IMPORTED:
+        importlib.import_module(module)
     status = run_program(*serve(Connection(int(sys.argv[1]))))
 
 

@@ -1,6 +1,7 @@
 """
 Pushing to the Hub and loading back, against a server on loopback that speaks the Hub's protocol, LFS in the place of
-Xet (see `engines/hub_server.py`). huggingface_hub reads its endpoint once per process, so all clients are processes.
+Xet (see `engines/hub_server.py`). huggingface_hub reads its endpoint when it is imported, so all clients are forks of
+a process that has read that of the server.
 """
 
 import json
@@ -13,6 +14,7 @@ import sys
 import pytest
 import torch
 import yaml
+from engines.fork_server import ForkServer
 from engines.hub_server import TOKEN, HubServer
 from safetensors.torch import load, load_file
 
@@ -57,44 +59,53 @@ assert AutoTokenizer.from_pretrained(repo)("a b")["input_ids"]
 save_file({name: weight.clone() for name, weight in model.state_dict().items()}, path)
 """
 
-# Several runs of the program in one process: importing TRL takes longer than training.
-RUNS = """\
-import json, sys
-from rest_trl.train import main
 
-ends = {}
-for repo, arguments in json.load(open(sys.argv[1])).items():
-    try:
-        main(arguments)
-        ends[repo] = None
-    except SystemExit as error:
-        ends[repo] = error.code
-print("ENDS" + json.dumps(ends))
-"""
+class Clients:
+    """
+    The server and its clients.
 
+    All have one cache: what one test has loaded, another may find there. So repositories have names of their own.
+    """
 
-def client(hub, home, *command, **environment):
-    """Run Python as a client of the server."""
-    base = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGINGFACE"))}
-    env = base | hub.environment | {"HF_HOME": str(home), "OMP_NUM_THREADS": "1"} | environment
-    return subprocess.run(
-        [sys.executable, *map(str, command)], env=env, capture_output=True, text=True, timeout=TIMEOUT, check=False
-    )
+    def __init__(self, hub, forks):
+        self.hub, self.forks = hub, forks
 
+    def train(self, path, repo, **changes):
+        """The end of the training program that pushes to a repository."""
+        environment = {name: changes.pop(name) for name in list(changes) if name.isupper()}
+        (end,) = self.forks.start("-m", "rest_trl.train", *command_line(path, repo, **changes), **environment).wait()
+        return end
 
-def command_line(arguments):
-    return [text for name, value in arguments.items() for text in (f"--{name}", str(value))]
+    def run(self, path, code, *arguments):
+        """What a program shows."""
+        path.write_text(code)
+        (end,) = self.forks.run(path, *arguments)
+        return end.stdout
 
-
-def train(hub, tmp_path, repo, **changes):
-    arguments = RECIPE | {"output_dir": tmp_path / "out", "hub_model_id": repo} | changes
-    return client(hub, tmp_path / "home", "-m", "rest_trl.cli", "train", *command_line(arguments))
+    def load_back(self, path, kind, repo, base=""):
+        self.run(path / "load.py", LOAD, kind, repo, base, path / "loaded.safetensors")
+        return load_file(path / "loaded.safetensors")
 
 
-def load_back(hub, tmp_path, kind, repo, base=""):
-    done = client(hub, tmp_path / "fresh-home", "-c", LOAD, kind, repo, base, tmp_path / "loaded.safetensors")
-    assert done.returncode == 0, done.stderr[-3000:]
-    return load_file(tmp_path / "loaded.safetensors")
+@pytest.fixture(scope="module")
+def clients(tmp_path_factory):
+    with HubServer() as hub, pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("HF_", "HUGGINGFACE"))]:
+            patch.delenv(name)
+        with ForkServer(**hub.environment, HF_HOME=str(tmp_path_factory.mktemp("home"))) as forks:
+            yield Clients(hub, forks)
+
+
+@pytest.fixture
+def hub(clients):
+    """The server, which fails in this test alone where the test says so."""
+    yield clients.hub
+    clients.hub.fail.clear()
+
+
+def command_line(path, repo, **changes):
+    settings = RECIPE | {"output_dir": path / "out", "hub_model_id": repo} | changes
+    return [text for name, value in settings.items() for text in (f"--{name}", str(value))]
 
 
 def metadata(card):
@@ -108,17 +119,21 @@ def snippet(card, language):
 class TestFullCheckpoint:
     @pytest.fixture(scope="class")
     @classmethod
-    def pushed(cls, tmp_path_factory):
+    def pushed(cls, clients, tmp_path_factory):
         tmp_path = tmp_path_factory.mktemp("full")
-        with HubServer() as hub:
-            changes = {"hub_strategy": "every_save", "save_strategy": "steps", "save_steps": 1}
-            done = train(hub, tmp_path, "tester/full", **changes)
-            assert done.returncode == 0, done.stderr[-3000:]
-            yield hub, tmp_path
+        changes = {"hub_strategy": "every_save", "save_strategy": "steps", "save_steps": 1}
+        end = clients.train(tmp_path, "tester/full", **changes)
+        assert end.returncode == 0, end.stderr
+        return clients.hub, tmp_path
 
-    def test_comes_back_bit_for_bit(self, pushed):
+    def test_comes_back_bit_for_bit(self, pushed, clients):
         hub, tmp_path = pushed
-        loaded, local = load_back(hub, tmp_path, "full", "tester/full"), load_file(tmp_path / "out/model.safetensors")
+        assert ("resolve", "/tester/full/resolve/main/model.safetensors") not in hub.requests
+        loaded, local = (
+            clients.load_back(tmp_path, "full", "tester/full"),
+            load_file(tmp_path / "out/model.safetensors"),
+        )
+        assert ("resolve", "/tester/full/resolve/main/model.safetensors") in hub.requests
         assert all(torch.equal(loaded[name], weight) for name, weight in local.items())
         base = load_file(TINY_MODEL_DIR / "model.safetensors")
         assert any(not torch.equal(weight.to(base[name].dtype), base[name]) for name, weight in local.items())
@@ -140,82 +155,80 @@ class TestFullCheckpoint:
             assert str(tmp_path) not in card and str(TINY_MODEL_DIR) not in card
             assert files["curves.png"].startswith(b"\x89PNG")
 
-    def test_runs_as_the_card_says(self, pushed):
+    def test_runs_as_the_card_says(self, pushed, clients):
         hub, tmp_path = pushed
         code = snippet(hub.files("tester/full")["README.md"].decode(), "python")
-        done = client(hub, tmp_path / "fresh-home", "-c", code)
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert done.stdout.strip()
+        assert clients.run(tmp_path / "card.py", code).strip()
 
 
 class TestAdapter:
     @pytest.mark.parametrize("quantised", [False, True], ids=["lora", "qlora"])
-    def test_comes_back_bit_for_bit(self, quantised, tmp_path):
+    def test_comes_back_bit_for_bit(self, quantised, clients, hub, tmp_path):
         pytest.importorskip("peft")
         if quantised:
             pytest.importorskip("bitsandbytes")
-        with HubServer() as hub:
-            done = train(hub, tmp_path, "tester/adapter", **LORA, **({"load_in_4bit": True} if quantised else {}))
-            assert done.returncode == 0, done.stderr[-3000:]
-            files = hub.files("tester/adapter")
-            assert "model.safetensors" not in files
-            local = load_file(tmp_path / "out" / "adapter_model.safetensors")
-            assert any(weight.ne(0).any() for name, weight in local.items() if "lora_B" in name)
-            pushed = load(files["adapter_model.safetensors"])
-            assert pushed.keys() == local.keys()
-            for kind in ("adapter", "auto_adapter"):
-                loaded = load_back(hub, tmp_path, kind, "tester/adapter", TINY_MODEL_DIR)
-                for name, weight in local.items():
-                    assert torch.equal(loaded[re.sub(r"(lora_[AB])", r"\1.default", name)], weight)
-            card = files["README.md"].decode()
-            assert metadata(card)["library_name"] == "peft"
-            assert ("4 bits" in card) == quantised
-            code = snippet(card, "python")
-            done = client(hub, tmp_path / "fresh-home", "-c", code)
-            assert done.returncode == 0, done.stderr[-3000:]
+        repo = "tester/qlora" if quantised else "tester/lora"
+        end = clients.train(tmp_path, repo, **LORA, **({"load_in_4bit": True} if quantised else {}))
+        assert end.returncode == 0, end.stderr
+        files = hub.files(repo)
+        assert "model.safetensors" not in files
+        local = load_file(tmp_path / "out" / "adapter_model.safetensors")
+        assert any(weight.ne(0).any() for name, weight in local.items() if "lora_B" in name)
+        pushed = load(files["adapter_model.safetensors"])
+        assert pushed.keys() == local.keys()
+        assert not any(operation == "resolve" and repo in path for operation, path in hub.requests)
+        for kind in ("adapter", "auto_adapter"):
+            loaded = clients.load_back(tmp_path, kind, repo, TINY_MODEL_DIR)
+            for name, weight in local.items():
+                assert torch.equal(loaded[re.sub(r"(lora_[AB])", r"\1.default", name)], weight)
+        assert ("resolve", f"/{repo}/resolve/main/adapter_model.safetensors") in hub.requests
+        card = files["README.md"].decode()
+        assert metadata(card)["library_name"] == "peft"
+        assert ("4 bits" in card) == quantised
+        clients.run(tmp_path / "card.py", snippet(card, "python"))
 
 
 class TestFailedPush:
     FAILURES = {"tester/unauthorised": 401, "tester/forbidden": 403, "tester/broken": 500, "tester/dropped": 0}
 
-    def test_leaves_the_model_and_says_where_it_is(self, tmp_path):
-        runs = {
-            repo: command_line(RECIPE | {"max_steps": 1, "output_dir": tmp_path / repo, "hub_model_id": repo})
-            for repo in self.FAILURES
-        }
-        (tmp_path / "runs.json").write_text(json.dumps(runs))
-        with HubServer({("commit", repo): status for repo, status in self.FAILURES.items()}) as hub:
-            done = client(hub, tmp_path / "home", "-c", RUNS, tmp_path / "runs.json")
-            ends = json.loads(done.stdout.split("ENDS")[-1])
-            for repo, status in self.FAILURES.items():
-                message, output_dir = ends[repo], tmp_path / repo
-                assert "\n" not in message and f"saved in {output_dir}" in message
-                assert str(status or "RemoteProtocolError") in message
-                assert load_file(output_dir / "model.safetensors")
-                assert json.loads((output_dir / "trainer_state.json").read_text())["global_step"] == 1
-                assert hub.messages(repo) == []
-            # The command that it names does what it says, once the Hub is well again.
-            hub.fail.clear()
-            repo = "tester/broken"
-            command = shlex.split(ends[repo].split("Push it with: ")[1])
-            assert command.pop(0) == "hf"
-            done = client(hub, tmp_path / "home", "-m", "huggingface_hub.cli.hf", *command)
-            assert done.returncode == 0, done.stderr[-3000:]
-            assert hub.files(repo)["model.safetensors"] == (tmp_path / repo / "model.safetensors").read_bytes()
-            assert "State after step 1 of 1" in hub.files(repo)["README.md"].decode()
+    def test_leaves_the_model_and_says_where_it_is(self, clients, hub, tmp_path):
+        hub.fail |= {("commit", repo): status for repo, status in self.FAILURES.items()}
+        messages = {}
+        for repo, status in self.FAILURES.items():
+            output_dir = tmp_path / repo
+            end = clients.train(tmp_path, repo, output_dir=output_dir, max_steps=1)
+            assert end.returncode == 1 and "Traceback" not in end.stderr
+            messages[repo] = end.stderr.strip().splitlines()[-1]
+            assert f"saved in {output_dir}" in messages[repo]
+            assert str(status or "RemoteProtocolError") in messages[repo]
+            assert load_file(output_dir / "model.safetensors")
+            assert json.loads((output_dir / "trainer_state.json").read_text())["global_step"] == 1
+            assert hub.messages(repo) == []
+        # The command that it names does what it says, once the Hub is well again.
+        hub.fail.clear()
+        repo = "tester/broken"
+        command = shlex.split(messages[repo].split("Push it with: ")[1])
+        assert command.pop(0) == "hf"
+        clients.forks.run("-m", "huggingface_hub.cli.hf", *command)
+        assert hub.files(repo)["model.safetensors"] == (tmp_path / repo / "model.safetensors").read_bytes()
+        assert "State after step 1 of 1" in hub.files(repo)["README.md"].decode()
 
-    def test_ends_the_program_with_one_line_and_a_status(self, tmp_path):
-        with HubServer({("commit", "tester/forbidden"): 403}) as hub:
-            done = train(hub, tmp_path, "tester/forbidden", max_steps=1)
+    def test_ends_the_command_with_one_line_and_a_status(self, hub, tmp_path):
+        hub.fail["commit", "tester/launched"] = 403
+        command = [sys.executable, "-m", "rest_trl.cli", "train"]
+        done = subprocess.run(
+            [*command, *command_line(tmp_path, "tester/launched", max_steps=1)],
+            env=os.environ | hub.environment | {"HF_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+        )
         assert done.returncode == 1
         assert "Traceback" not in done.stderr
         assert done.stderr.strip().splitlines()[-1].startswith("rest_trl.train: error: the trained model is saved in")
 
-    def test_is_told_before_training_where_it_can_be(self, tmp_path):
-        with HubServer() as hub:
-            arguments = RECIPE | {"output_dir": tmp_path / "out", "hub_model_id": "tester/none"}
-            command = ("-m", "rest_trl.cli", "train", *command_line(arguments))
-            done = client(hub, tmp_path / "home", *command, HF_TOKEN=TOKEN[::-1])
-            assert done.returncode == 1 and "Traceback" not in done.stderr
-            assert re.match(r"rest_trl.train: error: .*401", done.stderr.strip().splitlines()[-1])
+    def test_is_told_before_training_where_it_can_be(self, clients, tmp_path):
+        end = clients.train(tmp_path, "tester/none", HF_TOKEN=TOKEN[::-1])
+        assert end.returncode == 1 and "Traceback" not in end.stderr
+        assert re.match(r"rest_trl.train: error: .*401", end.stderr.strip().splitlines()[-1])
         assert not (tmp_path / "out").exists()
