@@ -80,7 +80,7 @@ class TestModules:
         source = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
         assert source.read_text(encoding="utf-8").endswith('if __name__ == "__main__":\n    main()\n')
 
-    def test_show_what_they_show_as_a_command(self, tmp_path):
+    def test_show_what_they_show_as_a_command(self, tmp_path, fork_server):
         (tmp_path / "completion.txt").write_text("Hello.")
-        command = [sys.executable, "-m", "rest_trl.inspect", str(tmp_path / "completion.txt"), "--model", "tiny"]
-        assert "Hello." in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        (end,) = fork_server.run("-m", "rest_trl.inspect", tmp_path / "completion.txt", "--model", "tiny")
+        assert "Hello." in end.stdout

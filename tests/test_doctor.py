@@ -39,10 +39,10 @@ class TestCommand:
         assert run.returncode == 0
         assert all(argument in run.stdout for argument in ("--config", "--server", "--json"))
 
-    def test_reports_a_recipe_that_runs_here(self, tmp_path):
+    def test_reports_a_recipe_that_runs_here(self, tmp_path, fork_server):
         path = tmp_path / "recipe.yaml"
         path.write_text(yaml.safe_dump({**DEMO, "output_dir": str(tmp_path)}))
-        run = run_doctor("--config", str(path), "--json")
+        (run,) = fork_server.start("-m", "rest_trl.cli", "doctor", "--config", path, "--json").wait()
         findings = {finding["name"]: finding for finding in json.loads(run.stdout)}
         problems = [finding for finding in findings.values() if finding["status"] == "problem"]
         assert not problems and run.returncode == 0

@@ -37,6 +37,11 @@ def need_environment(version: str) -> None:
         pytest.skip(str(error))
 
 
+def as_steps(turn: list[Any]) -> list[Any]:
+    """A turn's steps; where they are more than a turn of the benchmark may have, all calls in one."""
+    return [[call for step in turn for call in step]] if len(turn) > 20 else turn
+
+
 def gold(case: Case, answer: Any, category: str) -> Any:
     if answer is None:
         return [] if "irrelevance" in category else [ToolCall(case.functions[0]["name"], {})]

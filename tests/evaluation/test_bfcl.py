@@ -56,6 +56,11 @@ def through_text(calls: Any, syntax: str) -> Any:
     return bfcl_golds.read(bfcl_golds.write(calls, syntax), syntax) if calls else []
 
 
+def steps_of(calls: Any) -> Any:
+    """A dialogue in the steps that the benchmark allows."""
+    return [bfcl_golds.as_steps(turn) for turn in calls]
+
+
 class TestCheckCategory:
     @pytest.mark.parametrize("category", REFUSED["v4"])
     def test_refuses_by_name_with_cause(self, category: str) -> None:
@@ -106,15 +111,15 @@ class TestGolds:
 
     @pytest.mark.parametrize("category", bfcl_golds.MULTI_TURN)
     def test_multi_turn_golds_are_valid(self, official: OfficialBFCL, category: str) -> None:
-        answers = official.answers(category)
-        verdicts = {
-            case.id: official.check(
-                category, case.id, through_text(bfcl_golds.gold(case, answers[case.id], category), "hermes")
-            )
-            for case in official.cases(category)
-        }
+        answers, cases = official.answers(category), official.cases(category)
+        assert len(cases) == 200
+        golds = {case.id: bfcl_golds.gold(case, answers[case.id], category) for case in cases}
+        if category == "multi_turn_base":
+            # The others reach the checker as they are in `test_bfcl_benchmark.py`, which holds whole dialogues.
+            unfinishable = bfcl_golds.UNFINISHABLE[official.version]
+            golds = {id: gold for id, gold in golds.items() if id in unfinishable or gold != steps_of(gold)}
+        verdicts = {id: official.check(category, id, through_text(gold, "hermes")) for id, gold in golds.items()}
         assert {sample: verdict for sample, verdict in verdicts.items() if not verdict.valid} == {}
-        assert len(verdicts) == 200
 
 
 class TestParity:

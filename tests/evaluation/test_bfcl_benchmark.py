@@ -43,15 +43,10 @@ def gold_texts(official, category, limit=None, spoilt=lambda number, calls: call
     for number, case in enumerate(official.cases(category)[:limit]):
         calls = spoilt(number, bfcl_golds.gold(case, answers[case.id], category))
         if category.startswith("multi_turn"):
-            texts |= dialogue_texts(case.id, [[written(step) for step in as_steps(turn)] for turn in calls])
+            texts |= dialogue_texts(case.id, [[written(step) for step in bfcl_golds.as_steps(turn)] for turn in calls])
         else:
             texts[case.id] = written(calls)
     return texts
-
-
-def as_steps(turn):
-    """A turn's steps; where they are more than a turn may have, all calls in one."""
-    return [[call for step in turn for call in step]] if len(turn) > 20 else turn
 
 
 def wrong(scores):
