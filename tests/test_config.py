@@ -65,7 +65,7 @@ class TestFields:
         for field in dataclasses.fields(ResTGRPOConfig):
             if field.name in OWN_FIELDS:
                 assert field.metadata["help"]
-                assert f"        {field.name} (`" in ResTGRPOConfig.__doc__
+                assert f"\n    {field.name} (`" in inspect.getdoc(ResTGRPOConfig)
 
 
 class TestChoices:
