@@ -1,5 +1,6 @@
 import errno
 import json
+import re
 import signal
 import sys
 
