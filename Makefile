@@ -32,8 +32,8 @@ $(VENV)/.installed: setup.cfg .ci/constraints.txt
 demo: install
 	$(RUN) $(BIN)/python -m rest_trl.demo --config recipes/demo.yaml $(METHOD_$(ARM))
 
-# Files of tests at once; each takes a core and up to 3 GB.
-JOBS ?= 2
+# Files of tests at once; each takes up to 3 GB. Tests wait for programs that they start, so three keep two cores at work.
+JOBS ?= 3
 test: install bfcl
 	$(RUN) REST_TRL_CACHE=$(BFCL_CACHE) $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --durations 15
 
