@@ -219,7 +219,9 @@ class TestRecipe:
         assert finding.status == "problem" or name == "Recipe: device"
         assert cause in finding.found and finding.cure
 
-    def test_is_content_with_the_demo(self, tmp_path):
+    def test_is_content_with_the_demo(self, monkeypatch, tmp_path):
+        usage = namedtuple("usage", "free")
+        monkeypatch.setattr("shutil.disk_usage", lambda path: usage(500 * 1024**3))
         findings = self.findings(tmp_path, tool_call_syntax=None)
         assert {finding.status for finding in findings.values()} == {"ok"}
         assert findings["Recipe: tool_call_syntax"].found == "hermes, from the chat template"
