@@ -341,6 +341,13 @@ class TestServer:
             ),
             (SERVER_INFO, {"max_completion_length": 256}, "Server: length", "problem"),
             (SERVER_INFO, {"max_completion_length": 255}, "Server: length", "ok"),
+            (
+                SERVER_INFO,
+                {"max_completion_length": 128, "environment_factory": "a.world"},
+                "Server: length",
+                "warning",
+            ),
+            (SERVER_INFO, {"max_completion_length": 127, "environment_factory": "a.world"}, "Server: length", "ok"),
             (SERVER_INFO, {"model_name_or_path": "other"}, "Server: model", "warning"),
             ({"vllm_config": "text"}, {}, "Server: mode", "problem"),
         ],

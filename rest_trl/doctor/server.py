@@ -84,8 +84,14 @@ def _logprobs_finding(mode: str, recipe: dict[str, Any], restart: str) -> Findin
 def _length_finding(length: int, recipe: dict[str, Any], restart: str) -> Finding:
     completion, prompt = recipe.get("max_completion_length"), recipe.get("max_prompt_length")
     found = f"max_model_len {length}"
-    if completion is not None and length < completion + (prompt or 1):
+    if completion is None:
+        return Finding("Server: length", "ok", found)
+    # A later turn of an agent asks for a whole completion behind all of the completion before it.
+    room = 2 * completion if recipe.get("environment_factory") else completion
+    cure = f"{restart} --max-model-len {room + (prompt or completion)}"
+    if length < completion + (prompt or 1):
         needs = f"prompt {prompt or 'at least 1'} + completion {completion} tokens"
-        cure = f"{restart} --max-model-len {completion + (prompt or completion)}"
         return Finding("Server: length", "problem", f"{found}, the recipe: {needs}", cure)
+    if length < room + (prompt or 1):
+        return Finding("Server: length", "warning", f"{found}: later turns of an agent may be refused", cure)
     return Finding("Server: length", "ok", found)
