@@ -1,1 +1,1 @@
-"""Evaluation of checkpoints on API-Bank, BFCL and the tiny world, with intervals."""
+"""Evaluation of checkpoints on API-Bank, BFCL and the embedded tiny world, with confidence intervals."""

@@ -1,4 +1,4 @@
-"""Benchmarks of agents: dialogues with an environment of TRL."""
+"""Benchmarks of agents: dialogues with a TRL environment."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ class AgentTask:
         id, subset (`str`):
             See [`~rest_trl.evaluation.samples.Sample`].
         row (`dict[str, Any]`):
-            `prompt`, messages, and what the environment's `reset` takes.
+            The arguments of the environment's `reset`, among them `prompt`, a list of messages.
     """
 
     id: str
@@ -39,12 +39,12 @@ class AgentTask:
 
 class AgentBenchmark(Benchmark):
     """
-    Dialogues with an environment of TRL, led as in training.
+    Dialogues with a TRL environment, run as in training.
 
     A subclass has a `name`, an [`environment`](AgentBenchmark.environment) and its [`tasks`](AgentBenchmark.tasks). A
-    dialogue is right if the environment's `get_reward` gives 1 at its end. Its steps are the turns of the model, its
-    invalid calls those that could not be read or carried out, its tokens those that were sampled. The trials of one
-    task form a cluster.
+    dialogue is right if the environment's `get_reward` gives 1 at its end. The measure `steps` counts the turns of the
+    model, `invalid` the calls that could not be read or carried out, and `tokens` the sampled tokens. The trials of
+    one task form a cluster.
 
     Args:
         tasks (`Sequence[AgentTask]`):
@@ -52,7 +52,7 @@ class AgentBenchmark(Benchmark):
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             The model's tokenizer.
         tool_call_syntax (`str`, *optional*):
-            Wire syntax of its calls. By default that of its chat template.
+            Wire syntax of the model's calls, by default the one that its chat template shows.
         chat_template_kwargs (`Mapping[str, Any]`, *optional*):
             Further arguments of the chat template.
         trials (`int`, *optional*, defaults to `1`):
@@ -104,7 +104,7 @@ class AgentBenchmark(Benchmark):
     @abstractmethod
     def tasks(cls) -> Sequence[AgentTask]:
         """
-        The tasks, always the same ones.
+        The tasks, which are the same in every run.
 
         Returns:
             `Sequence[AgentTask]`
@@ -128,7 +128,7 @@ class AgentBenchmark(Benchmark):
         )
 
     def run(self, generator: Generator, store: CompletionStore) -> list[Score]:
-        """See [`Benchmark.run`]. All dialogues go on by a turn at a time."""
+        """See [`Benchmark.run`]. All dialogues advance together, one turn at a time."""
         make = type(self).environment
         dialogues = {
             id: Dialogue(make(), task.row, self._tokenizer, self._syntax, self._kwargs)
@@ -178,7 +178,7 @@ class AgentBenchmark(Benchmark):
 
 
 class TinyAgents(AgentBenchmark):
-    """Held-out tasks of the help desk."""
+    """Held-out tasks of the help desk that comes with the package."""
 
     name = TINY_AGENTS
     environment = OutcomeHelpDesk

@@ -1,8 +1,8 @@
 """
 API-Bank (https://huggingface.co/papers/2304.08244) as ToolRL processed it and the paper evaluates on it.
 
-Three files `level-{1,2,3}-api_processed.json` with 399, 67 and 131 samples; each asks for one call. Six of the samples
-of level 2 do not show the gold tool in their prompt.
+The data consists of three files `level-{1,2,3}-api_processed.json` with 399, 67 and 131 samples. Each sample asks for
+one call. In six of the samples of level 2, the prompt does not show the gold tool.
 """
 
 import ast
@@ -21,7 +21,7 @@ from .samples import Sample
 LEVELS = (1, 2, 3)
 PROMPT_FORMS = ("paper", "native")
 
-# The types of the tools' parameters, as the data writes them, in JSON Schema.
+# JSON Schemas of the types that the data gives to the parameters of tools.
 _SCHEMAS: dict[str, dict[str, Any]] = {
     "str": {"type": "string"},
     "int": {"type": "integer"},

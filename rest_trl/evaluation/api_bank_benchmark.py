@@ -1,4 +1,4 @@
-"""API-Bank as a benchmark: what it is asked with, and the paper's figures."""
+"""API-Bank as a benchmark: its options, its notes and the paper's figures."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -16,19 +16,19 @@ from .samples import Completion, Sample, Score
 
 class APIBank(SingleTurnBenchmark):
     """
-    API-Bank as the paper runs it, or in the model's own form, see [`~rest_trl.evaluation.api_bank.load_samples`].
+    API-Bank with the paper's prompts or in the model's own form, see [`~rest_trl.evaluation.api_bank.load_samples`].
 
     Args:
         samples (`Sequence[Sample]`):
-            The samples, of [`~rest_trl.evaluation.api_bank.load_samples`].
+            The samples that [`~rest_trl.evaluation.api_bank.load_samples`] returned.
         prompt_form (`str`):
             The form that their prompts have.
         tool_call_syntax (`str`):
             The syntax that completions are read in.
         chat_template_kwargs (`dict`, *optional*):
-            What the prompts were rendered with.
+            The arguments of the chat template with which the prompts were rendered.
         limit (`int`, *optional*):
-            Take only so many of the samples.
+            Take only this many of the samples, the first ones.
     """
 
     name = "api_bank"
@@ -42,7 +42,7 @@ class APIBank(SingleTurnBenchmark):
         },
         **PROMPT_OPTIONS,
     }
-    # The paper's scorer is the soft one. arXiv 2509.21826; no figure there has an error bar.
+    # The paper (arXiv 2509.21826) uses the soft score and gives no error bars.
     published_metric = "soft"
     published = (
         Published("overall", "Qwen3-1.7B", "ResT", 64.99),

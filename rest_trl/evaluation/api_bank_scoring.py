@@ -13,7 +13,7 @@ from .samples import Completion, Sample, Score, not_generated
 
 METRICS = ("strict", "soft")
 
-# A value of one of these types may be written as itself or as text: the gold values are text for all types.
+# The gold values are text for all types. A completion may write a value of one of these types as it is or as text.
 _TYPED = {"integer", "number", "boolean", "array"}
 
 
@@ -22,7 +22,7 @@ def released_calls(text: str) -> list[Any]:
     Read calls as the released code does.
 
     A call is any line of JSON between the last `<tool_call>` and the next `</tool_call>`. Where a tag is missing, the
-    text reaches to its start or end.
+    completion is read from its start or to its end.
 
     Args:
         text (`str`):
@@ -44,9 +44,10 @@ def soft_score(calls: list[Any], gold: Mapping[str, Any]) -> int:
     """
     Score by the released rule: 1 if any of the calls equals the gold one, else 0.
 
-    The faults of the released code are kept, because published figures have them. A model can spray calls until one is
-    right. An object without `name` or `parameters` is taken for the parameters of the gold tool. A value that is no
-    object ends the search, and right calls after it do not count.
+    The faults of the released code are kept, because the published figures were computed with them. A model may write
+    any number of calls if one is right. An object without `name` or `parameters` is taken for the parameters of the
+    gold tool. A value at which the released code raises, such as a number, ends the search: right calls after it do
+    not count.
 
     Args:
         calls (`list`):
@@ -114,9 +115,9 @@ def score(sample: Sample, completion: Completion | None, tool_call_syntax: str, 
     """
     Score one sample.
 
-    All gold values are strings. In the native form the model sees the declared JSON types, so a value of such a type
-    is right there if the gold string stands for it (`5` for `"5"`). In a syntax that cannot tell numbers from strings,
-    this holds for parameters that are declared as strings too.
+    All gold values are strings. In the native form the model sees the declared JSON types. There, a value of the
+    declared type is right if the gold string stands for it (`5` for `"5"`). In a syntax that cannot tell numbers from
+    strings, this also holds for parameters that are declared as strings.
 
     Args:
         sample ([`Sample`]):

@@ -9,7 +9,7 @@ from .benchmark import Benchmark
 from .options import json_object, positive
 
 
-# The backends that each option is for. With another backend it would do nothing, so it is refused.
+# The backends that each option is for. With another backend the option would do nothing, so it is refused.
 _BACKEND_OPTIONS = {
     "batch_size": ("transformers",),
     "dtype": ("transformers", "vllm"),
@@ -43,7 +43,7 @@ def make_parser(benchmarks: Mapping[str, type[Benchmark]]) -> argparse.ArgumentP
     Args:
         benchmarks (`Mapping[str, type[Benchmark]]`):
             The benchmarks that it takes, by name or dotted path. Where two of them have an option of the same name,
-            the first one says what its values are.
+            the definition of the first one counts.
 
     Returns:
         `argparse.ArgumentParser`
@@ -79,13 +79,13 @@ def make_parser(benchmarks: Mapping[str, type[Benchmark]]) -> argparse.ArgumentP
 
 def check_options(arguments: argparse.Namespace, benchmarks: Mapping[str, type[Benchmark]]) -> None:
     """
-    Refuse options that do nothing with the benchmark, backend or model at hand, and the lack of those that are needed.
+    Refuse options that would do nothing with the chosen benchmark, backend or model, and the lack of needed ones.
 
     Args:
         arguments (`argparse.Namespace`):
             The command line.
         benchmarks (`Mapping[str, type[Benchmark]]`):
-            Those of [`make_parser`].
+            The benchmarks that [`make_parser`] was given.
 
     Raises:
         ValueError: if an option is useless or lacking.

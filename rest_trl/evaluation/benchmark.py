@@ -1,4 +1,4 @@
-"""What a benchmark is to the rest of the package: something that asks a model questions and scores the answers."""
+"""The interface of a benchmark, which asks a model questions and scores the answers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -39,10 +39,11 @@ class Published:
 
 class Benchmark(ABC):
     """
-    A benchmark, ready for a model.
+    A benchmark that is ready to be run with a model.
 
-    A subclass says everything that the rest of the package wants to know of it, so a new benchmark is one file: either
-    `NAME_benchmark.py` in this folder, or a module of your own whose class is given by its dotted path.
+    A subclass holds everything that the rest of the package needs to know about a benchmark. A new benchmark is
+    therefore one file: `NAME_benchmark.py` in this folder, or a module of your own whose class you name by its dotted
+    path.
 
     Attributes:
         name (`str`):
@@ -50,23 +51,23 @@ class Benchmark(ABC):
         metrics (`tuple[str, ...]`):
             Names of its scores. The first one is reported where there is room for one.
         measures (`tuple[str, ...]`, *optional*, defaults to `()`):
-            Names of further numbers of every sample that are no scores, such as its calls. Their means are
-            reported, over the samples that were generated.
+            Names of further numbers per sample that are not scores, such as the number of steps. Their means over the
+            samples with a completion are reported.
         options (`Mapping[str, Mapping[str, Any]]`, *optional*, defaults to `{}`):
             The options that it adds to the command line, by name, with the keyword arguments of
             `argparse.ArgumentParser.add_argument`.
         protocol (`tuple[str, ...]`, *optional*, defaults to `()`):
-            The settings that two runs must share for their difference to be one of the models.
+            The settings in which two runs must agree, so that a difference between them comes from the models.
         published (`tuple[Published, ...]`, *optional*, defaults to `()`):
             The paper's figures.
         published_metric (`str`, *optional*):
-            The metric that these are of.
+            The metric of the paper's figures.
         needs_setup (`bool`, *optional*, defaults to `False`):
             Whether something must be installed by [`setup`](Benchmark.setup) before the first run.
         settings (`dict[str, Any]`):
-            What the prompts depend on beside the model. A run goes on only with the same settings.
+            What the prompts depend on besides the model. An interrupted run continues only with the same settings.
         notes (`list[str]`):
-            What a reader of the figures must know of the protocol.
+            What a reader of the figures must know about the protocol.
     """
 
     name: ClassVar[str]
@@ -107,7 +108,7 @@ class Benchmark(ABC):
     @abstractmethod
     def run(self, generator: Generator, store: CompletionStore) -> list[Score]:
         """
-        Ask what has not been asked yet, and score everything.
+        Generate the completions that the store does not have yet, and score all samples.
 
         Args:
             generator ([`Generator`]):
@@ -116,7 +117,7 @@ class Benchmark(ABC):
                 Keeps the completions.
 
         Returns:
-            `list[Score]`: one for every sample, also for those without a completion.
+            `list[Score]`: one for every sample, including those without a completion.
         """
 
     @abstractmethod
@@ -145,15 +146,15 @@ class Benchmark(ABC):
                 Name of the score.
 
         Returns:
-            `dict[str, tuple[float, list[Score]]]`: by the group's name its figure and the scores that it is made of. A
-            group of which some samples were not run is left out.
+            `dict[str, tuple[float, list[Score]]]`: by the group's name, its figure and the scores behind it. A
+            group is left out if some of its samples were not run.
         """
         return {}
 
     @classmethod
     def protocol_differences(cls, summary: Mapping[str, Any]) -> list[str]:
         """
-        What a run does otherwise than the paper did on this benchmark.
+        How a run differs from the paper's on this benchmark.
 
         Args:
             summary (`Mapping[str, Any]`):
@@ -184,7 +185,7 @@ class Benchmark(ABC):
 
 class SingleTurnBenchmark(Benchmark):
     """
-    A benchmark of independent prompts, whose overall figure is the share of all samples.
+    A benchmark of independent prompts, whose overall figure is the mean score of all samples.
 
     A subclass scores one sample in [`score`](SingleTurnBenchmark.score).
 

@@ -43,7 +43,7 @@ class BFCLBenchmark(Benchmark):
         chat_template_kwargs (`dict`, *optional*):
             Further arguments of the chat template, such as `enable_thinking`.
         limit (`int`, *optional*):
-            Take only so many samples of each category.
+            Take only this many samples of each category, the first ones.
 
     Raises:
         ValueError: for an unknown category, if the chat template does not render a prompt or does not show a
@@ -175,14 +175,15 @@ class BFCLBenchmark(Benchmark):
         return figure if isinstance(figure, str) else figure / 100
 
     def groups(self, scores: Sequence[Score], metric: str) -> dict[str, tuple[float, list[Score]]]:
-        """See [`~rest_trl.evaluation.benchmark.Benchmark.groups`]. The groups are those with official averages."""
+        """See [`~rest_trl.evaluation.benchmark.Benchmark.groups`]. The groups are those with an official average."""
         groups = {}
         for name, figure in self._averages(scores, metric).items():
             if name == "overall" or isinstance(figure, str):
                 continue
             members = [score for score in scores if score.subset in AVERAGES[self._official.version][name][2]]
             share = sum(score.scores[metric] for score in members) / len(members)
-            # An official average that is the share of all samples, up to rounding, gets an interval as that share.
+            # An official average that is the share of right samples, up to rounding, is given as that share, because
+            # only the exact share gets an interval.
             groups[name] = (share if abs(100 * share - figure) < 0.005001 else figure / 100, members)
         return groups
 
@@ -192,7 +193,7 @@ class BFCLv3(BFCLBenchmark):
 
     name = "bfcl_v3"
     version = "v3"
-    # arXiv 2509.21826; no figure there has an error bar.
+    # The paper (arXiv 2509.21826) gives no error bars.
     published_metric = "valid"
     published = (
         Published("multi_turn", "Qwen3-1.7B", "ResT", 15.75),
@@ -216,7 +217,7 @@ class BFCLv3(BFCLBenchmark):
 
 
 class BFCLv4(BFCLBenchmark):
-    """BFCL v4, whose questions and overall figure are others than those of v3: never compare the two."""
+    """BFCL v4. Its questions and its overall figure differ from those of v3: never compare the two."""
 
     name = "bfcl_v4"
     version = "v4"

@@ -10,7 +10,7 @@ from .benchmark import Benchmark
 
 def find_benchmarks() -> dict[str, type[Benchmark]]:
     """
-    The benchmarks of this package: the classes in its modules `*_benchmark` that have a name and nothing abstract.
+    The benchmarks of this package: the classes in its `*_benchmark` modules with a `name` and no abstract methods.
 
     Returns:
         `dict[str, type[Benchmark]]`: by name.

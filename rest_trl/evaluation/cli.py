@@ -95,11 +95,11 @@ def main(args: Sequence[str] | None = None) -> dict[str, Any]:
         SystemExit: with one line that names cause and cure, if an argument, the data or the server is wrong.
     """
     console = Console()
-    PartialState()  # the loggers raise without it
+    PartialState()  # accelerate's loggers raise an error without it
     try:
         benchmarks, chosen = find_benchmarks(), chosen_benchmark(args)
         if chosen is not None:
-            # The chosen one comes first, so that its options win over another's of the same name.
+            # The chosen benchmark comes first, so that its options win over another benchmark's of the same name.
             benchmarks = {chosen: get_benchmark(chosen), **benchmarks}
         arguments = make_parser(benchmarks).parse_args(args)
         check_options(arguments, benchmarks)

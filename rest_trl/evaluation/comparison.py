@@ -1,4 +1,4 @@
-"""Two checkpoints on the same samples."""
+"""Comparison of two checkpoints on the same samples."""
 
 import json
 from dataclasses import dataclass, replace
@@ -10,8 +10,8 @@ from .run import read_scores
 from .statistics import PairedComparison, compare_paired, holm
 
 
-# Settings of every benchmark that two runs must share for their difference to be one of the models. A benchmark names
-# its own ones, and a run writes these down.
+# Settings in which two runs of any benchmark must agree, so that a difference between them comes from the models. The
+# `protocol` of a benchmark names its further ones, and a run writes that into its summary.
 _PROTOCOL = ("limit", "generation")
 
 
@@ -80,7 +80,7 @@ def read_summary(run: Path) -> dict[str, Any]:
         `dict[str, Any]`: see [`~rest_trl.evaluation.run.evaluate`].
 
     Raises:
-        ValueError: if it is broken, or not one of this program.
+        ValueError: if the file is broken, or not the summary of a run.
     """
     path = run / "summary.json"
     try:

@@ -1,4 +1,4 @@
-"""Dialogues of a policy with an environment of TRL, led as TRL's own loop of tool calls leads them."""
+"""Dialogues of a policy with a TRL environment, run as in TRL's own loop of tool calls."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from ..tool_calls import ToolCallSyntax
 
 
-# What TRL and this package call themselves.
+# Public methods that are no tools: TRL and this package call them, the model does not.
 _NO_TOOLS = ("reset", "get_reward", "turn_rewards")
 _OF_NOBODY = {"role": "user", "content": "?"}
 _SIGN = "here-ends-a-call"
@@ -24,7 +24,7 @@ def tools_of(environment: Any) -> dict[str, Callable[..., Any]]:
             An environment of TRL.
 
     Returns:
-        `dict[str, Callable]`: its public methods by name, without those that TRL and this package call themselves.
+        `dict[str, Callable]`: its public methods by name, without those that only TRL and this package call.
 
     Raises:
         ValueError: if one of them is asynchronous.
@@ -42,18 +42,18 @@ class Dialogue:
     """
     One dialogue.
 
-    As in TRL's loop, the text that was sampled stays as it is: the results of its calls, as the chat template renders
-    them, come behind it. A turn without a call, or with one that cannot be read, is the last one.
+    As in TRL's loop, the sampled text stays as it is, and the results of its calls are appended as the chat template
+    renders them. A turn that has no call, has one that cannot be read, or was cut off is the last one.
 
     Args:
         environment:
             An environment of TRL, which is reset for the dialogue.
         row (`Mapping[str, Any]`):
-            The row of the data set: `prompt`, messages, and what `reset` takes.
+            The row of the data set. It goes to `reset`, and its `prompt` is a list of messages.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             The policy's tokenizer, with its chat template.
         syntax ([`~rest_trl.tool_calls.ToolCallSyntax`]):
-            Wire syntax of its calls.
+            Wire syntax of the policy's calls.
         chat_template_kwargs (`Mapping[str, Any]`, *optional*):
             Further arguments of the chat template.
 
@@ -94,7 +94,7 @@ class Dialogue:
 
         Args:
             text (`str`):
-                What was sampled, without the end of the turn.
+                The sampled text, without the token that ends the turn.
             is_cut_off (`bool`, *optional*, defaults to `False`):
                 Whether the turn was cut off.
 
@@ -122,7 +122,7 @@ class Dialogue:
 
     def _render_results(self, results: Sequence[dict[str, str]]) -> str:
         """The end of the turn, the results, and the opened next turn, as the chat template renders them."""
-        # Only what follows the turn is looked at, so it does not matter how the template renders earlier turns.
+        # Only the text behind the call is used, so it does not matter how the template renders earlier turns.
         call = {"type": "function", "function": {"name": results[0]["name"], "arguments": {"sign": _SIGN}}}
         turn = {"role": "assistant", "content": "", "tool_calls": [call]}
         rendered = self._render([_OF_NOBODY, turn, *results], add_generation_prompt=True)

@@ -1,4 +1,4 @@
-"""Sampling settings, what a backend is, and the completions of a run: taken from the store, or generated into it."""
+"""Sampling settings, the interface of a backend, and a run's completions: read from the store, or generated."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -29,11 +29,11 @@ class GenerationSettings:
         temperature (`float`, *optional*, defaults to `0.0`):
             Sampling temperature. With 0 the likeliest token is taken at every position.
         top_p (`float`, *optional*, defaults to `1.0`):
-            Share of the probability, from the likeliest token on, that tokens are sampled from. Unused at temperature
-            0.
+            Tokens are sampled from the likeliest ones that together have this share of the probability. Unused at
+            temperature 0.
         seed (`int`, *optional*, defaults to `0`):
-            Seed of the sampling, unused at temperature 0. A run that goes on after an interruption does not sample the
-            completions that it would have sampled without one.
+            Seed of the sampling, unused at temperature 0. A run that continues after an interruption may sample other
+            completions than it would have sampled without the interruption.
 
     Raises:
         ValueError: if a value is out of its range.
@@ -61,8 +61,8 @@ class Generator(Protocol):
                 Rendered prompts by id.
 
         Yields:
-            [`Completion`]: in the order in which they finish. A prompt that fills the model's context gets none, and a
-            warning says so.
+            [`Completion`]: in the order in which they finish. A prompt that fills the model's context gets no
+            completion, and a warning is logged.
         """
         ...
 
@@ -112,7 +112,7 @@ def to_completion(
     id: str, completion_ids: list[int], truncated: bool, tokenizer: PreTrainedTokenizerBase, eos_token_ids: set[int]
 ) -> Completion:
     """
-    Make a [`Completion`] of sampled token ids.
+    Make a [`Completion`] from sampled token ids.
 
     Args:
         id (`str`):

@@ -43,8 +43,8 @@ def accuracy_interval(correct: ArrayLike, clusters: Sequence[str], level: float 
 
     This is Wilson's interval with two changes for clusters. The sample size is divided by the design effect, which is
     the variance of the accuracy by clusters over that of independent samples, and the normal quantile is replaced by
-    Student's for the number of clusters. Where all answers agree the variance by clusters is 0 and says nothing, so
-    each cluster then counts as one observation.
+    Student's for the number of clusters. Where the variance by clusters is 0, for instance because all answers agree,
+    the design effect is that of clusters whose samples always agree.
 
     Args:
         correct (`ArrayLike` of shape `(n,)`):
@@ -190,7 +190,7 @@ def bootstrap_interval(sums: NDArray[Any], sizes: NDArray[Any], level: float, se
             Seed of the resampling.
 
     Returns:
-        `tuple[float, float]`: lower and upper bound. A single cluster says nothing of how clusters vary, so its
+        `tuple[float, float]`: lower and upper bound. A single cluster says nothing about how clusters vary, so its
         interval is [-1, 1].
     """
     k = len(sizes)

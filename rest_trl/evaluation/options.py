@@ -22,7 +22,7 @@ def json_object(text: str) -> dict[str, Any]:
 
 def positive(text: str) -> int:
     """
-    The value of an option that is a number from 1.
+    The value of an option that is a positive whole number.
 
     Raises:
         ValueError: if it is something else.

@@ -13,11 +13,11 @@ from .report import cell
 
 def protocol_differences(summary: Mapping[str, Any]) -> list[str]:
     """
-    What a run does otherwise than the paper.
+    How a run differs from the paper's.
 
     Args:
         summary (`Mapping[str, Any]`):
-            Summary of a run of one of [`find_benchmarks`].
+            Summary of a run of a benchmark that [`find_benchmarks`] returns.
 
     Returns:
         `list[str]`: one clause for each difference.

@@ -1,4 +1,4 @@
-"""Runs and comparisons as tables, comparisons as a figure."""
+"""Tables of runs and of comparisons, and a figure of comparisons."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -58,7 +58,7 @@ def cells(comparison: Comparison) -> tuple[str, ...]:
 
 def comparison_table(comparison: Comparison) -> Table:
     """
-    A comparison for the terminal, with one line for each of [`COLUMNS`]: side by side they are wider than a terminal.
+    A comparison for the terminal, with one line for each of [`COLUMNS`], which are too wide side by side.
 
     Args:
         comparison ([`Comparison`]):

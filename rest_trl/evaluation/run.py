@@ -26,9 +26,9 @@ def evaluate(
     """
     Run a benchmark, or go on with a run that was interrupted.
 
-    Each completion is appended to `completions.jsonl` as soon as it is there. At the end come `summary.json`, and
-    `samples.jsonl` with one [`~rest_trl.evaluation.samples.Score`] per line. If no completion is missing the model is
-    not run, so scoring again is cheap.
+    Each completion is appended to `completions.jsonl` as soon as it is there. At the end, `samples.jsonl`, with one
+    [`~rest_trl.evaluation.samples.Score`] per line, and `summary.json` are written. If no completion is missing, the
+    model is not run, so scoring again is cheap.
 
     Args:
         benchmark ([`Benchmark`]):
@@ -38,7 +38,7 @@ def evaluate(
         output_dir (`Path`):
             Folder of the run.
         settings (`Mapping[str, Any]`):
-            What the completions depend on beside the benchmark, such as model, adapter, sampling and backend.
+            What the completions depend on besides the benchmark, such as model, adapter, sampling and backend.
 
     Returns:
         `dict[str, Any]`: the summary.
@@ -83,9 +83,9 @@ def summarize(scores: Sequence[Score], benchmark: Benchmark) -> dict[str, Any]:
         - `metrics`, `measures`: their names.
         - `subsets`, `groups`, `overall`: number of samples, number of missing ones, and a figure per metric. `overall`
           is the benchmark's own figure, or `refused` with the reason why there is none. A figure that is the share of
-          right samples has an interval. Where completions are missing it also has `accuracy_of_generated`, the share
-          among the others, which some released scorers report. A measure has `mean`, `low` and `high` over the samples
-          that were generated.
+          right samples has an interval. Where completions are missing, it also has `accuracy_of_generated`, the
+          share among the generated ones, which some released scorers report. A measure has `mean`, `low` and `high`
+          over the samples that were generated.
         - `missing`: ids of the samples without a completion, which count as wrong.
 
     Raises:
@@ -168,7 +168,7 @@ def _means(scores: Sequence[Score], benchmark: Benchmark) -> dict[str, dict[str,
 
 
 def _figure(figure: float, scores: Sequence[Score], metric: str) -> dict[str, Any]:
-    """A benchmark's figure, with the interval of the share of right samples if it is that share."""
+    """A benchmark's figure. If it is the share of right samples, it comes with the interval of that share."""
     interval = _accuracy(scores, metric)
     return interval if abs(interval["accuracy"] - figure) < 1e-9 else {"accuracy": figure}
 

@@ -24,25 +24,25 @@ _BUSY = (requests.codes.request_timeout, requests.codes.too_many_requests)
 
 class ServerGenerator:
     """
-    Asks a vLLM server.
+    Completes prompts with a running vLLM server.
 
-    Prompts are sent as token ids, and token ids come back: nothing is tokenised by two tokenizers.
+    Prompts are sent as token ids, and completions are read as token ids, so only the local tokenizer matters.
 
     Args:
         base_url (`str`):
             Address of the server, such as `http://localhost:8000`.
         model_name (`str`):
-            Path or Hub id of the model that it is to have.
+            Path or Hub id of the model that the server should have.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             The model's tokenizer.
         settings ([`GenerationSettings`]):
             How to sample.
         adapter (`str`, *optional*):
-            Path or Hub id of the adapter that it is to have (`--lora-modules NAME=PATH`).
+            Path or Hub id of the adapter that the server should have (`--lora-modules NAME=PATH`).
         served_model (`str`, *optional*):
             Name under which the server has the model or the adapter; may be left out if it has only one.
         concurrency (`int`, *optional*, defaults to `128`):
-            Prompts under way at once.
+            Number of prompts that the server is given at once.
 
     Raises:
         ConnectionError: if there is no vLLM server at that address.
@@ -64,7 +64,7 @@ class ServerGenerator:
         self.tokenizer = tokenizer
         self.settings = settings
         self.concurrency = concurrency
-        self._warned = Lock()  # held from the first failure on
+        self._warned = Lock()  # acquired at the first failure, so that there is one warning
         try:
             models = self.client.models()
         except requests.RequestException as error:
@@ -72,7 +72,7 @@ class ServerGenerator:
                 f"no vLLM server answers at {self.base_url} ({error}): start one with `vllm serve MODEL`, or give its "
                 "address"
             ) from error
-        # vLLM states of an adapter, and only of one, which model it belongs to.
+        # vLLM lists a parent model for adapters, and for nothing else.
         fitting = {model["id"]: model for model in models if bool(model.get("parent")) is (adapter is not None)}
         if served_model is None and len(fitting) == 1:
             served_model = next(iter(fitting))
@@ -88,7 +88,7 @@ class ServerGenerator:
         root, expected = fitting[served_model].get("root"), adapter or model_name
         if root is not None and os.path.abspath(root) != os.path.abspath(expected):
             logger.warning(f"the server at {self.base_url} has {served_model} from {root}, not from {expected}")
-        # Adapters do not state it; then it is that of their base model.
+        # vLLM lists no context length for adapters: that of the base model holds for them.
         self.max_model_len: int | None = next(
             (model["max_model_len"] for model in (fitting[served_model], *models) if model.get("max_model_len")), None
         )
@@ -110,10 +110,10 @@ class ServerGenerator:
                     return
                 try:
                     finished.put(self._complete(id, ids, stopped))
-                except Exception as error:  # raised again where the completions are asked for
+                except Exception as error:  # raised again in the thread that waits for completions
                     finished.put(error)
 
-        # Daemons: whoever breaks off, with Ctrl-C for example, waits for no completion that is under way.
+        # The threads are daemons, so that Ctrl-C does not have to wait for completions under way.
         for _ in range(min(self.concurrency, len(prompt_ids))):
             Thread(target=work, daemon=True).start()
         try:
@@ -136,7 +136,7 @@ class ServerGenerator:
             "temperature": settings.temperature,
             "top_p": settings.top_p,
             "seed": settings.seed,
-            # Else the server takes these from the checkpoint's generation_config.json.
+            # Otherwise the server takes these from the checkpoint's generation_config.json.
             "top_k": 0,
             "min_p": 0.0,
             "repetition_penalty": 1.0,
@@ -146,7 +146,7 @@ class ServerGenerator:
         choice = self._post(id, request, stopped)
         if choice.get("token_ids") is None:
             raise ValueError(f"the server at {self.base_url} returns no token ids: it must be vLLM from 0.22 on")
-        # The stop reason is a token that ends completions beside the tokenizer's own.
+        # The stop reason is the id of the last token where that is another one than the tokenizer's end of sequence.
         eos_token_ids = {self.tokenizer.eos_token_id, choice["stop_reason"]} - {None}
         return to_completion(
             id, choice["token_ids"], choice["finish_reason"] == "length", self.tokenizer, eos_token_ids
@@ -162,12 +162,12 @@ class ServerGenerator:
                 choice: dict[str, Any] = answer.json()["choices"][0]
                 if choice["finish_reason"] in ("stop", "length"):
                     return choice
-                reason = f"it broke off a completion: {choice['finish_reason']}"  # as it does when it is stopped
+                reason = f"it broke off a completion: {choice['finish_reason']}"  # servers that shut down do this
             except requests.RequestException as error:
                 reason = str(error)
             if pause is None or stopped.is_set():
                 break
-            if self._warned.acquire(blocking=False):  # by the first of all prompts under way
+            if self._warned.acquire(blocking=False):  # only the first prompt that fails
                 logger.warning(f"the server at {self.base_url} fails; trying again for {sum(_PAUSES):.0f} s")
             stopped.wait(pause)
         raise ConnectionError(

@@ -20,7 +20,7 @@ class PairedComparison:
         difference ([`Interval`]):
             Accuracy of the second model minus that of the first.
         gained, lost (`int`):
-            Number of samples that only the second model, and that only the first one answers rightly.
+            Number of samples that only the second model answers correctly, and number that only the first one does.
         mcnemar_p (`float`):
             P-value of the exact McNemar test, which assumes independent samples.
         cluster_p (`float`):
@@ -28,8 +28,8 @@ class PairedComparison:
             assumption about samples of the same cluster, so conclusions should rest on it. Where each sample is a
             cluster of its own, it is the exact McNemar test.
         detectable (`float` or `None`):
-            See [`minimum_detectable_difference`], for the share of differing answers and the design effect of these
-            samples.
+            See [`minimum_detectable_difference`], with the share of differing answers and the design effect of these
+            samples. `None` also if the models do not differ on any sample.
     """
 
     difference: Interval
@@ -91,7 +91,7 @@ def compare_paired(
         Interval(estimate, low, high, n, k),
         gained,
         lost,
-        # McNemar's exact test: which model wins a sample that they differ on is a coin toss if they are equally good.
+        # McNemar's exact test. For equally good models, it is a coin toss which of them is right where they differ.
         float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0,
         _exchange_p(differences),
         minimum_detectable_difference(n, discordant, design_effect) if discordant else None,
@@ -108,7 +108,7 @@ def minimum_detectable_difference(
         n (`int`):
             Number of samples.
         discordant (`float`):
-            Share of samples on which the models differ in being right, in (0, 1].
+            Share of samples that exactly one of the models answers correctly, in (0, 1].
         design_effect (`float`, *optional*, defaults to `1.0`):
             Factor by which clusters multiply the variance. `n / design_effect` independent samples are assumed.
         power (`float`, *optional*, defaults to `0.8`):
@@ -117,8 +117,8 @@ def minimum_detectable_difference(
             Level of the two-sided test.
 
     Returns:
-        `float` or `None`: in (0, `discordant`]. `None` if not even the largest difference that such a share allows,
-        the share itself, would be found with that power.
+        `float` or `None`: in (0, `discordant`]. `None` if not even the largest possible difference, `discordant`
+        itself, would be found with that power.
 
     Raises:
         ValueError: if there is no sample, or the share is not in (0, 1].
@@ -133,8 +133,8 @@ def minimum_detectable_difference(
     """
     if n < 1 or not 0 < discordant <= 1:
         raise ValueError(f"there must be samples, and models that differ on a share of them: {n}, {discordant}")
-    # The number of discordant samples is random. For each possible number: its probability, and how many of those
-    # samples one model may win before the result is significant.
+    # The number of discordant samples is random. Each possible number has a probability and a critical value, which is
+    # how many of those samples one model may win before the result is significant.
     pairs = np.arange(1, max(1, round(n / design_effect)) + 1)
     probability = stats.binom.pmf(pairs, pairs[-1], discordant)
     pairs, probability = pairs[probability > 1e-12], probability[probability > 1e-12]

@@ -44,7 +44,7 @@ def load_samples(tokenizer: PreTrainedTokenizerBase, size: int = 512, seed: int 
 
 
 class TinyWorld(SingleTurnBenchmark):
-    """Held-out steps of the embedded tool world, of [`load_samples`]."""
+    """Held-out steps of the embedded tool world, see [`load_samples`]."""
 
     name = TINY
     metrics = ("exact",)
@@ -61,7 +61,7 @@ class TinyWorld(SingleTurnBenchmark):
 
     def score(self, sample: Sample, completion: Completion | None) -> Score:
         """
-        Score one sample: right is exactly the gold calls, in any order.
+        Score one sample, which is right if its calls are exactly the gold calls, in any order.
 
         Args:
             sample ([`Sample`]):
@@ -94,7 +94,7 @@ class TinyWorld(SingleTurnBenchmark):
 
 
 class TinyDecides(TinyWorld):
-    """Held-out requests whose values the reasoning works out."""
+    """Held-out requests for a call whose values must be worked out in the reasoning."""
 
     name = f"{TINY}/decides"
 

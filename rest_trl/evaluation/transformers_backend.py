@@ -14,8 +14,8 @@ class TransformersGenerator:
     """
     Runs a model in this process.
 
-    All prompts of a batch are padded to its longest. Where that prompt and `max_new_tokens` exceed the model's
-    context, completions of shorter prompts are cut off sooner than they would be alone.
+    All prompts of a batch are padded to the longest one. Where that prompt and `max_new_tokens` together exceed the
+    model's context, completions of shorter prompts are cut off sooner than they would be alone.
 
     Args:
         model_name (`str`):
@@ -55,7 +55,7 @@ class TransformersGenerator:
         self.eos_token_ids: set[int] = {*(eos if isinstance(eos, list) else [eos]), tokenizer.eos_token_id} - {None}
         # Padding is masked, so any token will do.
         self.pad_token_id = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        # The checkpoint's own may hold a repetition penalty, top_k and more, see `GenerationSettings`.
+        # The checkpoint's own config may hold a repetition penalty, top_k and more, see `GenerationSettings`.
         model.generation_config = GenerationConfig(
             eos_token_id=sorted(self.eos_token_ids), pad_token_id=self.pad_token_id
         )

@@ -9,8 +9,8 @@ from .generation import GenerationSettings, prompt_token_ids, to_completion
 from .samples import Completion
 
 
-_CHUNK = 256  # prompts at once; an interrupted run loses at most so many completions
-_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the values that vLLM takes as the largest rank of an adapter
+_CHUNK = 256  # prompts at once; an interrupted run loses at most this many completions
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the values that vLLM accepts for max_lora_rank
 
 
 class VLLMGenerator:

@@ -26,8 +26,8 @@ REFUSED: dict[str, dict[str, str]] = {
     | {"format_sensitivity": "it varies the prompt of models without tool calling, and counts in no average"},
 }
 
-# For each official average: the official table and column that hold it, and the categories that it is over. The
-# official code counts a category that was not run as 0, so we give an average only if all its categories were run.
+# For each official average: the official table and column that hold it, and the categories that it averages. The
+# official code counts a category that was not run as 0, so an average is given only if all its categories were run.
 AVERAGES: dict[str, dict[str, tuple[str, str, tuple[str, ...]]]] = {
     "v3": {
         "overall": ("data_overall", "Overall Acc", CATEGORIES["v3"]),

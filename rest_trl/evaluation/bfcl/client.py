@@ -1,4 +1,4 @@
-"""Our side of the process in which the official BFCL package runs."""
+"""The client of the process in which the official BFCL package runs."""
 
 import json
 import os
@@ -55,9 +55,9 @@ class OfficialBFCL:
         python = environment_python(version, root)
         self._folder = tempfile.TemporaryDirectory(prefix="bfcl-")
         home = self._folder.name
-        os.chmod(home, 0o711)  # a sandbox started by root goes on as nobody, who must get through
+        os.chmod(home, 0o711)  # root's sandbox runs as the user nobody, who must be able to enter
         self._stderr = tempfile.TemporaryFile("w+", dir=home)  # noqa: SIM115 -- open as long as the process
-        # The process gets nothing of the user's environment, so that model output finds no tokens or paths in it.
+        # The process gets nothing of the user's environment, which may hold secrets that executed calls could read.
         environment = {"PATH": os.defpath, "HOME": home, "TMPDIR": home, "BFCL_PROJECT_ROOT": home, "LANG": "C.UTF-8"}
         environment |= {"OPENBLAS_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
         driver = Path(__file__).with_name("driver.py")
@@ -102,7 +102,7 @@ class OfficialBFCL:
             stdin.write(json.dumps({"request": request, **fields}) + "\n")
             stdin.flush()
         except BrokenPipeError:
-            pass  # the process is dead, and the empty answer below says why
+            pass  # the process is dead: the answer below is empty, and the error says why
         line = stdout.readline()
         if not line:
             self._stderr.seek(0)
@@ -180,7 +180,7 @@ class OfficialBFCL:
 
         Args:
             rollout (`str`):
-                Name for it. A rollout that has the name already is ended.
+                Name for it. An open rollout of the same name is ended first.
             category, sample (`str`):
                 Category and id of the dialogue.
 
@@ -198,7 +198,7 @@ class OfficialBFCL:
                 The calls by the name of the rollout.
 
         Returns:
-            `dict[str, list[str] | None]`: by the name of the rollout the results, as the official executor writes
+            `dict[str, list[str] | None]`: by the name of the rollout, its results as the official executor writes
             them. `None` means that the calls broke a limit, and that the rollout has been closed.
         """
         texts, results = {}, dict[str, list[str] | None]()
@@ -219,7 +219,7 @@ class OfficialBFCL:
 
         Args:
             rollout (`str`):
-                Name of a rollout that is open: [`step`] closes those that break a limit.
+                Name of an open rollout. Those that broke a limit have been closed by [`step`].
         """
         self._ask("close", rollout=rollout)
 
@@ -232,7 +232,7 @@ class OfficialBFCL:
                 Accuracy in [0, 1] and number of samples of each category that was run.
 
         Returns:
-            `dict[str, float | str]`: by the name of the average its value in percent, rounded as in the official
+            `dict[str, float | str]`: by the name of the average, its value in percent, rounded as in the official
             tables, or the reason why it is not given.
         """
         counts = {name: count for name, (_, count) in accuracies.items()}

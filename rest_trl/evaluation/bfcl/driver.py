@@ -2,8 +2,8 @@
 Program that runs in the isolated environment of a BFCL version: `python -I driver.py VERSION LIMITS`.
 
 It reads requests and writes answers, one JSON object per line. Everything that decides a score is done by the
-official package. The dependencies of `rest_trl` are not in that environment, so what is needed of `rest_trl` is loaded
-by its path.
+official package. The dependencies of `rest_trl` are not in that environment, so it cannot be imported: those of its
+files that are needed are loaded by path.
 """
 
 import importlib.util
@@ -26,7 +26,7 @@ def load(name: str, path: Path) -> types.ModuleType:
 
 
 class Server:
-    """Answers requests: each public method is one, with the request's fields as its arguments."""
+    """Answers requests: each public method handles one kind, with the request's fields as its arguments."""
 
     def __init__(self, version: str, limits: dict[str, Any]) -> None:
         folder = Path(__file__).parent
@@ -39,7 +39,7 @@ class Server:
         try:
             self._level = self._sandbox.strongest_level()
         except self._sandbox.SandboxError as error:
-            # Only dialogues execute calls: without a sandbox these are refused, and all else is scored.
+            # Only dialogues execute calls. Without a sandbox, dialogues are refused and all else is scored.
             self._refusal = str(error)
         self._rollouts: dict[str, tuple[Any, set[str]]] = {}
 
@@ -119,7 +119,7 @@ class Server:
             if category.startswith("multi_turn"):
                 return self._check_dialogue(entry, answer, value)
             return self._check_calls(category, entry, answer, value)
-        # Strange calls can make an official checker raise, which would end an official run.
+        # Strange calls can make an official checker raise. That would end an official run; here the sample is wrong.
         except Exception as error:
             return {"valid": False, "error_type": "checker_failed", "error": f"{type(error).__name__}: {error}"}
 
@@ -164,7 +164,7 @@ class Server:
 
 def main() -> None:
     """Answer requests until the standard input ends."""
-    # The official code prints to the standard output, so the answers go to a copy of it, and prints to standard error.
+    # The official code prints to the standard output, so answers go to a copy of it, and prints go to standard error.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     version, limits = sys.argv[1:]

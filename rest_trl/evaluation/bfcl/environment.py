@@ -95,7 +95,7 @@ def _check_python(python: str) -> None:
 
 def setup(version: str, root: Path | None = None, python: str | None = None) -> Path:
     """
-    Make the isolated environment of a BFCL version, unless it is there.
+    Make the isolated environment of a BFCL version, unless it is there already.
 
     Only packages that scoring imports are installed, at pinned versions and without the dependencies that pip would
     add. The last step marks the environment as finished, so an interrupted setup starts afresh the next time.
@@ -106,7 +106,7 @@ def setup(version: str, root: Path | None = None, python: str | None = None) -> 
         root (`Path`, *optional*):
             The folder of the environments, by default [`cache_dir`].
         python (`str`, *optional*):
-            The Python (3.11 or 3.12) that the environment is made of, by default the running one.
+            The Python (3.11 or 3.12) that the environment is made with, by default the running one.
 
     Returns:
         `Path`: the Python of the environment.

@@ -25,10 +25,10 @@ UNKNOWN_CALL = "no_such_tool()"
 
 class _HostedModels(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """
-    Imports empty classes in place of the official handlers of hosted models.
+    Imports empty classes in place of the official handlers of models.
 
-    The registry imports all handlers, and these import the clients of their services, 70 packages in all. Scoring
-    needs none of them.
+    The registry imports all handlers, and the handlers import the clients of their services, 70 packages in all.
+    Scoring needs none of them.
     """
 
     packages = ("bfcl_eval.model_handler.api_inference.", "bfcl_eval.model_handler.local_inference.")
@@ -152,8 +152,8 @@ def render_call(call: Any, tools: set[str]) -> tuple[str, str]:
     """
     Write a call as the text that the official executor evaluates.
 
-    The text of a model is never evaluated itself. What is evaluated consists of the name of a known tool, identifiers
-    as names of parameters, and literals. Returns the text and, if the call cannot be executed, the reason.
+    The model's own text is never evaluated. The text written here consists of the name of a known tool, identifiers as
+    names of parameters, and literals. Returns it and, if the call cannot be executed, the reason (else empty).
     """
     name, arguments = call["name"], call["arguments"]
     if name not in tools:

@@ -1,4 +1,4 @@
-"""BFCL's questions and histories in the words of a model's own chat template."""
+"""BFCL's questions and histories, rendered with a model's own chat template."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -14,7 +14,7 @@ from .schemas import tool_schema
 
 # Templates look for the reasoning of a turn under one of these keys of the message.
 _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
-# A template raises a TemplateError to refuse a message, and the others where it does not expect what it is given.
+# A template raises a TemplateError to refuse a message, and the other errors where a value is not what it expects.
 RENDERING_ERRORS = (TemplateError, TypeError, LookupError, ValueError, RecursionError)
 
 
@@ -42,7 +42,7 @@ class PromptRenderer:
     ) -> None:
         self._tokenizer = tokenizer
         self._syntax = get_syntax(tool_call_syntax)
-        # A completion is read for its calls, and again for the history once these have been executed.
+        # Each completion is parsed twice: for its calls, and for the history once these have been executed.
         self._parse = lru_cache(maxsize=1024)(self._syntax.parse)
         self._kwargs = chat_template_kwargs or {}
         if tokenizer.chat_template is None and "chat_template" not in self._kwargs:
@@ -111,7 +111,7 @@ class PromptRenderer:
         """
         Find out how the template must be given calls and their results in the history.
 
-        A probe tells whether it takes several calls per message, and under which key it looks for reasoning.
+        A rendered probe shows whether it takes several calls per message, and under which key it looks for reasoning.
 
         Raises:
             ValueError: if it does not render them at all.

@@ -16,7 +16,7 @@ from .samples import Calls, Case
 
 logger = get_logger(__name__)
 
-# Most dialogues at once. Each of them has a process of its own.
+# The largest number of dialogues at once. Each of them has a process of its own.
 AT_ONCE = 200
 
 
@@ -32,7 +32,7 @@ class Rollout:
         renderer ([`PromptRenderer`]):
             Renders prompts and reads completions.
         max_steps (`int`):
-            Number of steps that a turn may have. If the last of them still calls, the dialogue ends.
+            Number of steps that a turn may have. If the last of them still makes calls, the dialogue ends.
 
     Attributes:
         turns (`list[list[Calls]]`):
@@ -143,8 +143,8 @@ def run_dialogues(
     """
     Have the model go through dialogues, step by step and many at a time.
 
-    A run that goes on after an interruption executes the stored steps again. The simulators are deterministic, so it
-    comes to the same prompts, and stored completions are not generated again.
+    A run that goes on after an interruption executes the stored steps again. The simulators are deterministic,
+    so the prompts are the same, and stored completions are not generated again.
 
     Args:
         cases (`Mapping[str, Sequence[Case]]`):
@@ -191,7 +191,7 @@ def _round(
     generator: Generator,
     store: CompletionStore,
 ) -> None:
-    """Take the next step of every dialogue. Its first call starts its simulators, and adds it to `opened`."""
+    """Take the next step of every dialogue. A dialogue's first call starts its simulators and adds it to `opened`."""
     prompts = {rollout.step_id: prompt for rollout in active.values() if (prompt := rollout.prompt()) is not None}
     completions = complete(prompts, generator, store, "steps", leave=False)
     calls = {}

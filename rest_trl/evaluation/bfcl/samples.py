@@ -20,7 +20,7 @@ class BFCLError(RuntimeError):
 @dataclass(frozen=True)
 class Case:
     """
-    A question of BFCL in the form in which a model is asked it.
+    A question of BFCL in the form in which it is put to a model.
 
     Args:
         id (`str`):

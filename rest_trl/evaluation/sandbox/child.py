@@ -22,7 +22,7 @@ from .isolation import (
 
 
 # The strongest level comes first. Namespaces take away the network, the other processes and the writable file system.
-# The filter (seccomp) leaves only the system calls of a process that computes, reads and writes what is open.
+# The filter (seccomp) allows only the system calls needed to compute, and to read and write files already open.
 LEVELS = ("namespaces+seccomp", "namespaces", "seccomp")
 
 
@@ -60,7 +60,7 @@ class SandboxedChild:
     has a process group of its own, no open files but two pipes, limits on memory and processor time, and the sandbox
     of `level`. Messages and answers are JSON. A child that breaks a limit is killed with everything that it started.
 
-    The parent must have one thread only, because a fork copies no other.
+    The parent must have one thread only, because a fork copies only the thread that calls it.
 
     Args:
         handler (`Callable[[Any], Any]`):
@@ -111,8 +111,8 @@ class SandboxedChild:
             if "namespaces" in level:
                 enter_namespaces(self._scratch)
             end_with_parent()
-            # The new process namespace holds the children of this process, not itself. Its first process does the
-            # work, and when that ends the kernel ends all others in there.
+            # The new process namespace holds the children of this process, but not this process itself. The first
+            # child does the work. When it ends, the kernel ends all other processes of the namespace.
             if "namespaces" in level and (child := os.fork()):
                 os.waitpid(child, 0)
                 os._exit(0)
@@ -158,7 +158,7 @@ class SandboxedChild:
             `Any`: a JSON value.
 
         Raises:
-            SandboxError: if there is none in time. The child has been killed then.
+            SandboxError: if the handler raised, or no readable answer came in time. The child has then been killed.
         """
         while b"\n" not in self._buffer:
             readable, _, _ = select.select([self._answer], [], [], max(0.0, self._deadline - time.monotonic()))
@@ -219,7 +219,7 @@ def strongest_level() -> str:
     The strongest of `LEVELS` that this machine allows, found by trying.
 
     Every level rests on Linux: on its namespaces or on its filter of system calls. What other systems offer to a
-    program without rights is no sandbox for `eval`. Limits on resources leave files, network and processes within
+    program without privileges is no sandbox for `eval`. Limits on resources leave files, network and processes within
     reach, and macOS does not enforce the limit on memory (`RLIMIT_AS`). An audit hook or the isolated mode (`-I`) of
     Python does not stop code inside the interpreter, which can undo the hook or call C. So there is no weaker level
     for other systems: what needs a sandbox is refused there, and what executes nothing runs without one.

@@ -44,7 +44,7 @@ def enter_namespaces(scratch: str) -> None:
 
     Args:
         scratch (`str`):
-            A folder, over which an empty one in memory is mounted. Only there can files be written.
+            A folder. An empty file system in memory is mounted over it, and files can be written only there.
 
     Raises:
         OSError: if the machine does not allow it.
@@ -92,7 +92,8 @@ def set_limits(cpu_seconds: int, memory_bytes: int) -> None:
             Address space beyond what is in use.
 
     Raises:
-        OSError: if the machine does not allow it.
+        OSError: if the memory in use cannot be read.
+        ValueError: if the process already has a hard limit below the one to be set.
     """
     with open("/proc/self/statm") as file:
         in_use = int(file.read().split()[0]) * resource.getpagesize()
@@ -109,10 +110,10 @@ def set_limits(cpu_seconds: int, memory_bytes: int) -> None:
 
 def forbid_syscalls() -> None:
     """
-    Allow only the system calls of a process that computes, reads and writes what is open.
+    Allow only the system calls that are needed to compute, and to read and write files that are already open.
 
     Raises:
-        OSError: if the machine has another processor than x86-64, or does not allow it.
+        OSError: if the processor is not x86-64, or the machine does not allow the filter.
     """
     if platform.machine() != "x86_64":
         raise OSError(f"seccomp: the table of system calls is for x86_64, not for {platform.machine()}")
