@@ -1,1 +1,1 @@
-"""Commands that stand above the room that does their work and above what shows it or trains."""
+"""Commands that combine several parts of the package: the one that does the work, and those that show it or train."""

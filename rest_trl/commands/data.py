@@ -24,7 +24,7 @@ from ..tool_calls import detect_syntax, get_syntax
 TOOLACE, XLAM = "Team-ACE/ToolACE", "Salesforce/xlam-function-calling-60k"
 NUMBERS = (2000, 1000, 1000)  # [paper] section 4: ToolACE, Hammer with masked names, xLAM
 
-# Keys of a recipe that say what training sees, and the options of the same meaning.
+# Keys of a recipe that determine what training sees, and the command-line options of the same meaning.
 _RECIPE = {
     "dataset_name": "dataset",
     "model_name_or_path": "model",
@@ -73,7 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What is given on the command line, else in the recipe, else the defaults of training."""
+    """The value of each option: from the command line, else from the recipe, else the command's default."""
     options: dict[str, Any] = dict.fromkeys(_RECIPE.values()) | {"split": "train", "revision": "main", "seed": 0}
     if arguments.config is not None:
         recipe = yaml.safe_load(find_recipe(arguments.config).read_text(encoding="utf-8"))
@@ -88,7 +88,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _show(arguments: argparse.Namespace, console: Console) -> None:
-    # These imports take seconds, which `--help` need not.
+    # These imports take seconds, and `--help` does not need them.
     from ..data.loading import prepare_sources
     from ..data.sources import dataset_source, open_sources
     from ..data.summary import summarize

@@ -38,7 +38,7 @@ from ..trainer import ResTGRPOTrainer
 
 
 _PROG = "rest-trl diagnose"
-_LEAST_GROUPS = 3  # of fewer there is no interval
+_LEAST_GROUPS = 3  # fewer give no confidence interval
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -71,13 +71,13 @@ def make_parser() -> argparse.ArgumentParser:
 
 def sample_groups(trainer: ResTGRPOTrainer, diagnosis: DiagnoseCallback, count: int) -> list[Group]:
     """
-    Sample completions for prompts of the training split, in an order that the recipe's seed draws.
+    Sample completions for prompts of the training split, in a random order that depends on the recipe's seed.
 
     Args:
         trainer ([`~rest_trl.ResTGRPOTrainer`]):
             The trainer of the recipe.
         diagnosis ([`DiagnoseCallback`]):
-            The trainer's, which keeps the groups.
+            The trainer's callback, which keeps the groups.
         count (`int`):
             Number of prompts.
 
@@ -101,7 +101,7 @@ def sample_groups(trainer: ResTGRPOTrainer, diagnosis: DiagnoseCallback, count: 
 
 
 def _stand_at(trainer: ResTGRPOTrainer, checkpoint: str) -> None:
-    """Let schedules and curriculum stand where the checkpoint's training has stopped."""
+    """Set schedules and curriculum to the step at which the checkpoint was saved."""
     stored = Path(checkpoint) / TRAINER_STATE_NAME
     if stored.exists():
         state = TrainerState.load_from_json(str(stored))

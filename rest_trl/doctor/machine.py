@@ -102,7 +102,7 @@ def disk_finding(name: str, path: str | os.PathLike[str], cure: str) -> Finding:
 
 def read_launch_config(path: str | os.PathLike[str] | None) -> dict[str, Any]:
     """
-    Read an accelerate config; it is empty if there is no file.
+    Read an accelerate config; the result is empty if there is no file.
 
     Raises:
         ValueError: if it cannot be read.

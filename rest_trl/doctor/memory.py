@@ -1,7 +1,7 @@
 """
 How much memory of one GPU a LoRA or QLoRA run takes, from the dimensions of its model and the numbers of its recipe.
 
-Nothing is measured: it is what the longest rows need, so that a recipe that fits here should run.
+Nothing is measured. The estimate is for the longest rows, so that a recipe that fits should run.
 """
 
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from ..tiny import TINY_DATASETS
 GIB = 2**30
 # [ours] A guess: the CUDA context, its libraries and fragmentation.
 CUDA = 2 * GIB
-# [ours] Guesses: what vLLM keeps while it sleeps (CUDA graphs), and what its largest pass takes of its share.
+# [ours] Guesses: what vLLM keeps while it sleeps (CUDA graphs), and what its largest forward pass takes of its share.
 ASLEEP, PASS = 1 * GIB, 1.5 * GIB
-# [TRL] Logits are made in tiles of so many ids of the vocabulary (`_CHUNKED_LOGPROB_CHUNK_SIZE`).
+# [TRL] Logits are computed in tiles of this many ids of the vocabulary (`_CHUNKED_LOGPROB_CHUNK_SIZE`).
 LOGITS_TILE = 32_768
-# [ours] What cards offer of the memory that they are called by: those of 24 GB 22.5 to 24, those of 80 GB 79.
+# [ours] GiB that a card of so many nominal GB offers: one of 24 GB has 22.5 to 24, one of 80 GB has 79.
 OFFERED = {24: 22.5, 80: 79.0}
 TINY_PROMPT = 256  # tokens: the longest prompt of the tiny world has fewer, whatever the tokenizer
 MODEL_TYPES = ("qwen3", "llama")
@@ -98,7 +98,7 @@ class Dimensions:
         attention = (4 * (self.queries + self.keys) if self.norms_queries else 0) + 4 * 2 * self.queries
         if not float32_adapters:
             return mlp + norms + attention
-        # Outputs of projections whose sum with the adapter's is kept in bfloat16 beside that in float32.
+        # Outputs of projections whose sum with the adapter's output is kept in bfloat16 as well as in float32.
         sums = 2 * self.intermediate + (4 * self.keys if self.norms_queries else 2 * (self.queries + self.keys))
         return mlp + norms + attention + sums
 
@@ -111,14 +111,14 @@ def estimate(dimensions: Dimensions, recipe: dict[str, Any], card: float) -> dic
         dimensions ([`Dimensions`]):
             Those of the model.
         recipe (`dict[str, Any]`):
-            Its arguments.
+            Arguments of the run, defaults included.
         card (`float`):
             GiB that the card offers, of which vLLM takes its share.
 
     Returns:
-        `dict[str, float]` or `None`: GiB of each part, by its line in the head of a recipe, and the `peak`: what is
-        always there and the larger of rollouts and update. `None` where the recipe is of a kind that is not estimated:
-        no LoRA on all linear layers, no limit of the prompt, or no gradient checkpointing.
+        `dict[str, float]` or `None`: GiB of each part, named as in the head of a recipe, and the `peak`: the sum of
+        what is always there and the larger of rollouts and update. `None` unless the recipe has what the estimate
+        assumes: LoRA on all linear layers, a limit of the prompt, and gradient checkpointing.
     """
     prompt, completion = longest_prompt(recipe), recipe.get("max_completion_length")
     is_lora = recipe.get("use_peft") and recipe.get("lora_target_modules") == "all-linear"
@@ -128,7 +128,7 @@ def estimate(dimensions: Dimensions, recipe: dict[str, Any], card: float) -> dic
     d, length = dimensions, prompt + completion
     adapters, update = d.adapters(recipe.get("lora_r", 16)), recipe["per_device_train_batch_size"]
     packed = sum(i * o for i, o in d.linear())
-    # [QLoRA] 4 bits; a scale of 8 bits for 64 weights; a scale of scales of 32 bits for 256 of these
+    # [QLoRA] Bytes per weight: 4 bits, an 8-bit scale for each 64 weights, a 32-bit scale for each 256 scales.
     nf4 = 0.5 + 1 / 64 + 4 / (64 * 256)
     size: dict[str, float] = {
         "always: weights": packed * nf4 + (d.parameters() - packed) * 2 if is_quantized else d.parameters() * 2,

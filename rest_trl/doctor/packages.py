@@ -52,7 +52,7 @@ def supported(name: str) -> SpecifierSet:
             A distribution.
 
     Returns:
-        `packaging.specifiers.SpecifierSet`: empty, which is any version, where neither says anything.
+        `packaging.specifiers.SpecifierSet`: empty, which allows any version, where neither names the package.
     """
     specifiers = SpecifierSet()
     for distribution in ("rest-trl", "trl"):
@@ -104,7 +104,7 @@ def package_findings(learned: dict[str, Any]) -> Iterator[Finding]:
         for requirement in _requirements("rest-trl")
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
     ]
-    for name in [*(required or IMPORTED), *OPTIONAL]:  # of an uninstalled tree no requirements are known
+    for name in [*(required or IMPORTED), *OPTIONAL]:  # a source tree that is not installed has no metadata
         yield package_finding(name, learned.get(name))
 
 

@@ -1,8 +1,7 @@
 """
-Imports packages in a process of its own, so that one that ends the process does not end the report.
+Imports packages in a separate process, so that a package whose import crashes does not end the report.
 
-That process runs as `python -m rest_trl.doctor.probe FILE PACKAGE ...` and writes one JSON
-object per line to the file.
+That process runs as `python -m rest_trl.doctor.probe FILE PACKAGE ...` and writes a JSON object per line to FILE.
 """
 
 import importlib
@@ -30,8 +29,8 @@ def probe(packages: Iterable[str]) -> dict[str, Any]:
             Names to import.
 
     Returns:
-        `dict[str, Any]`: by package `None` or what its import raised; `"gpus"`, a list of dicts, with `"cuda"`, the
-        version that torch is built for; `"accelerate_config"`, a path. What could not be learned is absent.
+        `dict[str, Any]`: for each package `None` or what its import raised; `"gpus"`, a list of dicts, with `"cuda"`,
+        the version that torch is built for; `"accelerate_config"`, a path. What could not be learned is absent.
     """
     packages = list(packages)
     with tempfile.TemporaryDirectory() as directory:
@@ -49,7 +48,7 @@ def probe(packages: Iterable[str]) -> dict[str, Any]:
         learned: dict[str, Any] = {}
         for line in file.read_text().splitlines():
             learned.update(json.loads(line))
-    # A crash leaves the package that was being imported without an entry, and those behind it were not tried.
+    # A crash leaves the package that was being imported without an entry, and those after it were not tried.
     missing = [package for package in packages if package not in learned]
     if missing:
         learned[missing[0]] = end
@@ -67,7 +66,7 @@ def _gpus() -> dict[str, Any]:
                 "name": properties.name,
                 "memory": properties.total_memory,
                 "capability": f"{properties.major}.{properties.minor}",
-                # GPUs compute in bfloat16 from capability 8.0 on. Before, torch emulates it, too slowly for training.
+                # GPUs compute in bfloat16 from capability 8.0 on. On older ones torch emulates it, too slowly.
                 "bf16": torch.version.hip is not None or properties.major >= 8,
             }
         )
@@ -100,7 +99,7 @@ def main() -> None:
             file.flush()
         note(_gpus)
         note(_accelerate_config)
-    os._exit(0)  # a library can leave threads that keep the interpreter from its end
+    os._exit(0)  # a library can leave threads that keep the interpreter from ending
 
 
 if __name__ == "__main__":

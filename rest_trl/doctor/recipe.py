@@ -1,4 +1,4 @@
-"""Whether a recipe can run on this machine: it parses, what it names is there, and its packages are installed."""
+"""Checks that a recipe can run on this machine: it parses, what it names exists, and its packages are installed."""
 
 import contextlib
 import dataclasses
@@ -50,7 +50,7 @@ def needed_packages(recipe: dict[str, Any], launch_config: dict[str, Any]) -> li
 
     Args:
         recipe (`dict[str, Any]`):
-            Its arguments.
+            The recipe's arguments.
         launch_config (`dict[str, Any]`):
             The accelerate config.
 
@@ -102,11 +102,11 @@ def recipe_findings(path: Path, recipe: dict[str, Any], learned: dict[str, Any],
 
 def memory_findings(path: Path, recipe: dict[str, Any], learned: dict[str, Any]) -> Iterator[Finding]:
     """
-    Yield whether a run fits the memory of a card, as far as that can be estimated.
+    Yield a finding on whether a run fits the memory of a card, as far as that can be estimated.
 
     Args:
         path (`Path`):
-            The recipe, whose head may say what card it is meant for; that one counts where there is no GPU.
+            The recipe. Where there is no GPU, the card that its head says it is meant for is assumed.
         recipe (`dict[str, Any]`):
             What it says.
         learned (`dict[str, Any]`):
@@ -122,7 +122,7 @@ def memory_findings(path: Path, recipe: dict[str, Any], learned: dict[str, Any])
 
         revision = recipe.get("model_revision", "main")
         dimensions = Dimensions.of(AutoConfig.from_pretrained(recipe["model_name_or_path"], revision=revision))
-    except Exception:  # that the model cannot be read is a finding of its own
+    except Exception:  # `_model_findings` reports a model that cannot be read
         return
     card = min(cards) if cards else OFFERED.get(int(meant[1]), float(meant[1])) if meant else 0.0
     found = None if dimensions is None else estimate(dimensions, with_defaults(recipe), card)

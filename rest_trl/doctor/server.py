@@ -13,7 +13,7 @@ from .finding import Finding, brief
 
 def recipe_server_url(recipe: dict[str, Any]) -> str | None:
     """
-    Where a run looks for its server.
+    The address at which a run looks for its server.
 
     Args:
         recipe (`dict[str, Any]`):
@@ -29,7 +29,7 @@ def recipe_server_url(recipe: dict[str, Any]) -> str | None:
 
 def server_findings(url: str, recipe: dict[str, Any]) -> Iterator[Finding]:
     """
-    What a server can do for a run.
+    Yield findings on whether a server can serve a run.
 
     Args:
         url (`str`):
@@ -86,7 +86,7 @@ def _length_finding(length: int, recipe: dict[str, Any], restart: str) -> Findin
     found = f"max_model_len {length}"
     if completion is None:
         return Finding("Server: length", "ok", found)
-    # A later turn of an agent asks for a whole completion behind all of the completion before it.
+    # A later turn of an agent asks for `max_completion_length` tokens after all those that the turns before it wrote.
     room = 2 * completion if recipe.get("environment_factory") else completion
     cure = f"{restart} --max-model-len {room + (prompt or completion)}"
     if length < completion + (prompt or 1):

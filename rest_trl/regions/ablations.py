@@ -1,5 +1,5 @@
 r"""
-Rules for ablations of ResT: one thing of `"entropy"` is changed, and everything else stays.
+Rules for ablations of ResT: each changes one thing of the rule `"entropy"` and nothing else.
 
 A recipe names them by their dotted path, such as `coefficients: rest_trl.regions.ablations.no_reasoning`.
 """
@@ -14,15 +14,15 @@ from .coefficients import entropy_coefficients, region_weights
 from .normalization import normalize
 
 
-# `wraps` with nothing to assign lends these two rules the parameters of `entropy_coefficients`, so that the settings
-# of the config are handed to them, too.
+# `wraps` with nothing to assign gives these two rules the signature of `entropy_coefficients`, so that they get the
+# settings of the config, too.
 @wraps(entropy_coefficients, assigned=())
 def no_reasoning(*, region_ids: torch.Tensor, **kwargs: Any) -> torch.Tensor:
     """
     `"entropy"` without the gradient of reasoning tokens (paper, ablation "without CoT gradients").
 
     The coefficients of all other tokens stay as they are, so the mean over a completion falls below 1 by what
-    reasoning had of it.
+    reasoning contributed to it.
 
     Args:
         region_ids (`torch.Tensor` of shape `(B, T)`):
@@ -40,7 +40,7 @@ def no_reasoning(*, region_ids: torch.Tensor, **kwargs: Any) -> torch.Tensor:
 @wraps(entropy_coefficients, assigned=())
 def call_tokens_only(*, region_ids: torch.Tensor, **kwargs: Any) -> torch.Tensor:
     """
-    `"entropy"` with the gradient of format, tool names and parameters alone.
+    `"entropy"` with the gradient of format, tool names and parameters only.
 
     Format holds the tags of reasoning and response as well as those of calls. As in [`no_reasoning`], the other
     coefficients stay as they are.

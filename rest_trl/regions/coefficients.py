@@ -4,9 +4,9 @@ Coefficients of the advantages, as pure functions of tensors.
 Notation: `B` completions, `T` completion tokens, `R` regions, \(H_r\) the mean entropy of region \(r\) in nats,
 \(n_r\) its share of the policy's tokens, \(\nu \in [0, 1]\) the training progress.
 
-Theorem 2 of the paper (arXiv 2509.21826) makes the variance bound of the policy gradient least at
-\(w_t \propto 1 / \beta_t\); per region it is estimated by \(w_r \propto 1 / (1 - e^{-H_r})\) or \(w_r \propto 1 /
-H_r\).
+By Theorem 2 of the paper (arXiv 2509.21826), the variance bound of the policy gradient is least for weights
+\(w_t \propto 1 / \beta_t\), \(\beta_t\) being the token's factor in the bound. Per region they are estimated by
+\(w_r \propto 1 / (1 - e^{-H_r})\) or \(w_r \propto 1 / H_r\).
 """
 
 import torch
@@ -107,7 +107,7 @@ def curriculum_weights(
 
 def uniform_coefficients(mask: torch.Tensor, **kwargs: object) -> torch.Tensor:
     """
-    Ones: GRPO.
+    Ones everywhere, which is plain GRPO.
 
     Args:
         mask (`torch.Tensor` of shape `(B, T)`):
@@ -142,7 +142,7 @@ def entropy_coefficients(
     """
     The paper's coefficients: region weights, bounds, curriculum, mean 1 over each completion, or each of its turns.
 
-    Before any entropy was observed all weights are 1 and only the curriculum acts, which is nothing at progress 0.
+    Before any entropy was observed all weights are 1 and only the curriculum acts, which has no effect at progress 0.
 
     Args:
         mask (`torch.Tensor` of shape `(B, T)`):
@@ -156,7 +156,7 @@ def entropy_coefficients(
         parameter_name_scale (`float`, *optional*, defaults to `1.0`):
             Factor on the weight of parameter names, told apart by `part_ids` of shape `(B, T)`.
         scope (`str`, *optional*, defaults to `"completion"`):
-            Over what the mean is 1, see [`normalize_within`].
+            What the mean of 1 is taken over, see [`normalize_within`].
         kwargs:
             What other coefficient functions need.
 
@@ -185,8 +185,8 @@ def released_coefficients(
     The coefficients of the authors' released code, on an exact partition of all calls.
 
     Tags 1.0; tool name 1.2; parameters `0.6 + 0.002 * step`, at most 1.2; reasoning `0.6 + 0.002 * step`, at most
-    1.0; all else 0. Divided by the mean over the completion's non-zero coefficients. Its clip to [0.001, 8] never
-    binds.
+    1.0; all else 0. They are divided by the mean of the completion's non-zero coefficients. The released code's clip
+    to [0.001, 8], which never binds, is left out.
 
     Args:
         mask (`torch.Tensor` of shape `(B, T)`):
@@ -194,9 +194,9 @@ def released_coefficients(
         part_ids (`torch.Tensor` of shape `(B, T)`):
             [`Part`](rest_trl.tool_calls.Part) per token.
         step (`int`):
-            Rollouts done, the released code's training step.
+            Number of rollouts done, which is the released code's training step.
         scope (`str`, *optional*, defaults to `"completion"`):
-            Over what the mean of the non-zero ones is 1, see [`normalize_within`].
+            What the mean of the non-zero coefficients is taken over, see [`normalize_within`].
         kwargs:
             What other coefficient functions need.
 

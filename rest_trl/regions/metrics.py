@@ -1,4 +1,4 @@
-"""What a run logs of its regions, summed over the micro-batches and ranks of an optimiser step."""
+"""What a run logs about its regions, summed over the micro-batches and ranks of an optimiser step."""
 
 import torch
 from accelerate import Accelerator
@@ -56,7 +56,7 @@ class RegionMetrics:
 
     def finish(self, statistics: RegionStatistics) -> dict[str, float]:
         """
-        End the optimiser step: reduce over the ranks and take the step into the running statistics.
+        End the optimiser step: reduce the sums over the ranks and add the step to the running statistics.
 
         Args:
             statistics ([`RegionStatistics`]):

@@ -39,9 +39,9 @@ def normalize(coefficients: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 def normalize_turns(coefficients: torch.Tensor, mask: torch.Tensor, policy_mask: torch.Tensor) -> torch.Tensor:
     """
-    Divide by the mean coefficient of each assistant turn, so that no turn weighs more than its tokens do.
+    Divide by the mean coefficient of each assistant turn, so that a turn's weight in the loss is its number of tokens.
 
-    A completion of one turn gets what [`normalize`] gives, to the bit. Time and memory are linear in `B * T`, however
+    A completion of one turn gets what [`normalize`] gives, bit for bit. Time and memory are linear in `B * T`, however
     many turns there are.
 
     Args:
@@ -75,7 +75,7 @@ def normalize_turns(coefficients: torch.Tensor, mask: torch.Tensor, policy_mask:
     if not several.any():
         return whole
     # On the CPU, because sums by index are not deterministic on a GPU.
-    edges = rows * length + columns  # where each turn starts, and behind its last token
+    edges = rows * length + columns  # where each turn starts, and the place after its last token
     kept = mask.to(coefficients.dtype)
     weighed = coefficients * kept
     sums, tokens = (
@@ -100,7 +100,7 @@ def normalize_within(
         scope (`str`):
             `"completion"` for [`normalize`], `"turn"` for [`normalize_turns`].
         coefficients, mask, policy_mask:
-            See there.
+            See [`normalize_turns`].
 
     Returns:
         `torch.Tensor` of shape `(B, T)`

@@ -24,7 +24,7 @@ class Turn(NamedTuple):
         parsed ([`~rest_trl.tool_calls.ParsedCompletion`]):
             The parsed turn.
         text (`str`):
-            Its text; a byte of a character that was cut off is a lone surrogate.
+            Its text; each byte of a character that was cut off is a lone surrogate.
         column (`int`):
             Column of its first token.
         token_starts (`np.ndarray` of shape `(N,)`):
@@ -38,7 +38,7 @@ class Turn(NamedTuple):
 
     def columns(self, positions: Sequence[int]) -> list[int]:
         """
-        The column of the first token that starts at or behind each position.
+        The column of the first token that starts at or after each position.
 
         Args:
             positions (`Sequence[int]`):
@@ -74,7 +74,7 @@ class Partitioner:
     Parses sampled tokens and assigns a [`Part`] to each.
 
     A token that straddles parts gets the one of the highest precedence (the order of [`Part`]). Special tokens that
-    are no markers of the syntax, such as the end of turn, are structure.
+    are not markers of the syntax, such as the end of turn, are structure.
 
     Args:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
@@ -116,7 +116,7 @@ class Partitioner:
         ids, policy = completion_ids.cpu().numpy(), mask.cpu().numpy().astype(bool)
         self.token_bytes.cover(int(ids.max(initial=0)))
         token_ids = ids[policy]
-        # Every turn is a run of the mask; turns lie behind each other both in `token_ids` and in their bytes.
+        # Every turn is a run of the mask; turns follow one another both in `token_ids` and in their bytes.
         framed = np.zeros((len(policy), policy.shape[1] + 2), dtype=bool)
         framed[:, 1:-1] = policy
         edges = np.flatnonzero(framed[:, 1:] != framed[:, :-1])
@@ -174,10 +174,10 @@ class Partitioner:
 
     @staticmethod
     def _assign(starts: np.ndarray, ends: np.ndarray, part_starts: np.ndarray, part_values: np.ndarray) -> np.ndarray:
-        """Parts of the tokens, of which the concatenated bytes start and end there and are covered by the parts."""
+        """The part of each token, given where tokens and parts start in the concatenated bytes of all turns."""
         if not len(part_starts):  # nothing but special tokens
             return np.full(len(starts), Part.STRUCTURE, np.int8)
-        # A part covers the tokens that start in it, and takes over a token that started before it if it outranks it.
+        # A part covers the tokens that start in it, and one that straddles its start if it outranks that token's part.
         first = np.searchsorted(starts, part_starts)
         parts = np.repeat(part_values, np.diff(first, append=len(starts)))
         before = first - 1
@@ -193,7 +193,7 @@ def _partitioner(tokenizer: PreTrainedTokenizerBase, size: int, tool_call_syntax
 
 
 def _policy_mask(completion_ids: torch.Tensor, tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
-    """All but the trailing padding; where padding is the end-of-sequence token, its first one was sampled."""
+    """All but trailing padding, of which the first token counts as sampled where it is the end-of-sequence token."""
     if tokenizer.pad_token_id is None:
         raise ValueError("the tokenizer has no padding token: give completion_mask, or set tokenizer.pad_token")
     is_pad = completion_ids == tokenizer.pad_token_id
@@ -251,7 +251,7 @@ def partition(
         `torch.Tensor` of shape `(B, T)`, int8: [`Region`] per token, `NONE` wherever a mask is zero.
 
     Raises:
-        ValueError: if the syntax is unknown, the tokenizer has no byte table, or padding cannot be told.
+        ValueError: if the syntax is unknown, or the tokenizer lacks a byte table or, without a mask, a padding token.
     """
     mask = _policy_mask(completion_ids, tokenizer) if completion_mask is None else completion_mask.bool()
     if tool_mask is not None:

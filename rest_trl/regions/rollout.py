@@ -1,4 +1,4 @@
-"""What was parsed of the last rollout, for its rewards and for its loss."""
+"""The parse of the last rollout, which its rewards and its loss share."""
 
 from collections.abc import Collection, Sequence
 from itertools import groupby
@@ -17,8 +17,8 @@ class RolloutReader:
         partitioner ([`Partitioner`]):
             Parses the sampled tokens.
         end_ids (`Collection[int]`, *optional*, defaults to `()`):
-            Tokens behind which the policy samples nothing more, if the turns are those of a `rollout_func`, which may
-            take tokens of the template for the policy's.
+            Tokens that end a turn. They are given if the turns come from a `rollout_func`, which may mark tokens of
+            the template after them as the policy's: [`read`](RolloutReader.read) refuses that.
     """
 
     def __init__(self, partitioner: Partitioner, end_ids: Collection[int] = ()) -> None:
@@ -36,7 +36,7 @@ class RolloutReader:
                 Zero at tokens that come from tools or the template.
 
         Raises:
-            ValueError: if the mask does not fit the tokens, or a turn goes on behind its end.
+            ValueError: if the mask does not fit the tokens, or a turn goes on after a token that ends it.
         """
         if tool_mask is not None:
             _check_lengths(completion_ids, tool_mask)
@@ -51,7 +51,7 @@ class RolloutReader:
             for is_own, run in groupby(zip(policy, ids, strict=True), key=lambda pair: bool(pair[0])):
                 tokens = [token for _, token in run]
                 end = next((place for place, token in enumerate(tokens) if token in self._end_ids), len(tokens))
-                # Padding and white space behind the end are no turn that could be taken for a part of this one.
+                # Padding and white space after the end do no harm, unlike a further turn read as part of this one.
                 behind = self._partitioner.token_bytes.text(tokens[end + 1 :]).strip() if is_own else ""
                 if behind:
                     raise ValueError(
@@ -62,7 +62,8 @@ class RolloutReader:
 
     def turns(self, completion_ids: Sequence[Sequence[int]]) -> list[list[Turn]]:
         """
-        The assistant turns of completions, from the rollout; what is none of it is parsed, all tokens the policy's.
+        The assistant turns of completions. One that is not of the last rollout is parsed as if all its tokens were the
+        policy's.
 
         Args:
             completion_ids (`Sequence[Sequence[int]]` of length `B`):
@@ -86,7 +87,7 @@ class RolloutReader:
                 Sampled token ids.
 
         Returns:
-            `list[list[tuple[int, int]]]` of length `B`: column of the first token of each turn, and behind its last.
+            `list[list[tuple[int, int]]]` of length `B`: the columns of each turn's first token and after its last.
         """
         return [
             [(turn.column, turn.column + len(turn.token_starts)) for turn in turns]

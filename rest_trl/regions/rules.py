@@ -1,4 +1,4 @@
-"""Rules: functions that give every token its coefficient, by name or of a user's own."""
+"""Rules, which give every token its coefficient: presets by name, or functions of a user's own."""
 
 import importlib
 import inspect
@@ -15,7 +15,7 @@ from .coefficients import entropy_coefficients, released_coefficients, uniform_c
 @runtime_checkable
 class CoefficientsFunc(Protocol):
     """
-    A rule: what the advantage of every token is multiplied by.
+    A rule: a function that computes what the advantage of every token is multiplied by.
 
     A rule is called with keyword arguments only. It names those that it needs and takes the others with `**kwargs`,
     as TRL's reward functions do:
@@ -23,12 +23,12 @@ class CoefficientsFunc(Protocol):
     - `mask` (`torch.Tensor` of shape `(B, T)`): non-zero at the policy's tokens.
     - `completion_ids` (`torch.Tensor` of shape `(B, T)`): sampled token ids.
     - `region_ids`, `part_ids` (`torch.Tensor` of shape `(B, T)`): [`Region`] and [`Part`] per token.
-    - `advantages` (`torch.Tensor` of shape `(B,)` or `(B, T)`): before the coefficients.
+    - `advantages` (`torch.Tensor` of shape `(B,)` or `(B, T)`): those that the coefficients will multiply.
     - `region_entropies` (`torch.Tensor` of shape `(R,)`): running mean entropy of every region in nats, as the last
       optimiser step left it; NaN where none was observed yet.
     - `region_shares` (`torch.Tensor` of shape `(R,)`): running share of the policy's tokens.
     - `progress` (`float`): progress of the curriculum in [0, 1].
-    - `step` (`int`): rollouts done.
+    - `step` (`int`): number of rollouts done.
     - `entropies`, `per_token_logps` (`torch.Tensor` of shape `(B, T)`): entropy at every token in nats, and
       log-probability of the token that was sampled, under the policy that the loss differentiates, without gradient. A
       rule that has a parameter of one of these names costs a forward pass of its own before the one of the loss; all
@@ -82,7 +82,7 @@ def get_coefficients_func(coefficients: str | CoefficientsFunc) -> CoefficientsF
 
 def bind_rule(coefficients: str | CoefficientsFunc, args: Any) -> CoefficientsFunc:
     """
-    The rule that a config names, with those settings of the config that it names.
+    The rule that a config names, bound to those settings of the config that the rule has parameters for.
 
     Args:
         coefficients (`str` or [`CoefficientsFunc`]):
@@ -108,7 +108,7 @@ def bind_rule(coefficients: str | CoefficientsFunc, args: Any) -> CoefficientsFu
         "scope": args.coefficients_scope,
     }
     named = inspect.signature(coefficients_func).parameters
-    # Ones have a mean of 1 over anything.
+    # The uniform rule needs no scope: ones have a mean of 1 over any tokens.
     if args.coefficients_scope != "completion" and "scope" not in named and coefficients_func != uniform_coefficients:
         raise ValueError(
             f"coefficients_scope={args.coefficients_scope!r} has no effect on the rule {coefficients!r:.200}, which "
@@ -120,7 +120,7 @@ def bind_rule(coefficients: str | CoefficientsFunc, args: Any) -> CoefficientsFu
 
 
 def needs_forward_pass(coefficients_func: CoefficientsFunc) -> bool:
-    """Whether a rule has a parameter `entropies` or `per_token_logps`, which only a forward pass can tell."""
+    """Whether a rule has a parameter `entropies` or `per_token_logps`, which take a forward pass."""
     return not {"entropies", "per_token_logps"}.isdisjoint(inspect.signature(coefficients_func).parameters)
 
 
@@ -128,10 +128,10 @@ def checked_coefficients(
     coefficients_func: CoefficientsFunc, mask: torch.Tensor, arguments: Mapping[str, Any]
 ) -> torch.Tensor:
     """
-    Call a user's rule, and refuse what would break the loss: VESPO and off-policy masking branch on the sign of the
-    advantage.
+    Call a rule, and refuse coefficients that would break the loss: a negative one, for example, flips the sign of
+    the advantage, on which VESPO and off-policy masking branch.
 
-    All ranks learn of a failure on any of them, so that none waits for ever for one that has ended.
+    All ranks learn of a failure on any of them, so that none waits forever for a rank that has stopped.
 
     Args:
         coefficients_func ([`CoefficientsFunc`]):

@@ -28,7 +28,7 @@ def stare(
         mask (`torch.Tensor` of shape `(B, T)`):
             Non-zero at the policy's tokens.
         advantages (`torch.Tensor` of shape `(B,)` or `(B, T)`):
-            Before the coefficients.
+            The advantages that the coefficients will multiply.
         entropies (`torch.Tensor` of shape `(B, T)`):
             Entropy at every token in nats.
         per_token_logps (`torch.Tensor` of shape `(B, T)`):
@@ -36,9 +36,9 @@ def stare(
         weight (`float`, *optional*, defaults to `1.1`):
             Coefficient of the chosen tokens.
         share (`float`, *optional*, defaults to `0.1`):
-            How many of the tokens with a positive advantage are chosen, at least one.
+            Share of the tokens with a positive advantage that is chosen; at least one token is.
         target_entropy (`float`, *optional*, defaults to `0.3`):
-            Mean entropy in nats from which on all tokens weigh the same.
+            Mean entropy in nats at or above which all tokens weigh the same.
         kwargs:
             What other coefficient functions need.
 

@@ -1,4 +1,4 @@
-"""Running statistics per region, kept through checkpoints."""
+"""Running statistics per region, which checkpoints keep."""
 
 from typing import Any
 
@@ -54,7 +54,7 @@ class RegionStatistics(TrainerCallback, ExportableState):
 
     Each optimiser step's mean enters with weight `1 - decay`; a region's first observation counts in full, and a step
     without tokens of a region leaves its entropy as it is. `Trainer` writes [`state`](RegionStatistics.state) into
-    `trainer_state.json`, from where a resumed run takes it again.
+    `trainer_state.json`, from which a resumed run restores it.
 
     Args:
         decay (`float`):
@@ -74,7 +74,7 @@ class RegionStatistics(TrainerCallback, ExportableState):
             tokens (`torch.Tensor` of shape `(R,)`):
                 Policy tokens per region, over all ranks.
             counts (`torch.Tensor` of shape `(R,)`):
-                Those of them that have a finite entropy.
+                How many of them have a finite entropy.
             entropy_sums (`torch.Tensor` of shape `(R,)`):
                 Sum of these entropies in nats.
         """
@@ -122,7 +122,7 @@ class RegionStatistics(TrainerCallback, ExportableState):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Take over what the checkpoint holds: `Trainer` itself restores callbacks only on request."""
+        """Restore what the checkpoint holds: `Trainer` itself restores callbacks only on request."""
         stored: Any = state.stateful_callbacks
         if type(self).__name__ in stored:
             self.observed = stored[type(self).__name__]["attributes"]["observed"]

@@ -16,7 +16,7 @@ def _byte_alphabet() -> dict[str, int]:
 
 
 def _decoder_types(decoder: Any) -> set[str]:
-    # The state is the decoder's part of tokenizer.json: the only place where a sequence names its members.
+    # The state is the decoder's part of tokenizer.json: the only place where a sequence of decoders names its members.
     state = json.loads(decoder.__getstate__()) if decoder is not None else {}
     return {member["type"] for member in state.get("decoders", [state]) if "type" in member}
 
@@ -71,10 +71,10 @@ def byte_offsets(text: str) -> np.ndarray:
 
     Args:
         text (`str` of length `N`):
-            Text as of [`TokenBytes.text`]: a lone surrogate stands for one undecodable byte.
+            Text as [`TokenBytes.text`] returns it: a lone surrogate stands for one undecodable byte.
 
     Returns:
-        `np.ndarray` of shape `(N + 1,)`: the offsets, and the total at the end.
+        `np.ndarray` of shape `(N + 1,)`: the offsets, then the total number of bytes.
 
     Example:
 
@@ -94,7 +94,7 @@ class TokenBytes:
     """
     The bytes of sampled tokens, as a syntax reads them.
 
-    Special tokens that are no markers of the syntax, such as the end of turn, stand for nothing. `decode` with
+    Special tokens that are not markers of the syntax, such as the end of turn, have no bytes. `decode` with
     `skip_special_tokens` cannot do this: it also drops markers that are special tokens.
 
     Args:
@@ -125,11 +125,11 @@ class TokenBytes:
         self, token_ids: np.ndarray, lengths: np.ndarray | None = None, starts: np.ndarray | None = None
     ) -> bytes:
         """
-        The bytes of tokens, one behind the other.
+        The bytes of tokens, one after the other.
 
         Args:
             token_ids (`np.ndarray` of shape `(N,)`):
-                Token ids that [`cover`](TokenBytes.cover) knows.
+                Token ids that [`cover`](TokenBytes.cover) has made room for.
             lengths, starts (`np.ndarray` of shape `(N,)`, *optional*):
                 Number of bytes of each token and where they start in the result, if they are known already.
 

@@ -1,1 +1,1 @@
-"""What stands around a training run: its processes, its checkpoints, its way to the Hub."""
+"""What surrounds a training run: its recipe and inputs, its processes and checkpoints, and its push to the Hub."""

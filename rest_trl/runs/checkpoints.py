@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or known not to be, and the way on from the last whole one."""
+"""Tells whole checkpoints from interrupted ones, and how to go on from the last whole one."""
 
 import errno
 import json
@@ -21,7 +21,7 @@ logger = get_logger(__name__)
 
 _NAME = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
 _TORCH_SUFFIXES = (".bin", ".pt", ".pth")
-# PyTorch reports a failed write without its cause. A disk with less room than this is then taken for the cause.
+# PyTorch reports a failed write without its cause. A disk with less room than this is then taken to be full.
 _FULL = 1 << 20  # bytes
 
 
@@ -47,7 +47,7 @@ def checkpoint_fault(checkpoint: Path) -> str | None:
     Say why a checkpoint is not whole.
 
     `Trainer` writes `trainer_state.json` last, so a readable one says that the save came to its end. Weights and
-    states are also checked for their length, because a copy or a machine that stopped can cut off any file. The
+    states are also checked for their length, because an interrupted copy or a crash can cut off any file. The
     contents of the files are not read.
 
     Args:
@@ -190,7 +190,7 @@ def naming_full_disk(written: str | Path, output_dir: str | Path) -> Iterator[No
     """
     try:
         yield
-    except Exception as error:  # tokenizers raise no narrower class
+    except Exception as error:  # the tokenizers library raises no narrower class
         if not is_full_disk(error, output_dir):
             raise
         raise FullDiskError(
@@ -200,13 +200,13 @@ def naming_full_disk(written: str | Path, output_dir: str | Path) -> Iterator[No
 
 def is_full_disk(error: BaseException, directory: str | Path) -> bool:
     """
-    Tell whether a failed write means that the disk is full, or the user's quota of it.
+    Tell whether a write failed because the disk, or the user's quota of it, is full.
 
     Args:
         error (`BaseException`):
             What the write raised.
         directory (`str` or `Path`):
-            Where was written; it need not exist.
+            The directory of the write; it need not exist.
 
     Returns:
         `bool`
@@ -214,9 +214,9 @@ def is_full_disk(error: BaseException, directory: str | Path) -> bool:
     numbers = (errno.ENOSPC, errno.EDQUOT)
     if isinstance(error, OSError):
         return error.errno in numbers
-    if any(f"(os error {number})" in str(error) for number in numbers):  # safetensors and tokenizers, of Rust
+    if any(f"(os error {number})" in str(error) for number in numbers):  # of Rust: safetensors, tokenizers
         return True
-    if "inline_container" not in str(error):  # PyTorch's writer
+    if "inline_container" not in str(error):  # in every error of PyTorch's writer
         return False
     path = Path(directory).absolute()
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
@@ -227,8 +227,8 @@ class WholeCheckpoints:
     """
     Mixin of a [`~transformers.Trainer`] whose interrupted saves are not taken for checkpoints.
 
-    A checkpoint is whole when its `trainer_state.json` is (see [`checkpoint_fault`]). So nothing may be written after
-    that file, and an old one may not stand in a directory that is written again.
+    A readable `trainer_state.json` marks a whole checkpoint (see [`checkpoint_fault`]). Nothing may therefore be
+    written after that file, and an old one must be removed before its directory is written again.
     """
 
     args: Any
@@ -241,7 +241,7 @@ class WholeCheckpoints:
         return way_on(self.args.output_dir)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        """Train as `Trainer` does; `resume_from_checkpoint=True` is the last whole checkpoint of `output_dir`."""
+        """Train as `Trainer` does; `resume_from_checkpoint=True` means the last whole checkpoint of `output_dir`."""
         if resume_from_checkpoint is True:
             resume_from_checkpoint = find_checkpoint(True, self.args.output_dir)
         return super().train(resume_from_checkpoint, *args, **kwargs)  # type: ignore[misc]
@@ -257,7 +257,7 @@ class WholeCheckpoints:
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)  # type: ignore[misc]
-        # The last that a rank writes, but for `trainer_state.json`, for which the main process waits here.
+        # Only `trainer_state.json` is written later. Before it the main process waits here for the files of all ranks.
         self.accelerator.wait_for_everyone()
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:

@@ -1,4 +1,4 @@
-"""What would end a run after its start, told before: missing packages, a model that is not whole, wrong numbers."""
+"""Finds in advance what would end a run after its start: missing packages, an incomplete model, wrong numbers."""
 
 import json
 import math
@@ -22,7 +22,7 @@ _FROM_ONE = "at least 1", lambda value: 1 <= value < math.inf
 _FROM_ZERO = "at least 0", lambda value: value >= 0
 _SHARE = "in [0, 1]", lambda value: 0 <= value <= 1
 _PROBABILITY = "in (0, 1]", lambda value: 0 < value <= 1
-# At these numbers TRL and transformers stop in the first step, or go on and train something else.
+# Outside these bounds TRL and transformers stop in the first step, or go on and train something else.
 _BOUNDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "per_device_train_batch_size": _FROM_ONE,
     "per_device_eval_batch_size": _FROM_ONE,
@@ -37,14 +37,14 @@ _BOUNDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "eval_steps": _FROM_ZERO,
     "temperature": _POSITIVE,
     "top_p": _PROBABILITY,
-    "top_k": ("at least -1", lambda value: value >= -1),  # -1 is vLLM's word for all tokens
+    "top_k": ("at least -1", lambda value: value >= -1),  # vLLM takes -1 for all tokens
     "min_p": _SHARE,
     "beta": _FROM_ZERO,
     "epsilon": _FROM_ZERO,
     "epsilon_high": _FROM_ZERO,
     "top_entropy_quantile": _SHARE,
 }
-# Arguments that are mappings, and as strings JSON objects; others may also be paths.
+# Mappings that may also be given as a string with a JSON object. Other mappings may be paths and are not checked.
 _MAPPINGS = (
     "chat_template_kwargs",
     "generation_kwargs",
@@ -63,7 +63,7 @@ def check_numbers(args: Any) -> None:
             The arguments, as they were given.
 
     Raises:
-        ValueError: if one is out of its bounds, or no number.
+        ValueError: if one is out of its bounds, or not a number.
     """
     for name, value in vars(args).items():
         if name in _BOUNDS and value is not None:
@@ -76,14 +76,14 @@ def check_numbers(args: Any) -> None:
 
 def check_mappings(args: Any) -> None:
     """
-    Refuse strings that stand for mappings and cannot be read as such, which end a run only after the model is loaded.
+    Refuse strings that should be mappings and cannot be parsed. They would end a run only after the model is loaded.
 
     Args:
         args ([`~transformers.TrainingArguments`]):
-            The arguments, after it has read the strings that are.
+            The arguments, in which it has already parsed the strings that are JSON objects.
 
     Raises:
-        ValueError: if one is still a string, or the pairs of `optim_args` are none.
+        ValueError: if one is still a string, or `optim_args` does not consist of NAME=VALUE pairs.
     """
     for name in _MAPPINGS:
         value = vars(args).get(name)
@@ -107,7 +107,7 @@ def check_model(model: str) -> None:
 
     Raises:
         FileNotFoundError: if the directory has no `config.json`.
-        ValueError: if it says no architecture, or a file of weights is cut off.
+        ValueError: if that file cannot be read or names no architecture, or a file of weights is cut off.
     """
     path = Path(model)
     if not path.is_dir():
@@ -132,7 +132,7 @@ def check_model(model: str) -> None:
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, model: str) -> None:
     """
-    Refuse the empty tokenizer that transformers makes where a model has no files of one.
+    Refuse the empty tokenizer that transformers makes for a model without tokenizer files.
 
     Args:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
@@ -141,7 +141,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, model: str) -> None:
             Where it was loaded from.
 
     Raises:
-        ValueError: if it makes no tokens of a text.
+        ValueError: if it turns a text into no tokens.
     """
     if not tokenizer("a", add_special_tokens=False)["input_ids"]:
         raise ValueError(
@@ -151,11 +151,11 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, model: str) -> None:
 
 def check_trackers(args: TrainingArguments) -> None:
     """
-    Refuse trackers that are not installed, for which `Trainer` has no error of its own kind.
+    Refuse trackers that are not installed. `Trainer` would raise a `RuntimeError`, as for a bug.
 
     Args:
         args ([`~transformers.TrainingArguments`]):
-            Their `report_to` names trackers. Unknown names are left to `Trainer`.
+            The arguments whose `report_to` names the trackers. Unknown names are left to `Trainer`.
 
     Raises:
         ImportError: if one is not installed.

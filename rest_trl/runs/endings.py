@@ -1,4 +1,4 @@
-"""One line for whatever a user can mend; what is a bug keeps its traceback."""
+"""Ends a program with one line for an error that the user can mend; a bug keeps its traceback."""
 
 import sys
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ from .checkpoints import FullDiskError, is_full_disk, way_on
 
 INTERRUPTED = 130  # exit status of a program that Ctrl-C has ended, as shells have it
 
-# Of OSError: no such file, no such model, no access to the Hub. HTTPError: no connection to it. ImportError: an
-# optional package that the recipe asks for.
+# OSError covers a missing file or model and no access to the Hub, HTTPError a failed connection to it, and ImportError
+# an optional package that the recipe asks for and that is not installed.
 _USER_ERRORS = (ValueError, OSError, ImportError, YAMLError, HTTPError)
 
 
@@ -31,7 +31,7 @@ def one_line(error: BaseException) -> str:
     Returns:
         `str`
     """
-    # An OSError made here has a number and a message; that of the system also has a path, which must stay.
+    # An OSError that this package raises is shown without its number. One of the system names a path, which must stay.
     message = error.strerror if isinstance(error, OSError) and error.strerror and not error.filename else str(error)
     return " ".join(str(message).split())
 
@@ -60,7 +60,7 @@ def setup_errors(prog: str) -> Iterator[None]:
 @contextmanager
 def run_errors(prog: str, trainer: Any) -> Iterator[None]:
     """
-    End the program with one line where training stops for a reason outside it: Ctrl-C, a full disk, a lost server.
+    End the program with one line if training stops for an outside reason: Ctrl-C, a full disk, a lost server.
 
     Args:
         prog (`str`):
@@ -91,13 +91,13 @@ def run_errors(prog: str, trainer: Any) -> Iterator[None]:
             raise
         _close_bars(trainer)
         cause = one_line(error)
-        if not isinstance(error, FullDiskError):  # not of a save
+        if not isinstance(error, FullDiskError):  # a FullDiskError already names the cure
             cause = f"the disk is full ({cause}). Free some room; {way_on(output_dir)}"
         raise SystemExit(f"{prog}: error: training stopped after step {trainer.state.global_step}: {cause}") from error
 
 
 def _close_bars(trainer: Any) -> None:
-    """Leave the bars as they stand, so that the last line does not run on behind one."""
+    """Close the progress bars, so that the last message starts on a line of its own."""
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, ProgressCallback):
             for bar in (callback.training_bar, callback.prediction_bar):

@@ -1,4 +1,4 @@
-"""Files on disk that are whole or not there."""
+"""Writes files so that nobody finds a part of one under its name."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import pandas as pd
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """
-    Write a Parquet file so that at no time a part of it can be found under its name.
+    Write a Parquet file so that a part of it never stands under its name.
 
     Args:
         table (`pd.DataFrame`):
@@ -54,14 +54,14 @@ def write_atomically(path: Path, text: str) -> None:
 
 def encode(text: str) -> bytes:
     """
-    The UTF-8 of a text that a model may have written.
+    Encode in UTF-8 a text that a model may have written.
 
     Args:
         text (`str`):
             Any text.
 
     Returns:
-        `bytes`: with half surrogate pairs, which have no UTF-8, as escapes.
+        `bytes`: half a surrogate pair, which UTF-8 cannot represent, becomes an escape.
     """
     # A model may write half a surrogate pair as a JSON escape.
     return text.encode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""Pushing a trained model so that it cannot be lost."""
+"""Pushes a trained model; if that fails, says where the model is saved and how to push it."""
 
 import shlex
 from typing import Any
@@ -19,7 +19,7 @@ def push(trainer: Any, prog: str) -> None:
     """
     try:
         trainer.push_to_hub()
-    except Exception as error:  # of the network, the Hub or its metadata check: to a trained model all mean the same
+    except Exception as error:  # network, Hub or metadata check: the model is saved, and the cure is the same
         args = trainer.args
         repo = trainer.hub_model_id or args.hub_model_id
         command = ["hf", "upload", repo, args.output_dir, ".", "--exclude", "checkpoint-*"]

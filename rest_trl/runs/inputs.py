@@ -31,9 +31,9 @@ def find_model(name: str | None) -> str:
         `str`: the directory with `~` expanded, or the id.
 
     Raises:
-        FileNotFoundError: if it can only be a path and there is nothing.
-        NotADirectoryError: if there is a file.
-        ValueError: if no model is named, or one that the package should hold and does not.
+        FileNotFoundError: if the name can only be a path and nothing is there.
+        NotADirectoryError: if the path is a file.
+        ValueError: if no model is named, or the name begins with `tiny/` and the package holds no such model.
     """
     if not name:
         raise ValueError("no model: give --model_name_or_path a path, a Hub id, or tiny")
@@ -61,14 +61,14 @@ def load_tokenizer(
         trust_remote_code (`bool`, *optional*, defaults to `False`):
             Whether to run the tokenizer's own code.
         kwargs:
-            What else `AutoTokenizer.from_pretrained` takes.
+            Further arguments of `AutoTokenizer.from_pretrained`.
 
     Returns:
         [`~transformers.PreTrainedTokenizerBase`]
 
     Raises:
-        ValueError: if it cannot be loaded, with the names of the model and the revision, which transformers leaves out
-            where the Hub cannot be reached.
+        ValueError: if it cannot be loaded. The message names the model and the revision, which the message of
+            transformers leaves out where the Hub cannot be reached.
     """
     try:
         return AutoTokenizer.from_pretrained(
@@ -85,7 +85,7 @@ def find_environment(name: str) -> Callable[[], Any]:
 
     Args:
         name (`str`):
-            Dotted path of a class or function that makes an environment of TRL without arguments.
+            Dotted path of a class or function that needs no arguments and makes an environment for TRL.
 
     Returns:
         `Callable`
@@ -109,23 +109,23 @@ def find_environment(name: str) -> Callable[[], Any]:
 
 def load_tasks_split(script_args: Any, split: str, size: int | None = None) -> Dataset:
     """
-    One split of a data set of tasks for an environment, whose columns go to its `reset` as they are.
+    Load one split of a data set of tasks. The columns go to the environment's `reset` as they are.
 
     Args:
         script_args ([`~rest_trl.runs.program.DataArguments`]):
-            Name the data set.
+            The arguments that name the data set.
         split (`str`):
             Name of the split.
         size (`int`, *optional*):
-            Take at most so many rows, the first ones. By default all, and of `tiny/agents` for tests, which are made
-            on demand, as many as an evaluation in training can afford.
+            Take at most this many rows, the first ones. By default all; the test split of `tiny/agents`, whose rows
+            are made on demand, has as many as an evaluation during training can afford.
 
     Returns:
         [`~datasets.Dataset`] with a column `prompt` of messages.
 
     Raises:
-        FileNotFoundError: if the data set is a path and there is nothing.
-        ValueError: if no data set is named, its prompts are no messages, or an argument is for other data sets.
+        FileNotFoundError: if the data set is a path and nothing is there.
+        ValueError: if no data set is named, its prompts are not messages, or an argument applies only to gold calls.
     """
     name = script_args.dataset_name
     if not name:
@@ -156,26 +156,26 @@ def load_split(
     script_args: Any, training_args: Any, tokenizer: PreTrainedTokenizerBase, split: str, size: int | None = None
 ) -> Dataset:
     """
-    One split of the data set that the arguments name.
+    Load one split of the data set that the arguments name.
 
     Args:
         script_args ([`~rest_trl.runs.program.DataArguments`]):
-            Name the data set.
+            The arguments that name the data set.
         training_args ([`ResTGRPOConfig`] or [`~rest_trl.sft.ResTSFTConfig`]):
-            Hold `chat_template_kwargs`.
+            The arguments with `chat_template_kwargs` and `seed`.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             The policy's tokenizer, with its chat template.
         split (`str`):
             Name of the split.
         size (`int`, *optional*):
-            Take at most so many rows, the first ones. By default all, and of the embedded data sets for tests, which
-            are made on demand, as many as an evaluation in training can afford.
+            Take at most this many rows, the first ones. By default all; the test split of an embedded data set, whose
+            rows are made on demand, has as many as an evaluation during training can afford.
 
     Returns:
         [`~datasets.Dataset`] with columns `prompt` and `solution`.
 
     Raises:
-        FileNotFoundError: if the data set is a path and there is nothing.
+        FileNotFoundError: if the data set is a path and nothing is there.
         ValueError: if no data set is named, or it cannot be used.
     """
     if not script_args.dataset_name:
@@ -210,7 +210,7 @@ def load_split(
 
 
 def _check_lengths(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, script_args: Any) -> None:
-    """Refuse a limit that would leave out prompts of an embedded data set: a recipe may have one that does not."""
+    """Refuse a `max_prompt_length` that would drop prompts of an embedded data set, and allow one that drops none."""
     longest = max(map(len, tokenizer(list(dataset["prompt"]))["input_ids"]))
     if longest > script_args.max_prompt_length:
         raise ValueError(

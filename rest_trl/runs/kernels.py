@@ -1,8 +1,8 @@
 """
 Keeps back a warning of bitsandbytes that does not concern most runs. This module imports nothing that is slow.
 
-At its import bitsandbytes warns that a kernel for 4-bit weights on CPUs is missing. PEFT imports it in every run, also
-in one without such weights, and before the arguments are read.
+When it is imported, bitsandbytes warns that its CPU kernel for 4-bit weights is missing. PEFT imports it in every run,
+even in one without such weights, and before the arguments are read.
 """
 
 import logging
@@ -33,7 +33,7 @@ def hold_kernels_warning() -> None:
 
 def release_kernels_warning(is_quantized: bool) -> None:
     """
-    Say what [`hold_kernels_warning`] has kept back, if the run uses it.
+    Emit what [`hold_kernels_warning`] has kept back if the run has 4-bit weights, and drop it otherwise.
 
     Args:
         is_quantized (`bool`):

@@ -19,8 +19,8 @@ _OPTION = "--accelerate_config"
 
 def split_accelerate_config(arguments: list[str]) -> tuple[str | None, list[str]]:
     """
-    Take `--accelerate_config FILE` or `--accelerate_config=FILE` out of a command line; the file can also be the name
-    of one that comes with the package, such as `ddp`.
+    Take `--accelerate_config FILE` or `--accelerate_config=FILE` out of a command line. The file can also be the
+    name of a configuration that comes with the package, such as `ddp`.
 
     Args:
         arguments (`list[str]`):
@@ -31,7 +31,7 @@ def split_accelerate_config(arguments: list[str]) -> tuple[str | None, list[str]
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if no file is given behind the option.
+        ValueError: if no file is given after the option.
     """
     arguments = [
         part for text in arguments for part in (text.split("=", 1) if text.startswith(_OPTION + "=") else [text])
@@ -58,8 +58,9 @@ def launcher_options(config_file: str | None) -> list[str]:
             Accelerate's configuration.
 
     Returns:
-        `list[str]`: the configuration, if there is one, be it the user's default; otherwise what accelerate would
-        choose by itself, which it then need not list at each start: all GPUs of this machine, or one process.
+        `list[str]`: `--config_file` if a configuration is given; nothing if the user has a default one, which
+        accelerate reads itself; otherwise accelerate's own choice (all GPUs of this machine, or one process), spelled
+        out so that accelerate does not list it at each start.
     """
     if config_file is not None:
         return ["--config_file", config_file]
@@ -77,7 +78,7 @@ def main(arguments: list[str], command: str = "train") -> None:
 
     Args:
         arguments (`list[str]`):
-            Those of the program, and `--accelerate_config FILE`.
+            The program's arguments, among which `--accelerate_config FILE` may be.
         command (`str`, *optional*, defaults to `"train"`):
             `"train"` or `"sft"`: the program is the module of this name.
 
@@ -91,17 +92,17 @@ def main(arguments: list[str], command: str = "train") -> None:
     try:
         config_file, arguments = split_accelerate_config(arguments)
         options = [*launcher_options(config_file), "-m", module, *arguments]
-        # Ctrl-C is for the program, which gets it, too, and tells how to go on. It does not inherit this handler.
+        # The program gets Ctrl-C, too, and tells how to go on. The launcher waits; its child has no such handler.
         before = signal.signal(signal.SIGINT, lambda *_: None)
         try:
             launch_command(launch_command_parser().parse_args(options))
         finally:
             signal.signal(signal.SIGINT, before)
-    except (ValueError, OSError) as error:  # of the configuration: the program is another process
+    except (ValueError, OSError) as error:  # from the configuration, not from the program's process
         raise SystemExit(f"{prog}: error: {' '.join(str(error).split())}") from error
     except CalledProcessError as error:
         raise SystemExit(_status(prog, error.returncode)) from None
-    except SignalException as error:  # torchrun has its own handler of Ctrl-C
+    except SignalException as error:  # from torchrun's own signal handler
         raise SystemExit(128 + error.sigval) from None
     except ChildFailedError as error:
         raise SystemExit(_status(prog, error.get_first_failure()[1].exitcode)) from None

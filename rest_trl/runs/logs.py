@@ -1,4 +1,4 @@
-"""What the training program writes to the terminal beside its progress."""
+"""Messages that the training program writes to the terminal besides its progress."""
 
 import logging
 import sys
@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from .kernels import hold_kernels_warning
 
 
-hold_kernels_warning()  # with this module, so that a program can import it before PEFT
+hold_kernels_warning()  # at import, because a program imports this module before PEFT
 
 
 class _Formatter(logging.Formatter):
@@ -20,7 +20,7 @@ class _Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
-        alone = text.startswith("[RANK 0] ") and PartialState().num_processes == 1  # accelerate writes it always
+        alone = text.startswith("[RANK 0] ") and PartialState().num_processes == 1  # accelerate always adds it
         text = text.removeprefix("[RANK 0] ") if alone else text
         return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"
 
@@ -34,17 +34,17 @@ class _Handler(logging.Handler):
 
 def configure_logging() -> None:
     """
-    Let the program write its own messages to stderr, and no bars of loading and saving where there is no terminal.
+    Let the program write its messages to stderr, and hide the bars of loading and saving where there is no terminal.
 
-    A handler that the root logger already has is kept, and takes the messages. A warning of Transformers that is for
-    TRL, and not for its users, is left out.
+    If the root logger already has a handler, that handler takes the messages. A warning of Transformers that concerns
+    the code of TRL, and not its users, is hidden.
     """
     logging.getLogger("rest_trl").setLevel(logging.INFO)
     if not logging.getLogger().handlers:
         handler = _Handler()
         handler.setFormatter(_Formatter())
         logging.getLogger().addHandler(handler)
-    # TRL 1.16 sets the name that later releases of Transformers gave up, whatever the recipe says.
+    # Whatever the recipe says, TRL 1.16 sets an argument by a name that newer releases of Transformers deprecate.
     warnings.filterwarnings("ignore", "`(is_)?gradient_checkpointing` is deprecated", FutureWarning)
     if not sys.stderr.isatty():
         transformers.utils.logging.disable_progress_bar()

@@ -1,11 +1,11 @@
-"""Progress of a run in a notebook. It is apart from the other kinds, because it needs IPython."""
+"""Shows the progress of a run in a notebook. This is a module of its own because it needs IPython."""
 
 from typing import Any
 
 from transformers.utils.notebook import NotebookProgressCallback, NotebookTrainingTracker
 
 
-# Metric, column and form. The loss of GRPO is near zero whatever happens, and says nothing.
+# Metric, column and format. The loss of GRPO is left out: it is near zero whether a run goes well or not.
 _COLUMNS = (
     ("reward", "Reward", "{:.2f}"),
     ("rest/nll/all", "NLL", "{:.3f}"),

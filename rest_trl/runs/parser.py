@@ -1,4 +1,4 @@
-"""Reading a recipe and a command line, with one line for what is wrong in them."""
+"""Reads a recipe and a command line, and reports in one line what is wrong in them."""
 
 import argparse
 import dataclasses
@@ -33,8 +33,8 @@ class RecipeParser(TrlParser):
     Parser of a recipe (`--config RECIPE` or `--config=RECIPE`: a file, or the name of one that comes with the
     package) and of arguments that override it.
 
-    It differs from [`~trl.TrlParser`] in what it refuses: an unknown argument is named with the nearest known one, and
-    a value of a recipe must have the type of its argument, where TRL hands any value on.
+    It refuses more than [`~trl.TrlParser`]: the error for an unknown argument names the nearest known one, and a value
+    in a recipe must have the type of its argument, whereas TRL passes any value on.
     """
 
     def parse_args_and_config(self, args: Iterable[str] | None = None, *pos: Any, **kwargs: Any) -> tuple[Any, ...]:
@@ -66,7 +66,7 @@ class RecipeParser(TrlParser):
         for name, value in kwargs.items():
             kinds = _kinds(self._hints[name])
             if isinstance(value, str) and list in kinds and str not in kinds:
-                kwargs[name] = value = [value]  # as on the command line
+                kwargs[name] = value = [value]  # one value makes a list, as on the command line
             if not fits(value, self._hints[name]):
                 raise ValueError(f"the recipe's {name} must be {_describe(self._hints[name])}, but is {value!r}")
         return super().set_defaults_with_config(**kwargs)
@@ -100,7 +100,7 @@ class RecipeParser(TrlParser):
 
 
 def _check_text(recipe: Path) -> None:
-    """Refuse a file at which TRL's parser would stop without naming it."""
+    """Refuse a file for which TRL's parser would raise an error that does not name the file."""
     try:
         content = yaml.safe_load(recipe.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
@@ -132,9 +132,9 @@ def fits(value: Any, hint: Any) -> bool:
             Type hint of the argument.
 
     Returns:
-        `bool`: also true for all strings, because the parser converts or refuses these itself, and for scalars where a
-        string is meant, because YAML reads an unquoted `no` or `3` as what it looks like. The parser leaves the
-        elements of a list as they are, so these must have their type.
+        `bool`: also true for every string, because the parser later converts or refuses it, and for any scalar if the
+        argument is a string, because YAML reads an unquoted `no` or `3` as a boolean or a number. The parser does not
+        convert the elements of a list, so they must already have their type.
     """
     kinds = _kinds(hint)
     if isinstance(value, list):
@@ -148,7 +148,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def _is_of(value: Any, *kinds: Any) -> bool:
-    """Whether a value has one of these classes; a whole number is also a number."""
+    """Whether a value has one of these classes; a whole number also counts as a float."""
     return type(value) in kinds or (isinstance(value, int) and not isinstance(value, bool) and float in kinds)
 
 

@@ -1,4 +1,4 @@
-"""Whether training runs on the processes that it was launched for."""
+"""Checks that training runs with the processes and the sharding that it was launched with."""
 
 import os
 
@@ -14,16 +14,16 @@ _SHARDING = {DistributedType.FSDP: "ACCELERATE_USE_FSDP", DistributedType.DEEPSP
 
 def check_processes(accelerator: Accelerator) -> None:
     """
-    Say where accelerate has fallen back to less than it was launched for, which it does silently.
+    Report where accelerate has silently set up less than it was launched with.
 
-    On a CPU FSDP and DeepSpeed become DDP, and `accelerate launch --cpu --num_processes 2` starts one process.
+    On a CPU, FSDP and DeepSpeed become DDP, and `accelerate launch --cpu --num_processes 2` starts one process.
 
     Args:
         accelerator ([`~accelerate.Accelerator`]):
-            The trainer's.
+            That of the trainer.
 
     Raises:
-        ValueError: if FSDP or DeepSpeed was asked for, and accelerate does something else.
+        ValueError: if FSDP or DeepSpeed was asked for, and accelerate has set up something else.
     """
     for distributed_type, variable in _SHARDING.items():
         if parse_flag_from_env(variable) and accelerator.distributed_type != distributed_type:
@@ -32,8 +32,8 @@ def check_processes(accelerator: Accelerator) -> None:
                 f"{accelerator.distributed_type.value} on {accelerator.num_processes} process(es), as it does on a "
                 "CPU: leave out use_cpu where there are GPUs, or launch with recipes/accelerate/ddp.yaml"
             )
-    # Where `accelerate launch` starts its one process itself, without torchrun and so without a rank, it gives the
-    # address of the main process only if it was asked for several. But a user may have exported one: no error.
+    # When `accelerate launch` starts a single process itself, without torchrun and hence without RANK, it sets
+    # MASTER_ADDR only if it was asked for several. A user may also have exported it, so this is only a warning.
     launched = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
     if accelerator.num_processes == 1 and launched and "RANK" not in os.environ:
         logger.warning(

@@ -1,4 +1,4 @@
-"""What the training programs share: their arguments of the data set, the tokenizer, and the course of a run."""
+"""What the training programs share: their data set arguments, the model and tokenizer, and the course of a run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ logger = get_logger(__name__)
 @dataclass
 class DataArguments(ScriptArguments):
     """
-    Arguments of a training program beside those of the trainer and the model.
+    Arguments of a training program besides those of the trainer and the model.
 
     Args:
         dataset_name (`str`):
@@ -38,8 +38,8 @@ class DataArguments(ScriptArguments):
             Examples with a longer prompt, in tokens, are dropped and counted. By default the tokenizer's limit, at
             most 32,768.
         mask_tools (`list[str]`, *optional*):
-            `functions`, `parameters` or both: names that become random in tools and calls, as Hammer trains with, so
-            that descriptions alone tell what a tool does.
+            `functions`, `parameters` or both: their names become random in tools and calls, as in Hammer's training,
+            so that only descriptions tell what a tool does.
         strict (`bool`, *optional*, defaults to `False`):
             Whether a malformed row of the data set is an error; otherwise it is skipped, counted and named.
         overwrite_output_dir (`bool`, *optional*, defaults to `False`):
@@ -47,7 +47,7 @@ class DataArguments(ScriptArguments):
             starts; otherwise such a directory is refused.
 
     Raises:
-        ValueError: for an argument of [`~trl.ScriptArguments`] that the program cannot follow.
+        ValueError: for an argument of [`~trl.ScriptArguments`] that the program does not support.
     """
 
     dataset_name: str | None = field(
@@ -89,13 +89,13 @@ def prepare_model(training_args: Any, model_args: ModelConfig) -> tuple[str, Pre
     """
     Find the model and load its tokenizer.
 
-    `model_init_kwargs` and, where it is not given, `tool_call_syntax` of the training arguments are filled in.
+    It sets `model_init_kwargs` of the training arguments and, unless it is given, their `tool_call_syntax`.
 
     Args:
         training_args ([`ResTGRPOConfig`] or [`~rest_trl.sft.ResTSFTConfig`]):
-            Training.
+            Arguments of the training.
         model_args ([`~trl.ModelConfig`]):
-            Model.
+            Arguments of the model.
 
     Returns:
         `tuple[str, PreTrainedTokenizerBase]`: directory or id of the model, and its tokenizer.
@@ -135,15 +135,15 @@ def run(prog: str, parser: Callable[[str], RecipeParser], make_trainer: Callable
         prog (`str`):
             Name of the program in messages.
         parser (`Callable`):
-            Makes the parser of the arguments, [`DataArguments`] first and those of the trainer second.
+            Makes the parser, which returns [`DataArguments`] first and the trainer's arguments second.
         make_trainer (`Callable`):
-            Makes the trainer that they describe.
+            Makes the trainer from the parsed arguments.
         args (`list[str]`, *optional*):
             The command line, by default the process's.
 
     Raises:
-        SystemExit: with one line that names cause and cure, if an argument or the data set is wrong, or the trained
-            model cannot be pushed.
+        SystemExit: with one line that names cause and cure, if an argument or the data set is wrong, training is
+            interrupted or loses its disk or server, or the trained model cannot be pushed.
     """
     with setup_errors(prog):
         arguments = parser(prog).parse_args_and_config(args)
@@ -157,11 +157,10 @@ def run(prog: str, parser: Callable[[str], RecipeParser], make_trainer: Callable
     with run_errors(prog, trainer):
         trainer.train(resume_from_checkpoint=resume)
         with naming_full_disk(f"the trained model in {training_args.output_dir}", training_args.output_dir):
-            # As an internal call it does not push: the state is to be saved before anything can go wrong on the
-            # network.
+            # `_internal_call` keeps it from pushing: the state is saved before anything can go wrong on the network.
             trainer.save_model(training_args.output_dir, _internal_call=True)
             trainer.save_state()
-            trainer.create_model_card()  # PEFT has written one of its own beside the adapter
+            trainer.create_model_card()  # replaces the one that PEFT has written beside the adapter
     logger.info(f"Model saved to {training_args.output_dir}")
     if training_args.push_to_hub:
         push(trainer, prog)

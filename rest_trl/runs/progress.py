@@ -1,4 +1,4 @@
-"""Progress of a run for people: a bar with a few figures, or a line per log where there is no terminal."""
+"""Shows the progress of a run: a bar with a few figures, or one line per log entry where there is no terminal."""
 
 import sys
 import time
@@ -49,7 +49,7 @@ def summary(logs: dict[str, Any]) -> str:
 
 
 def _end(logs: dict[str, Any], state: Any) -> str | None:
-    """What is worth a line of its own: an evaluation, or the end of the run."""
+    """The line for an evaluation or for the end of the run; `None` for any other log entry."""
     if "train_runtime" in logs:
         return f"trained {state.global_step} steps in {logs['train_runtime']:.0f} s"
     if "eval_reward" in logs or "eval_rest/nll/all" in logs:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 
-# What a recipe says of the machine that it is meant for, in the comments at its head.
+# How the comments at the head of a recipe name the machine that it is meant for.
 _HARDWARE = re.compile(
     r"one card of \d+ GB|two nodes of \d+ GPUs|one node of \d+ GPUs|\d+ GPUs of one node", re.IGNORECASE
 )
@@ -103,7 +103,7 @@ def recipe_names(folder: str = "") -> list[str]:
 
     Args:
         folder (`str`, *optional*, defaults to `""`):
-            Only those in this folder, without its name.
+            List only the recipes in this folder, without the folder's name.
     """
     root = recipes_dir() / folder
     return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
@@ -132,7 +132,7 @@ def read_head(path: Path, name: str) -> Recipe:
     words = [line for line in head if line not in commands]
     start = next((index for index, line in enumerate(words) if line), 0)
     content: dict[str, Any] = yaml.safe_load(text) or {}
-    if "arms" in content:  # a study has the machine of its recipe
+    if "arms" in content:  # a study needs the machine of its recipe
         base = (path.parent / content["recipe"]).resolve()
         hardware = read_head(base, base.stem).hardware
     else:
@@ -153,7 +153,7 @@ def _sentence(lines: list[str]) -> list[str]:
 
 
 def _runnable(command: str) -> str:
-    """A command in which files of the source tree are names, or paths where names are not understood."""
+    """The command as it runs from any directory: recipes by their names, accelerate's configurations by full paths."""
     command = _ACCELERATE.sub(lambda match: str(recipes_dir() / match[1]), command)
     return re.sub(r"(--config) recipes/(\S+)\.yaml", r"\1 \2", command)
 

@@ -1,4 +1,4 @@
-"""Results of an earlier run, which a new run may not overwrite in silence."""
+"""Results of an earlier run, which a new run must not overwrite silently."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ from typing import Any
 from .checkpoints import checkpoint_dirs
 
 
-# What a run leaves at its end beside checkpoints: weights, their index, and the state of the trainer.
+# What a run leaves at its end besides checkpoints: weights, their index, and the state of the trainer.
 _FINAL = (
     "trainer_state.json",
     "model*.safetensors",
@@ -36,7 +36,7 @@ def earlier_results(output_dir: str | Path) -> list[Path]:
 
 def check_output_dir(output_dir: str | Path, resumes: bool, overwrites: bool) -> None:
     """
-    Refuse a directory that a new run would spoil.
+    Refuse a directory in which a new run cannot write, or would overwrite earlier results.
 
     Args:
         output_dir (`str` or `Path`):
@@ -44,13 +44,13 @@ def check_output_dir(output_dir: str | Path, resumes: bool, overwrites: bool) ->
         resumes (`bool`):
             Whether the run goes on from a checkpoint.
         overwrites (`bool`):
-            Whether the user gives up what is there.
+            Whether the user lets the run remove earlier results.
 
     Raises:
-        FileExistsError: if it holds results of an earlier run, and neither is the case.
+        FileExistsError: if it holds results of an earlier run, and neither `resumes` nor `overwrites` is true.
         NotADirectoryError: if it is a file, or would lie in one.
         PermissionError: if nothing can be written there.
-        ValueError: if both are the case, or it has no name.
+        ValueError: if both are true, or `output_dir` is empty.
     """
     if not str(output_dir):
         raise ValueError("output_dir is empty: give a directory")

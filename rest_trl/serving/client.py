@@ -2,8 +2,8 @@
 The HTTP client for vLLM servers.
 
 Everything that rest-trl itself asks of a server goes through [`ServerClient`]: the checks before training, the
-recovery during it, `rest-trl doctor` and the evaluation. It imports neither TRL nor torch, whose absence the doctor
-reports.
+recovery during it, `rest-trl doctor` and the evaluation. It imports neither TRL nor torch, because the doctor
+also runs where these are missing.
 """
 
 import socket
@@ -18,7 +18,7 @@ from urllib3.util.retry import Retry
 
 _CONNECT, _READ = 5.0, 30.0  # seconds for all but completions
 _POLL = 2.0  # seconds between two looks at a server that does not answer
-# A question may be asked twice. Retries are of no use to a server that is not there, which whoever asks may wait for.
+# A failed GET is repeated, a POST never. A refused connection is not retried: the caller may wait for the server.
 _ASK_AGAIN = Retry(
     total=2, connect=0, read=1, status=1, backoff_factor=0.5, status_forcelist=(502, 503, 504), raise_on_status=False
 )
@@ -30,7 +30,7 @@ def server_url(base_url: str | None, host: str, port: int) -> str:
 
     Args:
         base_url, host, port:
-            `vllm_server_base_url`, `vllm_server_host` and `vllm_server_port` of the run; the first wins.
+            `vllm_server_base_url`, `vllm_server_host` and `vllm_server_port` of the run; the first wins if it is set.
 
     Returns:
         `str`
@@ -40,14 +40,14 @@ def server_url(base_url: str | None, host: str, port: int) -> str:
 
 class KeepAliveAdapter(HTTPAdapter):
     """
-    Sends each `POST` once, and ends the wait for a machine that is gone after about two minutes.
+    Sends each `POST` once, and stops waiting for a vanished machine when keep-alive has failed for about two minutes.
 
-    The session of TRL's client repeats failed requests by itself, also to a restarted server, which has the weights of
-    step 0. With this adapter a failure comes to its caller.
+    The session of TRL's client repeats failed requests by itself, even to a restarted server, which has the weights of
+    step 0. With this adapter the caller sees the failure of a `POST`.
 
     Args:
         connections (`int`, *optional*, defaults to `1`):
-            Requests at once.
+            Number of simultaneous requests.
     """
 
     def __init__(self, connections: int = 1) -> None:
@@ -55,7 +55,7 @@ class KeepAliveAdapter(HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-        if hasattr(socket, "TCP_KEEPIDLE"):  # not on macOS, where the system's own pace holds
+        if hasattr(socket, "TCP_KEEPIDLE"):  # macOS lacks these and uses its own intervals
             options += [
                 (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
                 (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
@@ -72,7 +72,7 @@ def mount(session: requests.Session, connections: int = 1) -> None:
         session (`requests.Session`):
             The session, of TRL's client for example.
         connections (`int`, *optional*, defaults to `1`):
-            Requests at once.
+            Number of simultaneous requests.
     """
     for scheme in ("http://", "https://"):
         session.mount(scheme, KeepAliveAdapter(connections))
@@ -82,14 +82,14 @@ class ServerClient:
     """
     Client of one vLLM server. Threads may share it.
 
-    A method raises `requests.RequestException` if the server does not answer, answers with an error, or with something
-    that no vLLM server says.
+    Where its docstring says nothing else, a method raises `requests.RequestException` if the server does not answer,
+    answers with an error, or says something that no vLLM server says.
 
     Args:
         url (`str`):
             Address of the server, such as `http://localhost:8000`. `/v1` at its end is dropped.
         connections (`int`, *optional*, defaults to `1`):
-            Requests at once.
+            Number of simultaneous requests.
     """
 
     def __init__(self, url: str, connections: int = 1) -> None:
@@ -98,7 +98,7 @@ class ServerClient:
         mount(self._session, connections)
 
     def _get(self, path: str, *keys: str, missing_ok: bool = False, **params: str) -> Any:
-        """What an endpoint says under the keys; `None` if there is no such endpoint and that is fine."""
+        """What an endpoint's answer has under nested keys; `None` if `missing_ok` and there is no such endpoint."""
         response = self._session.get(f"{self.url}{path}", params=params, timeout=(_CONNECT, _READ))
         if missing_ok and response.status_code == requests.codes.not_found:
             return None
@@ -151,7 +151,7 @@ class ServerClient:
         return config
 
     def weight_version(self) -> str | None:
-        """The mark of the server's weights, `"default"` after its start; `None` if it has no marks (before 0.31)."""
+        """The mark of the server's weights, `"default"` after its start; `None` if vLLM has no marks (before 0.31)."""
         version: str | None = self._get("/weight_info", "weight_version", missing_ok=True)
         return version
 

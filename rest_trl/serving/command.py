@@ -1,4 +1,4 @@
-"""The command that starts a vLLM server: for the rollouts of a training, or for the model that came out of it."""
+"""The command that starts a vLLM server: for the rollouts of a training run, or for a trained model."""
 
 import shlex
 
@@ -6,7 +6,7 @@ import shlex
 _LORA_RANKS = (16, 32, 64, 128, 256, 320, 512)  # the values of --max-lora-rank that vLLM 0.31 takes
 _DEFAULT_LORA_RANK = 16
 
-# By `config.model_type`, for models whose chat template can open a reasoning block (vLLM 0.31).
+# vLLM's parsers by `config.model_type`, for models whose chat template can open a reasoning block (vLLM 0.31).
 _REASONING_PARSERS = {
     "glm4_moe": "glm45",
     "gpt_oss": "openai_gptoss",
@@ -35,12 +35,12 @@ def serve_command(
         model (`str`):
             Name or path of the model; of an adapter's base model, if there is an `adapter`.
         training (`bool`, *optional*, defaults to `False`):
-            Whether a training generates with the server. It then needs the development endpoints, weight transfer and
-            the log-probabilities of what was sampled.
+            Whether a training run generates with the server, which then needs the development endpoints, weight
+            transfer and the log-probabilities of what was sampled.
         port (`int`, *optional*):
             Port of the server. By default vLLM's own.
         adapter (`str`, *optional*):
-            Name or path of a LoRA adapter; clients ask for it by its last component.
+            Name or path of a LoRA adapter; clients ask for it by the last component of this.
         lora_rank (`int`, *optional*):
             Largest rank of the adapter. The command names it only where vLLM's default is too small.
         tool_call_parser (`str`, *optional*):

@@ -11,7 +11,7 @@ from accelerate.logging import get_logger
 from .client import ServerClient, mount
 
 
-if TYPE_CHECKING:  # a TRL that moves it must not end runs without a server
+if TYPE_CHECKING:  # a TRL that moves this class must not break runs without a server
     from trl.generation.vllm_client import VLLMClient
 
 
@@ -31,11 +31,11 @@ def _raise_for_server_error(response: requests.Response, *args: Any, **kwargs: A
 
 class GuardedClient:
     """
-    TRL's client, with failures noted where the other ranks wait for it, and with marks on the weights that it sends.
+    Wraps TRL's client: failures are noted instead of raised while other ranks wait, and sent weights get a mark.
 
     Args:
         client ([`~trl.generation.vllm_client.VLLMClient`]):
-            TRL's, which has joined the server. Its session no longer repeats failed requests.
+            TRL's client, which has joined the server. From then on its session sends each `POST` only once.
 
     Attributes:
         collective (`bool`):
@@ -102,7 +102,7 @@ class GuardedClient:
         """See [`~trl.generation.vllm_client.VLLMClient.update_named_params`]."""
         try:
             if self.sent:
-                self.check_weights()  # a transfer to a server that has left the group would wait for it
+                self.check_weights()  # a restarted server has left the group, and a transfer to it would wait forever
             self.client.update_named_params(metadata, named_params)
             if self.server.weight_version() is not None:
                 self.server.mark_weights(self.mark)
@@ -110,7 +110,7 @@ class GuardedClient:
         except Exception as error:
             self.sent = False
             self.note(error)
-            for _ in named_params:  # the other ranks gather along, and adapters are unmerged at the end
+            for _ in named_params:  # the other ranks gather with this one, and adapters are unmerged at its end
                 pass
 
     def reset_prefix_cache(self) -> None:

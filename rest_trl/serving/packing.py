@@ -48,8 +48,8 @@ def unpacked(data: torch.Tensor, quant_state: "QuantState") -> tuple[torch.Tenso
     from bitsandbytes.functional import _convert_weight_packed_for_cpu_inverse
 
     state: Any = copy.copy(quant_state)
-    # The inverse restores the codes. The scales it would quantise a second time where they were nested, and leave
-    # transposed where they were not, so they are restored here.
+    # The inverse restores the codes. It would quantise scales that were nested a second time, and leave others
+    # transposed, so the scales are restored here.
     state.original_nested = False
     data, state = _convert_weight_packed_for_cpu_inverse(data, state)
     state.absmax = quant_state.absmax.T.float().reshape(-1)

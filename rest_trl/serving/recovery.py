@@ -1,12 +1,12 @@
 """
-Going on with a vLLM server that restarts, and ending clearly with one that is gone.
+Lets training go on after a restart of its vLLM server, and end with a clear message if the server is gone.
 
-Only the main process talks to the server, while the other ranks wait in collectives for what it makes of an answer. A
-failed request is therefore noted, the collective brought to its end, and the failure handled on all ranks alike.
+Only the main process talks to the server, while the other ranks wait for it in collectives. A failed request is
+therefore only noted at first; once the collective is complete, all ranks handle the failure alike.
 
-Not covered: a server that dies while NCCL carries weights to it, milliseconds to seconds per step. NCCL then waits for
-its peer for ever; kill the training and resume. At any other time a server that died or was restarted is noticed,
-because the mark of its weights is read before each transfer and after each generation.
+A server that dies during an NCCL transfer of weights, which takes milliseconds to seconds per step, is not covered:
+NCCL then waits for its peer forever. Kill the training and resume. At any other time a server that died or was
+restarted is noticed, because the mark of its weights is read before each transfer and after each generation.
 """
 
 from collections.abc import Callable
@@ -29,12 +29,12 @@ from .weights import (
 )
 
 
-if TYPE_CHECKING:  # a TRL that moves it must not end runs without a server
+if TYPE_CHECKING:  # a TRL that moves this class must not break runs without a server
     from trl.generation.vllm_generation import VLLMGeneration
 
 logger = get_logger(__name__)
 
-_ATTEMPTS = 3  # at one transfer or generation
+_ATTEMPTS = 3  # for each transfer or generation
 
 
 class VLLMServerError(ConnectionError):
@@ -68,15 +68,15 @@ def _brief(failure: Exception | None) -> str:
 
 class GuardedGeneration:
     """
-    TRL's generation, which goes on with a restarted server and sends a quantised policy in dense tensors.
+    Wraps TRL's generation: it goes on with a restarted server, and sends a quantised policy as dense tensors.
 
-    A failed transfer or generation is tried three times. Before each new try the server is awaited for
-    `vllm_server_timeout` seconds; a restarted one, which has lost the mark that this run leaves with its weights, is
-    joined again and gets all weights. Completions of a server without the mark are discarded.
+    A transfer or generation is tried up to three times. Before each new try the main process waits for the server for
+    at most `vllm_server_timeout` seconds. A restarted server has lost the mark that this run leaves with its weights;
+    it is joined again and gets all weights. Completions of a server without the mark are discarded.
 
     Args:
         generation ([`~trl.generation.vllm_generation.VLLMGeneration`]):
-            TRL's, in server mode. On the main process it gets a [`GuardedClient`] around its client.
+            TRL's generation in server mode. On the main process a [`GuardedClient`] is put around its client.
         trainer ([`~trl.GRPOTrainer`]):
             The trainer that it belongs to.
     """
@@ -127,7 +127,7 @@ class GuardedGeneration:
                 if self.is_main:
                     self.vllm_client.collective = False
             state: list[Any] = [None, None, None]
-            if self.is_main:  # the others get its state
+            if self.is_main:  # the other ranks receive this state
                 failed = self.vllm_client.failure is not None
                 problem = self._recover() if failed else None
                 state = [failed, problem, self.vllm_client.sent]
@@ -141,7 +141,7 @@ class GuardedGeneration:
         raise VLLMServerError(self._farewell(f"the vLLM server failed {_ATTEMPTS} times, see the log"))
 
     def _recover(self) -> str | None:
-        """Wait for the server and join it again if it was restarted; what is wrong if that is hopeless."""
+        """Wait for the server and join it again if it was restarted; return what is wrong if training cannot go on."""
         client, args, trainer = self.vllm_client, self.trainer.args, self.trainer
         failure = client.failure
         if isinstance(failure, _WrongWeightsError):
@@ -165,7 +165,7 @@ class GuardedGeneration:
         except requests.RequestException as error:
             client.sent = False
             logger.warning(f"the vLLM server at {client.base_url} failed again ({_brief(error)})")
-        except Exception as error:  # no server, or not one to train with
+        except Exception as error:  # there is no server, or it cannot serve this policy
             return self._farewell(str(error))
         return None
 

@@ -28,7 +28,7 @@ _SIZES = (
 
 def start_command(args: GRPOConfig, name: str) -> str:
     """
-    The shell command that starts the server of a training.
+    The shell command that starts the server of a training run.
 
     Args:
         args ([`~trl.GRPOConfig`]):
@@ -119,7 +119,7 @@ def check_server(model: Any, args: GRPOConfig, calls_tools: bool = False) -> Non
         model (`str` or [`~transformers.PreTrainedModel`]):
             The policy, or its name.
         args ([`~trl.GRPOConfig`]):
-            Say where the server is, and wait for it for at most `vllm_server_timeout` seconds.
+            Arguments of the training, with the server's address and the seconds to wait for it, `vllm_server_timeout`.
         calls_tools (`bool`, *optional*, defaults to `False`):
             Whether TRL's loop of tool calls runs, in which every turn asks for `max_completion_length` tokens.
 

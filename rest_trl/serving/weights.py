@@ -1,8 +1,8 @@
 """
 Weights of a quantised policy for a vLLM server.
 
-TRL 1.16 sends the tensors of a policy as they lie in memory. bitsandbytes stores codes of 4 or 8 bit instead of the
-weights, and a server cannot load codes. This module dequantises each tensor on its way and adds the adapters to it.
+TRL 1.16 sends the tensors of a policy as they lie in memory. bitsandbytes stores codes of 4 or 8 bits instead of the
+weights, and a server cannot load codes. This module dequantises each tensor before it is sent and adds the adapters.
 """
 
 from collections.abc import Iterator
@@ -30,16 +30,16 @@ if is_peft_available():
     from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 
 
-# [ours] A product of a random input may be off by so many times the precision of the dtypes that it is made with.
-# Seen are 0.4 at most. Weights in a wrong layout are off by 1.4 times their norm, 180 times the precision of bfloat16.
+# [ours] Tolerance of the check, as a multiple of the precision of the dtypes that a product is computed with. Correct
+# weights are off by at most 0.4, those in a wrong layout by 1.4 times their norm, 180 times the precision of bfloat16.
 _SLACK = 4
-# The least precision that is asked of a product: GPUs may multiply float32 matrices as TF32, which has 10 bits.
+# No product is expected to be more precise: GPUs may multiply float32 matrices as TF32, whose mantissa has 10 bits.
 _PRECISION = 2.0**-10
 
 
 @dataclass
 class _Parameter:
-    """A parameter of the model under the adapters: its name there, the layer that holds it, and the LoRA on it."""
+    """A parameter of the model without adapters: its name there, the layer that holds it, and the LoRA layer on it."""
 
     name: str
     value: Any
@@ -138,7 +138,7 @@ def iter_dequantized_params(model: Any, dtype: torch.dtype) -> Iterator[tuple[st
         model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
             Policy with `Linear4bit` or `Linear8bitLt` layers.
         dtype (`torch.dtype`):
-            Of all tensors. Adapters are added in float32.
+            Dtype of all tensors. Adapters are added in float32.
 
     Yields:
         `tuple[str, torch.Tensor]`: name in the checkpoint, and value. Tied parameters come once.
@@ -152,8 +152,8 @@ def check_dequantization(model: Any) -> None:
     """
     Compare one dequantised layer with the policy's own product.
 
-    A wrong reading of the codes raises nothing by itself: the server would sample from another policy. One quantised
-    layer, with adapters where there are any, therefore multiplies a random input, and so does its dense matrix. The
+    Codes that are read wrongly raise no error by themselves: the server would sample from another policy. A random
+    input is therefore multiplied by one quantised layer, with adapters if there are any, and by its dense matrix. The
     values of the policy, its mode and torch's random state do not change.
 
     Args:
@@ -168,7 +168,7 @@ def check_dequantization(model: Any) -> None:
     layer: Any = parameter.layer
     module = layer if parameter.adapter_layer is None else parameter.adapter_layer
     weight = parameter.tensor(torch.float32)
-    # Signs are exact in every dtype, in 8 bit too, so the products differ by the rounding of the weights and sums.
+    # Signs are exact in every dtype, in 8 bit too, so the products differ only by rounded weights and sums.
     signs = torch.randint(2, (16, weight.shape[1]), generator=torch.Generator().manual_seed(0)) * 2 - 1
     x = signs.to(weight.device, _base_model(model).get_input_embeddings().weight.dtype)
     dropouts = [
@@ -186,7 +186,7 @@ def check_dequantization(model: Any) -> None:
     dtypes |= {layer.compute_dtype, layer.weight.quant_state.dtype} if parameter.is_4bit else {torch.float16}
     tolerance = _SLACK * max(_PRECISION, *(torch.finfo(dtype).eps for dtype in dtypes if dtype is not None))
     difference = ((found.float() - expected).norm() / expected.norm()).item()
-    if not difference <= tolerance:  # NaN is no agreement
+    if not difference <= tolerance:  # written so that NaN is refused, too
         raise ValueError(
             f"{parameter.name} as it would be sent to the vLLM server differs from what the policy multiplies by: by "
             f"{difference:.2g} of its norm, where rounding explains {tolerance:.2g}. rest-trl reads the weights of "
@@ -203,11 +203,10 @@ def check_sendable(model: Any, accelerator: Accelerator) -> None:
         model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
             Policy with `Linear4bit` or `Linear8bitLt` layers.
         accelerator ([`~accelerate.Accelerator`]):
-            The trainer's.
+            That of the trainer.
 
     Raises:
-        ValueError: if the policy is sharded, has adapters that no dense matrix equals, or trains one of two tied
-            matrices.
+        ValueError: if the policy is sharded, has adapters other than plain LoRA, or trains one of two tied matrices.
     """
     sharded = accelerator.distributed_type is DistributedType.FSDP or (
         accelerator.distributed_type is DistributedType.DEEPSPEED and accelerator.deepspeed_plugin.zero_stage == 3

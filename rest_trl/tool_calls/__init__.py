@@ -1,7 +1,7 @@
 """
-Wire syntaxes of tool calls: one parse serves rewards and regions.
+The text syntaxes in which models write tool calls, and their parsers: one parse serves rewards and regions.
 
-Every module of this package is imported here, so that a new one adds its syntaxes without a list to edit.
+Every module of this package is imported here, so that a new module registers its syntaxes without a list to edit.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Calls in a JSON list behind a marker: `granite`, `phi4_mini_json`, `mistral`."""
+"""Calls in a JSON list after a marker: `granite`, `phi4_mini_json`, `mistral`."""
 
 import re
 from typing import ClassVar
@@ -77,15 +77,15 @@ class CallListSyntax(MarkerSyntax):
 
 class GraniteSyntax(CallListSyntax):
     """
-    Syntax of Granite 3 (vLLM parser `granite`): a JSON list behind a marker, which nothing closes.
+    Syntax of Granite 3 (vLLM parser `granite`): a JSON list after a marker that has no closing counterpart.
 
     ```text
     <think>reasoning</think><response>text for the user</response>
     <|tool_call|>[{"name": "get_weather", "arguments": {"city": "Oslo"}}, {"name": "get_time", "arguments": {}}]
     ```
 
-    Granite 3.0 and 3.3 write `<|tool_call|>`, a special token; 3.1 and 3.2 write `<tool_call>`. Text outside is the
-    response.
+    Granite 3.0 and 3.3 write `<|tool_call|>`, a special token; 3.1 and 3.2 write `<tool_call>`. Text outside of
+    the list is the response.
     """
 
     name = "granite"
@@ -103,13 +103,13 @@ class GraniteSyntax(CallListSyntax):
 
 class Phi4MiniSyntax(CallListSyntax):
     """
-    Syntax of Phi-4-mini (vLLM parser `phi4_mini_json`): one JSON list behind a word.
+    Syntax of Phi-4-mini (vLLM parser `phi4_mini_json`): one JSON list after the word `functools`.
 
     ```text
     functools[{"name": "get_weather", "arguments": {"city": "Oslo"}}, {"name": "get_time", "arguments": {}}]
     ```
 
-    The key may be `"parameters"`, too. The word is a marker only where a list or an object follows: it is also the
+    The key may also be `"parameters"`. The word is a marker only if a list or an object follows: it is also the
     name of a Python module. A second list is an error.
     """
 
@@ -144,7 +144,7 @@ class MistralSyntax(NamedCallSyntax, CallListSyntax):
     [TOOL_CALLS][{"name": "get_weather", "arguments": {"city": "Oslo"}}, {"name": "get_time", "arguments": {}}]
     ```
 
-    As in vLLM, `[ARGS]` may be missing. Some versions write `[CALL_ID]` and an id before it. A list behind other calls
+    As in vLLM, `[ARGS]` may be missing. Some versions write `[CALL_ID]` and an id before it. A list after other calls
     is an error.
     """
 

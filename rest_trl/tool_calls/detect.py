@@ -14,7 +14,7 @@ def detect_syntax(tokenizer: "PreTrainedTokenizerBase") -> str:
     """
     Name of the tool-call syntax that the model of this tokenizer writes.
 
-    The chat template decides; where it shows no calls, the added tokens do. What each syntax is recognised by is its
+    The chat template decides; where it fits no syntax, the added tokens do. Each syntax is recognised by its
     [`evidence`](rest_trl.tool_calls.Evidence).
 
     Args:
@@ -54,7 +54,7 @@ def detect_syntax(tokenizer: "PreTrainedTokenizerBase") -> str:
 
 
 def _most_specific(found: Iterable[tuple[str, set[str]]]) -> list[str]:
-    """Names of the syntaxes that were found, without those of which another one shows all the strings and more."""
+    """Names of the syntaxes that were found, except where another one was found by the same strings and more."""
     found = list(found)
     return sorted({name for name, strings in found if not any(strings < others for _, others in found)})
 

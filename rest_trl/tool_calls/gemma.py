@@ -12,7 +12,7 @@ from .untyped import read_untyped
 
 CHANNEL, END_CHANNEL = "<|channel>", "<channel|>"
 
-# Far less than Python's recursion limit, which comparing and printing the arguments would hit.
+# Far below Python's recursion limit, which comparing or printing deeper arguments would hit.
 _MAX_DEPTH = 100
 _NAME = re.compile(r"call:([\w.\-]+)")
 _KEY = re.compile(r"[^:{}\[\],]*")
@@ -37,7 +37,7 @@ class _Arguments:
         quote (`str`):
             What delimits strings.
         quotes_are_untyped (`bool`):
-            Whether a delimited value may be something else than a string.
+            Whether a delimited value may be something other than a string.
     """
 
     def __init__(self, text: str, start: int, end: int, quote: str, quotes_are_untyped: bool) -> None:
@@ -187,7 +187,7 @@ class Gemma4Syntax(GemmaSyntax):
     <channel|><|tool_call>call:get_weather{city:<|"|>Oslo<|"|>,days:3}<tool_call|>
     ```
 
-    Values that are no strings are untyped, see [`read_untyped`]. Text outside of the tags is the response.
+    Values that are not strings are untyped, see [`read_untyped`]. Text outside of the tags is the response.
     """
 
     name = "gemma4"
@@ -216,8 +216,8 @@ class FunctionGemmaSyntax(GemmaSyntax):
     <start_function_call>call:get_weather{city:<escape>Oslo<escape>,days:3}<end_function_call>
     ```
 
-    Values are untyped, see [`read_untyped`]: as vLLM does, even a delimited `3` is taken for a number.
-    vLLM drops values that are not delimited. Text outside of the tags is the response.
+    Values are untyped, see [`read_untyped`]: as in vLLM, even a delimited `3` is taken for a number.
+    Values that are not delimited, which vLLM drops, are read, too. Text outside of the tags is the response.
     """
 
     name = "functiongemma"

@@ -51,8 +51,8 @@ class OpenAISyntax(ToolCallSyntax):
     ```
 
     (One line per message, for legibility: there are no line breaks between them.) A completion starts inside the first
-    header: the prompt ends in `<|start|>assistant`. As in OpenAI's parser, all else inside a message is its text, so
-    reasoning may quote markers; an end marker counts where a message could follow.
+    header: the prompt ends in `<|start|>assistant`. As in OpenAI's parser, other markers inside a message are its
+    text, so reasoning may quote them; an end marker counts only where a message could follow or the turn ends.
     """
 
     name = "openai"

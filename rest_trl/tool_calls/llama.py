@@ -17,9 +17,9 @@ class Llama3JsonSyntax(MarkerSyntax):
     <|python_tag|>{"name": "get_weather", "parameters": {"city": "Oslo"}}
     ```
 
-    An object is taken for a call, readable or not, at the start of a turn, behind `<|python_tag|>`, reasoning or
+    An object is taken for a call, readable or not, at the start of a turn, after `<|python_tag|>`, reasoning or
     another call, and wherever its first key is one of a call. Any other brace belongs to the text for the user. As in
-    vLLM, such a brace voids the calls around it.
+    vLLM, such a brace voids all calls of the turn.
     """
 
     name = "llama3_json"

@@ -13,9 +13,9 @@ THINK, END_THINK = "<think>", "</think>"
 
 class MarkerSyntax(ToolCallSyntax):
     """
-    Reasoning between two tags, calls behind markers, and plain text, which is the response.
+    Reasoning between two tags, calls after markers, and plain text, which is the response.
 
-    A subclass says in `_open` what stands behind each of its markers. One unreadable call voids all calls of a
+    A subclass parses in `_open` what follows each of its markers. One unreadable call voids all calls of a
     completion: a runtime would not execute half of them.
     """
 
@@ -29,7 +29,7 @@ class MarkerSyntax(ToolCallSyntax):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        if "_any_marker" not in cls.__dict__:  # a class may define it, where a literal is a marker only in some places
+        if "_any_marker" not in cls.__dict__:  # a class may define it, if a literal is a marker only in some places
             longest_first = sorted(cls.markers, key=len, reverse=True)
             cls._any_marker = re.compile("|".join(map(re.escape, longest_first)))
 
@@ -41,14 +41,14 @@ class MarkerSyntax(ToolCallSyntax):
             start = marker.start() if marker else len(text)
             if draft.position < start:
                 self._plain_text(draft, start)
-            if marker and draft.position <= start:  # otherwise the plain text held a call, and the call the marker
+            if marker and draft.position <= start:  # otherwise the plain text held a call with the marker in it
                 draft.write(marker.end(), TAG)
                 self._open(draft, marker.group())
         self._finish(draft.parsed)
         return draft.parsed
 
     def _open(self, draft: Draft, marker: str) -> None:
-        """Parse what `marker` opens; the draft stands behind it."""
+        """Parse what `marker` opens; the draft stands after it."""
         if marker == self.think:
             self._reasoning(draft)
 
@@ -67,7 +67,7 @@ class MarkerSyntax(ToolCallSyntax):
     def _reasoning_opened_by_prompt(self, draft: Draft) -> None:
         opening = self._any_marker.match(draft.text, skip_blank(draft.text, 0))
         if opening and opening.group() != self.end_think:
-            return  # a closing tag further on is none of the prompt's reasoning: a call may hold it in a string
+            return  # a later closing tag does not end the prompt's reasoning: a call may hold it in a string
         end = draft.text.find(self.end_think)
         if end != -1 and draft.text.find(self.think, 0, end) == -1:
             self._close_reasoning(draft, end)

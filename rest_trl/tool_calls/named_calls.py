@@ -1,4 +1,4 @@
-"""JSON arguments behind a tool name in tags: `deepseek_v3`, `deepseek_v31`, `kimi_k2`."""
+"""JSON arguments after a tool name between tags: `deepseek_v3`, `deepseek_v31`, `kimi_k2`."""
 
 import re
 from typing import ClassVar
@@ -11,9 +11,9 @@ from .syntax import Evidence
 
 class NamedCallSyntax(MarkerSyntax):
     """
-    Calls of a header that names the tool, a JSON object of arguments and an end marker.
+    Calls that consist of a header with the tool's name, a JSON object of arguments and an end marker.
 
-    `_header` matches whatever there is of the header. Its group `name` is the name, groups called `tag...` are
+    `_header` matches as much of the header as was written. Its group `name` is the name, groups called `tag...` are
     markers, and `ready` matches when nothing is missing before the arguments.
     """
 
@@ -22,7 +22,7 @@ class NamedCallSyntax(MarkerSyntax):
     _fence: ClassVar[str] = ""  # between the arguments and the end marker
 
     def _call(self, draft: Draft) -> None:
-        """Parse the call of which the draft stands behind the opening marker."""
+        """Parse a call; the draft stands after its opening marker."""
         text, parsed = draft.text, draft.parsed
         # Every piece of a header is optional, so the pattern always matches.
         header: re.Match[str] = self._header.match(text, draft.position)  # type: ignore[assignment]
@@ -127,7 +127,7 @@ class DeepSeekV31Syntax(SectionSyntax):
     <｜tool▁call▁begin｜>get_time<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>
     ```
 
-    (Three lines for legibility: there are no line breaks.) Where the model thinks, the prompt opens the reasoning.
+    (Three lines for legibility: there are no line breaks.) In thinking mode, the prompt opens the reasoning.
     """
 
     name = "deepseek_v31"
@@ -175,7 +175,7 @@ class DeepSeekV3Syntax(SectionSyntax):
 
 class KimiK2Syntax(SectionSyntax):
     """
-    Syntax of Kimi K2 (vLLM parser `kimi_k2`): the name stands in the id of the call, which counts the calls.
+    Syntax of Kimi K2 (vLLM parser `kimi_k2`): the id of the call holds the tool's name and the call's number.
 
     ```text
     <think>reasoning</think>text for the user<|tool_calls_section_begin|><|tool_call_begin|>functions.get_weather:0

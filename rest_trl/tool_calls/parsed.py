@@ -27,8 +27,8 @@ class Part(IntEnum):
     A finer [`Region`], which tells tags from the JSON around a call, and parameter names from their values.
 
     The released code weighs tags and leaves the JSON around the arguments at zero, although the paper counts both as
-    format: a rule that follows the code needs the distinction. The values are the precedence of a token that holds
-    several parts. A token with any byte of a tool name, for example, is part of the choice of the tool.
+    format: a rule that follows the code needs the distinction. A token that holds several parts counts as the one with
+    the highest value: any byte of a tool name, for example, makes a token part of the choice of the tool.
     """
 
     NONE = 0
@@ -46,7 +46,8 @@ class Part(IntEnum):
         return REGION_OF_PART[self]
 
 
-# The scanners use these names, because reading a member off its class takes 0.1 us in Python 3.11: a tenth of a parse.
+# The scanners use these names, because reading a member off its class takes 0.1 us in Python 3.11, which adds up to a
+# tenth of a parse.
 TAG, STRUCTURE, TOOL_NAME = Part.TAG, Part.STRUCTURE, Part.TOOL_NAME
 PARAMETER_NAME, PARAMETER_VALUE = Part.PARAMETER_NAME, Part.PARAMETER_VALUE
 REASONING, RESPONSE = Part.REASONING, Part.RESPONSE
@@ -89,7 +90,7 @@ class ParsedCompletion:
         calls (`list[ToolCall]`):
             The calls, in order. Empty when a call could not be read: a runtime would execute nothing.
         errors (`list[str]`):
-            Why something that looks like a call is none.
+            Why something that looks like a call is not one.
         parts (`list[tuple[int, int, Part]]`):
             `(start, end, part)` in characters: sorted, disjoint, covering the text.
         blocks (`list[Block]`):
@@ -118,7 +119,7 @@ _block = cache(Block)
 
 class Draft:
     """
-    A parse in progress. Parts are written from left to right, so they are sorted, disjoint and covering.
+    A parse in progress. Parts are written from left to right, so they are sorted and disjoint and cover the text.
 
     Args:
         text (`str`):

@@ -35,8 +35,8 @@ def write_python_calls(draft: Draft, end: int, lenient: bool) -> tuple[list[Toke
     """
     Mark tool names and parameters of the list of calls at the draft's position, well-formed or not.
 
-    Stops behind the list's closing bracket, where the text cannot go on as a list, or at `end`. All between a call's
-    parentheses are parameters, what is around is structure.
+    Stops after the list's closing bracket, where the text cannot go on as a list, or at `end`. Everything between a
+    call's parentheses belongs to its parameters; all but that and the tool names is structure.
 
     Args:
         draft ([`Draft`]):
@@ -53,7 +53,7 @@ def write_python_calls(draft: Draft, end: int, lenient: bool) -> tuple[list[Toke
     tokens: list[Token] = []
     stack: list[str] = []  # open brackets: that of the list, that of a call, those of its values
     depth = 0
-    names: list[tuple[int, int]] = []  # of the call's parameters; the first one may stand right behind the parenthesis
+    names: list[tuple[int, int]] = []  # of the call's parameters, except one right after `(`, which is written at once
     is_open = {"[": 0, "(": 0, "{": 0}
     named = expects_name = False
     for match in (_LENIENT if lenient else _PYTHON).finditer(text, position, end):
@@ -83,7 +83,7 @@ def write_python_calls(draft: Draft, end: int, lenient: bool) -> tuple[list[Toke
         elif kind in _OPENER:
             opening = _OPENER[kind]
             if is_open[opening]:
-                while True:  # a bracket that does not match closes all that was opened since its partner
+                while True:  # a closing bracket also closes all that was opened since its partner
                     opener = stack.pop()
                     is_open[opener] -= 1
                     if opener == opening:

@@ -30,9 +30,9 @@ _UNPRINTABLE = re.compile(r"(?:\\.|[^\\\n\r\x00])*+[\n\r\x00]", re.DOTALL)
 
 def read_python_calls(text: str, tokens: list[Token], lenient: bool) -> list[ToolCall]:
     """
-    Read a list of calls, whose arguments are literals given by name.
+    Read a list of calls whose arguments are literals given by name.
 
-    JSON's `true`, `false` and `null` count as literals; tuples and sets become lists, keys of dictionaries strings.
+    JSON's `true`, `false` and `null` count as literals; tuples and sets become lists, and dictionary keys strings.
 
     Args:
         text (`str`):

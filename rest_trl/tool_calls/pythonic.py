@@ -16,7 +16,7 @@ CALLS, END_CALLS = "<|tool_call_start|>", "<|tool_call_end|>"
 
 
 class PythonCallsSyntax(MarkerSyntax):
-    """A completion holds one list of calls. Another list behind it is an error, but leaves the first one's calls."""
+    """A completion holds one list of calls. A second list is an error, but does not void the calls of the first."""
 
     lenient: ClassVar[bool]
     name_end = "="
@@ -47,7 +47,7 @@ class PythonCallsSyntax(MarkerSyntax):
         return closed
 
     def _finish(self, parsed: ParsedCompletion) -> None:
-        # `_list` has decided which calls count: an error in a second list takes nothing from the first.
+        # `_list` has decided which calls count: a second list is an error, but does not void the first.
         pass
 
 
@@ -63,7 +63,7 @@ class PythonicSyntax(PythonCallsSyntax):
     <|python_start|>[get_weather(city="Oslo", days=3)]<|python_end|>
     ```
 
-    The list is all there is beside reasoning: with text before or behind it, it is text to vLLM, and no call.
+    Only reasoning may stand beside the list. With text before or after it, vLLM takes it for text and not for calls.
     """
 
     name = "pythonic"
@@ -76,7 +76,7 @@ class PythonicSyntax(PythonCallsSyntax):
     _call_ahead = re.compile(re.escape(PYTHON_START) + rf"\s*{_list_start.pattern}")
 
     def _reasoning_opened_by_prompt(self, draft: Draft) -> None:
-        if not self._list_start.match(draft.text, skip_blank(draft.text, 0)):  # a call may hold the closing tag
+        if not self._list_start.match(draft.text, skip_blank(draft.text, 0)):  # a call may hold </think>
             super()._reasoning_opened_by_prompt(draft)
 
     def _plain_text(self, draft: Draft, end: int) -> None:
@@ -88,8 +88,8 @@ class PythonicSyntax(PythonCallsSyntax):
             checked = opening.end()
             if in_margin:
                 super()._plain_text(draft, opening.start())
-                # The list may go on behind the next marker, which a string can hold. Only the closing marker ends it
-                # for certain: it is a special token.
+                # The list may go on after the next marker, because a string can hold one. Only the closing marker
+                # certainly ends the list: it is a special token.
                 closed = self._list(draft, end if text.startswith(PYTHON_END, end) else len(text))
                 draft.block("tool_call", closed)
                 checked = draft.position
@@ -112,9 +112,9 @@ class LFM2Syntax(PythonCallsSyntax):
     <|tool_call_start|>[get_weather(city='Oslo', days=3), get_time()]<|tool_call_end|>
     ```
 
-    The model's chat template quotes without escaping. Like vLLM, this reads quotes within strings where they cannot
-    close them, line breaks in strings, zero-padded integers and parameters named like Python's keywords. So strings
-    side by side are not joined.
+    The model's chat template quotes without escaping. Like vLLM, this accepts quotes within a string where they cannot
+    close it, line breaks in strings, zero-padded integers and parameters named like Python's keywords. Strings side by
+    side are therefore one string with quotes in it.
     """
 
     name = "lfm2"

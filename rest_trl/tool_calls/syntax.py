@@ -1,4 +1,4 @@
-"""What a wire syntax is, and how it is found by its name."""
+"""The base class of tool-call syntaxes, and how a syntax is found by its name."""
 
 import importlib
 from abc import ABC, abstractmethod
@@ -12,19 +12,19 @@ from .parsed import ParsedCompletion
 
 class Evidence(NamedTuple):
     """
-    What gives a syntax away to [`detect_syntax`].
+    What shows [`detect_syntax`] that a model writes a syntax.
 
-    The chat template is asked first. Where it shows the calls of no syntax, the added tokens are asked. Evidence that
-    holds all the strings of another syntax's and more outranks it, so a new syntax can set itself apart from a similar
-    one without a change there.
+    The chat template is checked first. Only if it fits no syntax are the tokenizer's added tokens checked. Evidence
+    that has all the strings of another syntax's evidence, and more, outranks that one, so a new syntax can be told
+    from a similar one without a change to the latter.
 
     Args:
         template (`tuple[str, ...]`):
             Strings that all occur in the chat template.
         without (`tuple[str, ...]`, *optional*, defaults to `()`):
-            Strings that do not occur in it, because they belong to another syntax with the same markers.
+            Strings that must not occur in it, because they belong to another syntax with the same markers.
         tokens (`tuple[str, ...]`, *optional*, defaults to `()`):
-            Tokens that are all added to the tokenizer. Tokens that several syntaxes share show none of them.
+            Tokens that the tokenizer must all have added. If they fit several syntaxes equally well, none is detected.
     """
 
     template: tuple[str, ...]
@@ -33,38 +33,38 @@ class Evidence(NamedTuple):
 
 
 _SYNTAXES: dict[str, type["ToolCallSyntax"]] = {}
-# The syntaxes by name: those of this package, and a user's own ones once their modules are imported.
+# The syntaxes by name: those of this package, and a user's own once their modules are imported.
 SYNTAXES: Mapping[str, type["ToolCallSyntax"]] = MappingProxyType(_SYNTAXES)
 
 
 class ToolCallSyntax(ABC):
     """
-    A wire syntax for tool calls.
+    A wire syntax: the text format in which a model writes its tool calls.
 
     A subclass that sets `name` is known to [`get_syntax`] as soon as its module is imported. A new syntax therefore
-    takes one module: the class says all that the rest of the package wants to know of it. `evidence` and `vllm_parser`
+    takes one module: the class holds all that the rest of the package needs to know. `evidence` and `vllm_parser`
     describe one syntax only, so a subclass with a `name` of its own does not inherit them.
 
     Attributes:
         name (`str`):
             What the syntax is called.
         markers (`tuple[str, ...]`):
-            The literal strings that the syntax is made of. A tokenizer may hold some of them as special tokens, which
-            are then read as text.
+            The literal strings that the syntax is made of. Some may be special tokens of a tokenizer. Unlike other
+            special tokens, these stay in the text that is parsed.
         evidence (`tuple[Evidence, ...]`, *optional*, defaults to `()`):
             What shows that a model writes this syntax; one [`Evidence`] is enough. Without any, the syntax must be
             named in the config.
         untyped (`bool`, *optional*, defaults to `False`):
             Whether the values do not tell a number from a string, so that `5` may stand for `"5"`.
         vllm_parser (`str`, *optional*):
-            Name of vLLM's tool parser for the syntax, `None` if it has none.
+            Name of vLLM's tool parser for the syntax, `None` if vLLM has none.
         argument_strings (`str`, *optional*):
-            Pattern of a string among the arguments, possibly cut off; by default JSON's.
+            Regular expression of a string among the arguments, complete or cut off; by default a JSON string.
         name_end (`str`, *optional*, defaults to `":"`):
             The character that ends the name of a parameter.
         argument_tags (`tuple[str, ...]`, *optional*, defaults to `()`):
-            Where tags tell the parameters apart: what opens a name, what ends it, what ends a value, and what ends a
-            call.
+            The tags that open a name, end a name, end a value and end a call, in this order, if tags separate the
+            parameters.
         think, end_think (`str`, *optional*, defaults to `""`):
             What opens and what closes reasoning at the start of a turn; empty where the syntax has no reasoning.
     """
@@ -112,7 +112,7 @@ class ToolCallSyntax(ABC):
 
     def arguments_behind_name(self, text: str, position: int) -> int | None:
         """
-        Where the arguments of a call start, if they open right behind the tool's name.
+        Where the arguments of a call start, if they open right after the tool's name.
 
         Args:
             text (`str`):
@@ -121,14 +121,14 @@ class ToolCallSyntax(ABC):
                 Where the name ends, in characters.
 
         Returns:
-            `int`, *optional*: the place behind what opens them. By default none: they open with a brace, which is part
-            of them.
+            `int`, *optional*: the position after what opens them. By default `None`, because JSON arguments open with
+            a brace, which is part of them.
         """
         return None
 
     def read_value(self, text: str) -> Any:
         """
-        The value of a parameter of a call that need not be readable as a whole; by default JSON.
+        Decode the value of one parameter, whose call need not be readable as a whole; by default as JSON.
 
         Args:
             text (`str`):

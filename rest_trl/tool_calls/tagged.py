@@ -14,7 +14,7 @@ OPEN_RESPONSE, END_RESPONSE = "<response>", "</response>"
 
 
 class TaggedSyntax(MarkerSyntax):
-    """JSON objects between `<tool_call>` tags; the subclasses say which calls of which block count."""
+    """JSON objects between `<tool_call>` tags; the subclasses decide which calls of which block count."""
 
     arguments_key: ClassVar[str]
     _call_ahead = re.compile(re.escape(CALL) + r"\s*\{")
@@ -82,12 +82,12 @@ class RLLASyntax(TaggedSyntax):
     <response> text for the user </response>
     ```
 
-    The syntax has one block: calls of a second one are not calls. One unreadable line voids the block.
+    A completion has one block: objects in a second one are not calls. One unreadable line voids the block.
     """
 
     name = "rlla"
     markers = (THINK, END_THINK, CALL, END_CALL, OPEN_RESPONSE, END_RESPONSE)
-    # No template was at hand: this follows from the syntax.
+    # No chat template was available: these strings follow from the syntax.
     evidence = (Evidence(("<tool_call>", "<response>", '"parameters"'), without=('"arguments"',)),)
     arguments_key = "parameters"
 
@@ -110,7 +110,7 @@ class RLLASyntax(TaggedSyntax):
             draft.write(end + len(END_RESPONSE), TAG)
 
     def _accept(self, calls: list[ToolCall], errors: list[str], parsed: ParsedCompletion) -> None:
-        if parsed.calls or parsed.errors:  # a block has been here before: each leaves calls or errors
+        if parsed.calls or parsed.errors:  # there was a block before: each leaves calls or errors
             errors = [f"a second {CALL} block"]
         elif not calls and not errors:
             errors = [f"an empty {CALL} block"]
@@ -120,7 +120,7 @@ class RLLASyntax(TaggedSyntax):
             parsed.calls = calls
 
     def _finish(self, parsed: ParsedCompletion) -> None:
-        # `_accept` has decided which calls count: a second block is an error, but takes nothing from the first.
+        # `_accept` has decided which calls count: a second block is an error, but does not void the first.
         pass
 
 
@@ -168,7 +168,7 @@ class Granite4Syntax(HermesSyntax):
     """
 
     name = "granite4"
-    # No template was at hand: this follows from the syntax.
+    # No chat template was available: these strings follow from the syntax.
     evidence = (Evidence(("<|start_of_role|>", "<tool_call>", "</tool_call>"), without=("<|tool_call|>",)),)
     vllm_parser = "granite4"
 

@@ -22,9 +22,9 @@ _DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)
 
 def read_untyped(text: str) -> Any:
     """
-    The JSON number, boolean, null, object or array that a text is; the text itself where it is none of them.
+    The JSON number, boolean, null, object or array that a text encodes, or the text itself if it encodes none.
 
-    A server decides by the tool's schema, which a completion does not tell. `True`, `False` and `None` count as well.
+    A server decides by the tool's schema, which a completion does not show. Python's constants are read, too.
 
     Args:
         text (`str`):

@@ -16,15 +16,15 @@ _NAME = re.compile(r"""^[\s"']+|[\s"']*(?:[:=>]|</arg_key>)$""")
 
 class WrittenParameter(NamedTuple):
     """
-    A parameter of a written call, in characters of the text.
+    A parameter of a written call. Positions are in characters of the text.
 
     Args:
         start (`int`):
-            Where its name may start: behind the opening bracket or the comma before it.
+            Where its name may start: after the opening bracket or the comma before it.
         middle (`int`):
-            Behind what ends the name, such as the colon; behind the end of what was written if nothing does.
+            After what ends the name, such as the colon; equal to `stop` if nothing ends it.
         stop (`int`):
-            Behind what ends the value, a comma or the closing bracket.
+            After what ends the value, a comma or the closing bracket; past the end of the text if nothing does.
         name (`str`):
             The name without quotes; empty if it was not finished.
         value (`str`):
@@ -39,7 +39,7 @@ class WrittenParameter(NamedTuple):
 
 
 class WrittenCall(NamedTuple):
-    """A call as far as it was written: the tool's name, empty if it comes behind the arguments, and the parameters."""
+    """A call as far as it was written: the tool's name, empty if it comes after the arguments, and the parameters."""
 
     name: str
     parameters: list[WrittenParameter]
@@ -49,9 +49,9 @@ def written_calls(text: str, parts: Sequence[tuple[int, int, Part]], syntax: Too
     """
     The calls of a turn as far as they were written.
 
-    `ParsedCompletion.calls` is empty where one call cannot be read; this is not. All bounds lie behind a mark that the
-    text before them holds, so what is said of a place depends on the text before it alone, as long as the parser does
-    not look ahead for the end of reasoning.
+    `ParsedCompletion.calls` is empty if one call cannot be read; this list is not. Every bound lies just after the
+    mark that sets it, so which parameter a position belongs to depends only on the text before that position, unless
+    the parser looks ahead for the end of reasoning.
 
     Args:
         text (`str`):
@@ -62,7 +62,7 @@ def written_calls(text: str, parts: Sequence[tuple[int, int, Part]], syntax: Too
             The syntax of the turn.
 
     Returns:
-        `list[WrittenCall]`: in the order of the text, those that have arguments.
+        `list[WrittenCall]`: the calls whose arguments have started, in the order of the text.
 
     Example:
 
@@ -100,13 +100,13 @@ def written_calls(text: str, parts: Sequence[tuple[int, int, Part]], syntax: Too
 
 @lru_cache
 def _marks(strings: str, name_end: str, markers: tuple[str, ...]) -> re.Pattern[str]:
-    """A string, a marker, or a character that divides arguments."""
+    """The pattern of a string, a marker, or a character that divides arguments."""
     marker = "|".join(map(re.escape, markers))
     return re.compile(rf"(?:{strings})|(?P<marker>{marker})|[{{}}\[\](),{name_end}]", re.DOTALL)
 
 
 def _between_marks(text: str, opening: int, syntax: ToolCallSyntax) -> Iterator[WrittenParameter]:
-    """Parameters between brackets, commas and what ends a name, up to a marker of the syntax at the latest."""
+    """The parameters, divided by commas, up to the bracket that closes the arguments or a marker of the syntax."""
     marks = _marks(syntax.argument_strings, syntax.name_end, syntax.markers)
     depth, start, middle = 1, opening, _NOWHERE
     for match in marks.finditer(text, opening):
@@ -133,7 +133,7 @@ def _tags(tags: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def _between_tags(text: str, opening: int, tags: Sequence[str]) -> Iterator[WrittenParameter]:
-    """Parameters between tags: one opens a name, one ends it, one ends the value, and others end the call."""
+    """The parameters. Of `tags`, the first opens a name, the second ends it, the third ends a value, others a call."""
     opens, ends_name, _, *ends_call = tags
     start = middle = _NOWHERE
     for match in _tags(tuple(tags)).finditer(text, opening):

@@ -21,7 +21,7 @@ _NAME = re.compile(r"[^\s<>{}()\[\]\"',:]+")
 
 
 class _Step(NamedTuple):
-    """What a tag does: `inside` is the part of the text behind it up to the next tag, `None` where the call ends."""
+    """What a tag does: `inside` is the part of the text after it up to the next tag, `None` where the call ends."""
 
     inside: Part | None
     is_proper: bool = True
@@ -39,7 +39,7 @@ def _tags(*tags: str) -> re.Pattern[str]:
 
 class XMLSyntax(MarkerSyntax):
     """
-    A tool name, then names and values of parameters, which are told apart by the tags between them.
+    A tool name, then names and values of parameters, which the tags between them separate.
 
     `_grammar` says for each part of a call which tags count in it; all other tags are text there. A tag that comes too
     early is not proper: it makes the call an error, but the rest of the call still has its regions.
@@ -47,7 +47,7 @@ class XMLSyntax(MarkerSyntax):
 
     _tag: ClassVar[re.Pattern[str]]
     _grammar: ClassVar[_Grammar]
-    # The white space that the syntax puts before and behind a value.
+    # The white space that the syntax puts before and after a value.
     _margin: ClassVar[str]
 
     def _call(self, draft: Draft) -> bool:
@@ -120,7 +120,7 @@ class XMLSyntax(MarkerSyntax):
         return name.group() if name else ""
 
     def _value(self, draft: Draft, end: int) -> str:
-        """Write the value that ends at `end`, without what the syntax puts around it."""
+        """Write the value that ends at `end`, without the margin that the syntax puts around it."""
         value = draft.text[draft.position : end]
         if self._margin and value.startswith(self._margin):
             draft.write(draft.position + len(self._margin), STRUCTURE)
@@ -145,8 +145,8 @@ class Qwen3CoderSyntax(XMLSyntax):
     </tool_call>
     ```
 
-    Values are untyped, see [`read_untyped`]. Like vLLM, this takes a function outside of a block, which the models are
-    prone to write, and several in one. Text outside of the tags is the response.
+    Values are untyped, see [`read_untyped`]. Like vLLM, this accepts a function outside of a block, which the models
+    tend to write, and several functions in one block. Text outside of the tags is the response.
     """
 
     name = "qwen3_coder"
