@@ -1,4 +1,4 @@
-"""Calls in the text of a turn, with names that no wire syntax allows: `[Get Time(zone="CET")]`."""
+"""Reads calls in the text of a turn, such as `[Get Time(zone="CET")]`, whose names no wire syntax allows."""
 
 import re
 from typing import Any
@@ -16,7 +16,7 @@ _NAME_AHEAD = re.compile(r"([^()\[\]{}=\"',][^()\[\]{}=\"']*?)\s*\(")
 
 def is_call_text(value: str, names: list[str]) -> bool:
     """
-    Tell whether a turn is meant as calls, readable or not.
+    Tell whether a turn is meant as a list of calls, even if the list cannot be read.
 
     Args:
         value (`str`):
@@ -37,19 +37,19 @@ def is_call_text(value: str, names: list[str]) -> bool:
 
 def read_calls(value: str, names: list[str]) -> list[dict[str, Any]]:
     """
-    Read a list of calls whose names may hold blanks and more.
+    Read a list of calls whose names may hold spaces and other characters that the wire syntaxes forbid.
 
     Args:
         value (`str`):
             A list of calls, such as `[Get Time(zone="CET"), f()]`.
         names (`list[str]`):
-            The names of the tools, which may hold what would end another name.
+            The names of the tools. They are tried first, because they may hold characters that end other names.
 
     Returns:
         `list[dict]`: `{"name", "arguments"}` per call.
 
     Raises:
-        ValueError: If it is no such list.
+        ValueError: If `value` is not such a list.
 
     Example:
 
@@ -90,7 +90,7 @@ def _name(value: str, position: int, names: list[str]) -> tuple[str, int]:
 
 
 def _arguments(value: str, opening: int) -> tuple[dict[str, Any], int]:
-    """The arguments behind an opening parenthesis, and the end of the call."""
+    """The arguments after an opening parenthesis, and the end of the call."""
     stack = [")"]
     arguments: dict[str, Any] = {}
     start, equals = opening + 1, -1

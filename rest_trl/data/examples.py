@@ -1,4 +1,4 @@
-"""Examples made from sources, and the report of what was read as what and what was left out."""
+"""Examples made from sources, and a report of how the rows were read and what was left out."""
 
 import json
 from collections import Counter
@@ -21,7 +21,7 @@ MAX_REASONS = 5
 
 class Example(NamedTuple):
     """
-    One example of training.
+    One training example.
 
     Args:
         prompt (`str`):
@@ -31,9 +31,9 @@ class Example(NamedTuple):
         source (`str`):
             `name#row`; the examples of one dialogue share it.
         step (`int`):
-            The number of the turn, from 0.
+            The number of the step in its row, from 0.
         given (`Step`):
-            What the two were rendered from.
+            The step that `prompt` and `solution` were rendered from.
     """
 
     prompt: str
@@ -43,7 +43,7 @@ class Example(NamedTuple):
     given: Step
 
     def columns(self) -> dict[str, Any]:
-        """The columns that training reads; `tools`, a JSON string, only where the row declares some."""
+        """The columns that training reads. `tools`, a JSON string, is there only if the row declares tools."""
         columns = {"prompt": self.prompt, "solution": self.solution, "source": self.source, "step": self.step}
         return columns | ({"tools": json.dumps(self.given.tools)} if self.given.tools else {})
 
@@ -51,27 +51,27 @@ class Example(NamedTuple):
 @dataclass
 class SourceReport:
     """
-    What became of a source. Every row is in `rows_kept` or has its reason in `malformed`.
+    What became of the rows of a source. Each is counted in `rows_kept` or has its reason in `malformed`.
 
     Args:
         name (`str`):
-            The source.
+            Name of the source.
         schema (`str`):
-            What its rows were read as, and what that was told by.
+            The schema that its rows were read as, and how it was recognized.
         rows (`int`):
-            How many it has.
+            Number of its rows.
         rows_kept (`int`):
-            Rows that give at least one example.
+            Number of rows that give at least one example.
         examples (`int`):
-            Examples that they give.
+            Number of examples that these rows give.
         malformed (`list[str]`):
             Place and reason of each row or step that was skipped.
         without_tools (`list[str]`):
-            Places of golds with calls in rows that declare no tools.
+            Places of gold turns with calls, in rows that declare no tools.
         undeclared (`list[str]`):
-            Places of golds that call a tool which their row does not declare, and its name.
+            Place of each gold turn that calls tools which its row does not declare, with their names.
         notes (`Counter[str]`):
-            What else a user should know of how rows were read, with how often.
+            What else a user should know about how rows were read, and how often each applies.
     """
 
     name: str
@@ -85,12 +85,12 @@ class SourceReport:
     notes: Counter[str] = field(default_factory=Counter)
 
     def summary(self) -> str:
-        """What was read as what, in one line."""
+        """How the rows were read and how many were kept, in one line."""
         kept = f"{self.rows} rows, of which {self.rows_kept} give {self.examples} steps"
         return f"{self.name}: read as {self.schema}: {kept}"
 
     def warnings(self) -> list[str]:
-        """What a user may have to mend, a line each."""
+        """What a user may have to fix, one line for each kind of problem."""
         lines = []
         if self.malformed:
             lines.append(
@@ -108,7 +108,7 @@ class SourceReport:
         return lines
 
     def note_calls(self, step: Step, place: str) -> None:
-        """Note what the gold of a step calls without the policy knowing."""
+        """Note the calls of a gold turn whose tools the row does not declare."""
         called = [] if isinstance(step.turn, str) else step.turn.get("tool_calls", [])
         if called and not step.tools:
             self.without_tools.append(place)
@@ -129,7 +129,7 @@ def render_source(
     source: Source, renderer: StepRenderer, strict: bool = False, masks: Collection[str] = (), seed: int = 0
 ) -> tuple[list[Example], SourceReport]:
     """
-    Make the examples of a source.
+    Make examples from the rows of a source.
 
     Args:
         source ([`~rest_trl.data.sources.Source`]):
@@ -139,9 +139,9 @@ def render_source(
         strict (`bool`, *optional*, defaults to `False`):
             Whether a malformed row is an error.
         masks (`Collection[str]`, *optional*, defaults to `()`):
-            What of the tools gets random names, see [`~rest_trl.data.masking.mask_step`].
+            Which names of the tools become random, see [`~rest_trl.data.masking.mask_step`].
         seed (`int`, *optional*, defaults to `0`):
-            Seed of these names.
+            Seed of the random names.
 
     Returns:
         `tuple[list[Example], SourceReport]`
@@ -186,7 +186,7 @@ def render_source(
 
 def read_steps(source: Source) -> tuple[Any, SourceReport]:
     """
-    Find the schema of a source.
+    Detect the schema of a source.
 
     Args:
         source ([`~rest_trl.data.sources.Source`]):
@@ -194,10 +194,10 @@ def read_steps(source: Source) -> tuple[Any, SourceReport]:
 
     Returns:
         `tuple[Callable, SourceReport]`: A function that turns an element of `source.rows` into its steps or raises
-        [`MalformedRowError`], and a report that knows the schema and the number of rows.
+        [`MalformedRowError`], and a report in which the schema and the number of rows are set.
 
     Raises:
-        `ValueError`: If the source is empty or has no supported schema.
+        `ValueError`: If the source is empty, has no row that can be read, or has no supported schema.
     """
     if len(source.rows) == 0:
         raise ValueError(f"{source.name} is empty: it has no rows to train on.")
@@ -207,7 +207,7 @@ def read_steps(source: Source) -> tuple[Any, SourceReport]:
         try:
             first.append(source.row(raw))
         except MalformedRowError as error:
-            reasons.append(f"row {index}: {error}")  # counted when its turn comes
+            reasons.append(f"row {index}: {error}")  # the caller reports it when it reads the row
             continue
         if len(first) == FIRST_ROWS:
             break

@@ -16,8 +16,8 @@ from .sources import Source, dataset_source, open_sources
 
 logger = get_logger(__name__)
 
-# [ours] The limit of a prompt where neither the user nor the tokenizer gives one: far beyond the 2,048 tokens of the
-# paper, and below what takes all memory of a GPU.
+# [ours] The limit of a prompt if the user gives none and the tokenizer's is higher or missing: far above the 2,048
+# tokens of the paper, and low enough that one prompt does not take all memory of a GPU.
 DEFAULT_MAX_PROMPT_LENGTH = 32_768
 
 
@@ -43,7 +43,7 @@ def load_rest_dataset(
         tokenizer (`PreTrainedTokenizerBase`):
             Tokenizer of the model, with its chat template.
         split (`str`, *optional*, defaults to `"train"`):
-            Split to load. A single file is the split `"train"`. In a directory the names of the files tell.
+            Split to load. A single file is the split `"train"`. In a directory, the file names tell the split.
         config (`str`, *optional*):
             Configuration of the data set, for those that have several.
         strict (`bool`, *optional*, defaults to `False`):
@@ -57,14 +57,14 @@ def load_rest_dataset(
             Some of `"functions"` and `"parameters"`: their names become random, see
             [`~rest_trl.data.masking.mask_step`].
         seed (`int`, *optional*, defaults to `0`):
-            Seed of these names.
+            Seed of the random names.
 
     Returns:
-        `Dataset`: As [`prepare_dataset`] returns it. `source` counts each file's rows, not its blank lines, from 0.
+        `Dataset`: As [`prepare_dataset`] returns it. `source` numbers each file's rows from 0, without blank lines.
 
     Raises:
-        `FileNotFoundError`: If `dataset_name` is a path and there is nothing.
-        `ValueError`: As [`prepare_dataset`], and if the split, configuration or file type is not there.
+        `FileNotFoundError`: If `dataset_name` is a path that does not exist, or the Hub has no such data set.
+        `ValueError`: As for [`prepare_dataset`], and if the split, configuration or file type does not exist.
 
     Example:
 
@@ -104,14 +104,14 @@ def prepare_dataset(
     turn k alone (arXiv 2509.21826, single-turn decomposition). Prompts are rendered here, with the tools of their row,
     because `GRPOTrainer` renders all prompts with the same tools.
 
-    The columns and, where several schemas have the same, the first rows tell the schema: `prompt` and `reward_model`
-    (ToolRL/ResT RL rows); `messages` (files for OpenAI's fine-tuning, also with `functions` and `function_call`);
-    `conversations` of `from` and `value` (ShareGPT, APIGen-MT; with the tools in `system`, ToolACE) or of `role` and
-    `content`; `query`, `tools` and `answers` (xLAM, Hammer); `prompt` and `solution`; `prompt` and `completion`; or
-    `instruction`, `input` and `output` (ToolRL's and Hammer's SFT rows). Where there are messages, a column `tools`
-    can hold the JSON schemas of their tools. Text prompts, completions and solutions are taken as they are. An
-    assistant message becomes what the chat template writes for it after the generation prompt. What was read as what
-    is logged, and what was skipped, with its reason, is in one warning per source.
+    The schema is detected from the columns and, where several schemas share them, from the first rows: `prompt` and
+    `reward_model` (ToolRL/ResT RL rows); `messages` (files for OpenAI's fine-tuning, also with `functions` and
+    `function_call`); `conversations` of `from` and `value` (ShareGPT, APIGen-MT; with the tools in `system`, ToolACE)
+    or of `role` and `content`; `query`, `tools` and `answers` (xLAM, Hammer); `prompt` and `solution`; `prompt` and
+    `completion`; or `instruction`, `input` and `output` (ToolRL's and Hammer's SFT rows). Where there are messages, a
+    column `tools` can hold the JSON schemas of their tools. Text prompts, completions and solutions are taken as they
+    are. An assistant message becomes what the chat template writes for it after the generation prompt. The schema is
+    logged, and for each source one warning tells what was skipped and why.
 
     Args:
         dataset (`Dataset`):
@@ -131,7 +131,7 @@ def prepare_dataset(
             Some of `"functions"` and `"parameters"`: their names become random, see
             [`~rest_trl.data.masking.mask_step`].
         seed (`int`, *optional*, defaults to `0`):
-            Seed of these names.
+            Seed of the random names.
 
     Returns:
         `Dataset`: With the columns `prompt` (`str`), `solution` (`str`, without the end-of-turn marker), `source`
@@ -139,8 +139,9 @@ def prepare_dataset(
         tools, `tools` (`str`, JSON schemas).
 
     Raises:
-        `ValueError`: If the data set is empty, has no supported schema or leaves no example, or with `strict` if a
-            row is malformed; if it holds messages and the tokenizer has no chat template.
+        `ValueError`: If the data set is empty, has no supported schema or leaves no example; with `strict`, if a row
+            is malformed; if it holds messages and the tokenizer has no chat template; or if `max_prompt_length` or
+            `mask_tools` is invalid.
     """
     prepared = prepare_sources(
         [dataset_source(dataset, name)],
@@ -157,19 +158,19 @@ def prepare_dataset(
 
 class Prepared(NamedTuple):
     """
-    Examples, and what became of the rows.
+    Examples, and reports of how the rows were read.
 
     Args:
         examples (`list[Example]`):
             The examples that are kept.
         reports (`list[SourceReport]`):
-            One per source, from before prompts were dropped for their length.
+            One per source. They also count the examples that were dropped for the length of their prompt.
         too_long (`list[Example]`):
             The examples that were dropped for the length of their prompt.
         max_prompt_length (`int`):
             The limit, in tokens.
         is_default (`bool`):
-            Whether nobody chose the limit.
+            Whether the limit is the default, because the user gave none.
     """
 
     examples: list[Example]
@@ -179,7 +180,7 @@ class Prepared(NamedTuple):
     is_default: bool
 
     def log(self) -> None:
-        """Log what was read as what, and warn of what was left out and what looks wrong."""
+        """Log how the rows were read, and warn about what was left out and what looks wrong."""
         for report in self.reports:
             logger.info(report.summary())
             for note, number in report.notes.items():
@@ -212,19 +213,19 @@ def prepare_sources(
     seed: int = 0,
 ) -> Prepared:
     """
-    Make examples of sources.
+    Make examples from sources.
 
     Args:
         sources (`Sequence[Source]`):
-            Where the rows are.
+            The rows.
         tokenizer, strict, max_prompt_length, chat_template_kwargs, mask_tools, seed:
-            As of [`prepare_dataset`].
+            As for [`prepare_dataset`].
 
     Returns:
         [`Prepared`]
 
     Raises:
-        `ValueError`: As [`prepare_dataset`].
+        `ValueError`: As for [`prepare_dataset`].
     """
     PartialState()  # the logger raises without it, and a trainer that is made later shares it
     if max_prompt_length is not None and max_prompt_length < 1:
@@ -245,13 +246,13 @@ def prepare_sources(
 def _split_by_length(
     examples: list[Example], tokenizer: PreTrainedTokenizerBase, limit: int, exact: bool
 ) -> tuple[list[Example], list[Example]]:
-    """Take out the prompts over the limit. `GRPOTrainer` itself takes prompts of any length."""
+    """Take out the prompts over the limit, because `GRPOTrainer` itself accepts prompts of any length."""
     kept: list[Example] = []
     too_long: list[Example] = []
     shortest = None
     for example in examples:
-        # Hardly a prompt is longer in tokens than in bytes, and the default limit is no one's choice, so that nearly
-        # all prompts need not be tokenized for it.
+        # A prompt hardly ever has more tokens than bytes, and the default limit need not be exact, so prompts that do
+        # not exceed it in bytes are not tokenized.
         if not exact and len(example.prompt.encode()) <= limit:
             kept.append(example)
             continue

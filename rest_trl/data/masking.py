@@ -14,14 +14,14 @@ from .rows import Step
 
 MASKS = ("functions", "parameters")
 
-# [Hammer] 5 to 15 and 4 to 10 characters. Its names may begin with a digit and hold dots; these are identifiers,
-# because some wire syntaxes write nothing else.
+# [Hammer] 5 to 15 and 4 to 10 characters. Hammer's names may begin with a digit and hold dots. The names here are
+# identifiers, because some wire syntaxes allow nothing else.
 _LENGTHS = {"functions": (5, 15), "parameters": (4, 10)}
 _FIRST, _LATER = string.ascii_letters, string.ascii_letters + string.digits + "_"
 
 
 def check_masks(masks: Iterable[str]) -> None:
-    """Raise `ValueError` if one of `masks` is none of [`MASKS`]."""
+    """Raise `ValueError` if one of `masks` is not in [`MASKS`]."""
     unknown = [mask for mask in masks if mask not in MASKS]
     if unknown:
         raise ValueError(f"mask_tools has {', '.join(map(repr, unknown))}: choose from {', '.join(MASKS)}.")
@@ -32,7 +32,7 @@ def mask_step(step: Step, masks: Collection[str], seed: str) -> Step:
     Give the tools of a step random names, and shuffle them, so that only descriptions tell what a tool does.
 
     The names are replaced where the tools are declared, in calls of all turns, in the names of results, and in results
-    that quote them. What people or the policy say in words stays.
+    that quote them. All other text stays as it is.
 
     Args:
         step (`Step`):
@@ -40,7 +40,7 @@ def mask_step(step: Step, masks: Collection[str], seed: str) -> Step:
         masks (`Collection[str]`):
             Some of [`MASKS`].
         seed (`str`):
-            Names follow from it and the tools alone, so that all steps of a dialogue can have the same ones.
+            The names depend on it and the tools alone, so all steps of a dialogue get the same names from one seed.
 
     Returns:
         [`~rest_trl.data.rows.Step`]
@@ -56,7 +56,7 @@ def mask_step(step: Step, masks: Collection[str], seed: str) -> Step:
         old = function["name"]
         schema = function.get("parameters")
         if "parameters" in masks and isinstance(schema, dict) and isinstance(schema.get("properties"), dict):
-            # Two declarations of one tool have one mapping.
+            # If a tool is declared twice, both declarations share one mapping.
             known = parameters.setdefault(old, {})
             for name in schema["properties"]:
                 known.setdefault(name, _random_name(rng, "parameters", known.values()))

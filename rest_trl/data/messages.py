@@ -8,7 +8,7 @@ Message = dict[str, Any]
 
 # Most templates silently leave out a message whose role they do not know, so other roles are refused here.
 ROLES = ("system", "user", "assistant", "tool")
-# OpenAI's newer name of the first, and its older one of the last.
+# `developer` is OpenAI's newer name of `system`, and `function` its older name of `tool`.
 _OTHER_ROLES = {"developer": "system", "function": "tool"}
 
 
@@ -66,9 +66,10 @@ def normalize_messages(messages: Any, label: str) -> list[Message]:
     Check messages and bring their contents and tool calls to one form.
 
     Contents become strings (text parts are joined), tool calls become `{"type": "function", "function": {"name",
-    "arguments"}}` with a dictionary of arguments, and null-valued keys go. A turn that only calls tools gets the
-    content `""`: with null, some templates print "None" and others raise. The key `function_call` of older files
-    becomes a tool call, the role `developer` becomes `system`, and `function` becomes `tool`.
+    "arguments"}}` with a dictionary of arguments, and null-valued keys of a message are removed. A turn that only
+    calls tools gets the content `""`: with null, some templates print "None" and others raise. The key
+    `function_call` of older files becomes a tool call, the role `developer` becomes `system`, and `function` becomes
+    `tool`.
 
     Args:
         messages (`Any`):
@@ -77,7 +78,7 @@ def normalize_messages(messages: Any, label: str) -> list[Message]:
             The column they come from, for the errors.
 
     Returns:
-        `list[dict]`: The messages, independent of the input.
+        `list[dict]`: New messages. The input is not modified, but nested values such as arguments are shared with it.
 
     Raises:
         [`MalformedRowError`]: If they are not messages, or hold something that text-only training cannot render.
@@ -120,16 +121,17 @@ def normalize_tool_calls(calls: Any, label: str) -> list[dict[str, Any]]:
 
     Args:
         calls (`Any`):
-            List of calls, each `{"name", "arguments"}` or one that holds such a `function`; or a JSON string of one.
-            `parameters` is read as `arguments`. Arguments can be a JSON string, and absent, null or `""` are none.
+            List of calls, or a JSON string of such a list. A call is `{"name", "arguments"}`, or holds this as its
+            `function`. `parameters` is read as `arguments`. Arguments can be a JSON string; a call whose arguments are
+            absent, null or `""` has none.
         label (`str`):
             Where they come from, for the errors.
 
     Returns:
-        `list[dict]`: `{"type": "function", "function": {"name", "arguments"}}`, and what else a call holds.
+        `list[dict]`: `{"type": "function", "function": {"name", "arguments"}}` and the other keys of each call.
 
     Raises:
-        [`MalformedRowError`]: If they are no such list.
+        [`MalformedRowError`]: If `calls` is not such a list.
     """
     calls = decode_json(calls, label)
     if not isinstance(calls, list):

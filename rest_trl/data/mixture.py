@@ -18,7 +18,7 @@ from .rows import Step
 from .sources import open_sources
 
 
-# [ours] A query of the training data that shares so many words in a row with a test is taken for one of its questions.
+# [ours] A training question that shares this many consecutive words with a text of the tests counts as a leak.
 SHARED_WORDS = 8
 _WORD = re.compile(r"\w+")
 
@@ -35,7 +35,7 @@ class Part(NamedTuple):
         number (`int`):
             How many steps it gives.
         masks (`tuple[str, ...]`):
-            What of the tools gets random names, see [`~rest_trl.data.masking.mask_step`].
+            Which names of the tools become random, see [`~rest_trl.data.masking.mask_step`].
     """
 
     name: str
@@ -45,7 +45,7 @@ class Part(NamedTuple):
 
 
 class Dialogue(NamedTuple):
-    """The steps of one row, its first question in plain words, and where it stands."""
+    """The steps of one row, the plain words of its first question, and the place of the row (`name#row`)."""
 
     words: tuple[str, ...]
     steps: list[Step]
@@ -55,21 +55,21 @@ class Dialogue(NamedTuple):
 @dataclass
 class PartReport:
     """
-    What became of the rows of a part. They are `malformed`, in `same_query` or in `leaks`, or could be drawn.
+    What became of the rows of a part. Each is counted in `malformed`, `same_query` or `leaks`, or could be drawn.
 
     Args:
         name (`str`):
-            The part.
+            Name of the part.
         schema (`str`):
-            What its rows were read as.
+            The schema that its rows were read as.
         rows (`int`):
-            How many there are.
+            Number of its rows.
         malformed (`list[str]`):
-            Place and reason of those that cannot be read.
+            Place and reason of each row that cannot be read.
         same_query (`int`):
-            Rows whose first question is that of another row, of this part or one before it.
+            Rows whose first question is that of an earlier row of this part, or of a row drawn for an earlier part.
         leaks (`int`):
-            Rows that share a question with the tests to keep out.
+            Rows with a question that the tests hold.
         drawn (`int`):
             Steps in the training file.
         test (`int`):
@@ -92,10 +92,10 @@ class TestQuestions:
 
     Args:
         dataset_names (`Iterable[str]`):
-            Files or directories of tests, of any columns: every text in them counts.
+            Files or directories of tests, with any columns. Every text in them counts as a question.
     """
 
-    __test__ = False  # its name is no test's
+    __test__ = False  # pytest would collect the class because of its name
 
     def __init__(self, dataset_names: Iterable[str] = ()) -> None:
         self.short: set[tuple[str, ...]] = set()
@@ -109,7 +109,7 @@ class TestQuestions:
                         self.runs.update(_runs(words))
 
     def hold(self, words: tuple[str, ...]) -> bool:
-        """Tell whether a question is one of them, word by word, or shares 8 words in a row with one."""
+        """Tell whether a question equals one of them word by word, or shares 8 consecutive words with one."""
         return words in self.short or not self.runs.isdisjoint(_runs(words))
 
 
@@ -117,10 +117,10 @@ def build_mixture(
     parts: Sequence[Part], seed: int = 0, tests: TestQuestions | None = None, test_number: int = 0
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[PartReport]]:
     """
-    Draw steps of several data sets.
+    Draw steps from several data sets.
 
-    Dialogues are drawn whole, so that the steps of one lie on one side. No question is in two parts or on both sides:
-    Hammer's rows are those of xLAM with other names.
+    The steps of a dialogue are drawn together, all for training or all for the test. No first question is in two parts
+    or on both sides, because Hammer's rows are those of xLAM with other names.
 
     Args:
         parts (`Sequence[Part]`):
@@ -128,9 +128,9 @@ def build_mixture(
         seed (`int`, *optional*, defaults to `0`):
             Seed of the draw, the masks and the order.
         tests ([`TestQuestions`], *optional*):
-            Questions to keep out.
+            Questions to keep out of both sides.
         test_number (`int`, *optional*, defaults to `0`):
-            Further steps to hold out, of all parts in proportion.
+            Number of further steps to hold out as a test, from all parts in proportion and rounded for each.
 
     Returns:
         `tuple[list[dict], list[dict], list[PartReport]]`: Rows of training and of the test, with the columns `prompt`,
@@ -188,7 +188,7 @@ def plain_words(text: str) -> tuple[str, ...]:
 
 
 def _read_part(part: Part, taken: set[tuple[str, ...]], tests: TestQuestions) -> tuple[list[Dialogue], PartReport]:
-    """The dialogues that can be drawn: one per question, of those that no part before it has `taken`."""
+    """The dialogues that can be drawn: one per first question that no earlier part has `taken`."""
     dialogues: list[Dialogue] = []
     seen = set(taken)
     report = PartReport(part.name, "", 0, [])
@@ -217,7 +217,7 @@ def _read_part(part: Part, taken: set[tuple[str, ...]], tests: TestQuestions) ->
 
 
 def _draw(dialogues: Iterator[Dialogue], number: int, taken: set[tuple[str, ...]]) -> Iterator[tuple[Step, str]]:
-    """The steps of the next dialogues, whose questions are then `taken`; the last one may be cut short."""
+    """The next `number` steps. The questions of their dialogues become `taken`; the last dialogue may be cut short."""
     while number > 0:
         dialogue = next(dialogues, None)
         if dialogue is None:
@@ -235,7 +235,7 @@ def _messages(step: Step) -> list[Message]:
 
 
 def _columns(step: Step) -> dict[str, Any]:
-    """Columns of one form for all rows: arguments and tools, which differ in every row, are JSON strings."""
+    """Columns of the same types in all rows: arguments and tools, whose types differ, are JSON strings."""
     history, turn = _messages(step), step.turn
     assert isinstance(turn, dict)  # `_messages` has refused text
     return {

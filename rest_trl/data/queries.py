@@ -9,8 +9,8 @@ from .rows import Row, Step, text
 from .tools import json_schemas
 
 
-# Rows of irrelevance have no call for an answer and no words either. The rewards compare the layout of a gold without
-# calls, not its words.
+# The gold of rows for which no tool fits: their `answers` hold neither calls nor text. The rewards compare the layout
+# of a gold without calls, not its words.
 NO_CALL = "None of the available tools can do this."
 NO_CALL_NOTE = f"answers is empty: the gold is the text {NO_CALL!r}"
 
@@ -51,7 +51,7 @@ def looks_like_hammer(row: Row) -> bool:
 
 def steps_of_hammer_row(row: Row) -> list[Step]:
     """
-    Turn a row of Hammer's text for fine-tuning into its step, in the model's own words instead of Hammer's.
+    Turn a row of Hammer's text for fine-tuning into a step, which the model's chat template renders.
 
     Args:
         row (`dict`):
@@ -59,7 +59,7 @@ def steps_of_hammer_row(row: Row) -> list[Step]:
             calls.
 
     Returns:
-        `list[Step]`: As of [`steps_of_query`].
+        `list[Step]`: As [`steps_of_query`] returns it.
 
     Raises:
         [`MalformedRowError`]: If a section is missing or cannot be read.
@@ -76,7 +76,7 @@ def steps_of_hammer_row(row: Row) -> list[Step]:
 
 
 def _python_or_json(value: str, label: str) -> Any:
-    """Decode a list; Hammer writes its tools as Python prints them."""
+    """Decode JSON or a Python literal, because Hammer writes its tools as Python prints them."""
     try:
         return decode_json(value, label)
     except MalformedRowError as error:

@@ -17,7 +17,7 @@ REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 
 class StepRenderer:
     """
-    Renders steps: the text that the model reads, and the text that it should write.
+    Renders a step as two texts: the one that the model reads, and the one that it should write.
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`):
@@ -43,7 +43,8 @@ class StepRenderer:
             template writes for the turn after that prompt, without the end-of-turn marker.
 
         Raises:
-            [`MalformedRowError`]: If the template raises or loses a part of the step, or if the step has no solution.
+            [`MalformedRowError`]: If the template raises, or does not render a tool, a call or the reasoning of the
+                turn; if the step has no history; or if the prompt or the solution is empty or not valid Unicode.
             `ValueError`: If the tokenizer has no chat template.
         """
         if isinstance(step.history, str):
@@ -96,7 +97,7 @@ class StepRenderer:
                 add_generation_prompt=add_generation_prompt,
                 **self.chat_template_kwargs,
             )
-        # A template raises a TemplateError to refuse a message, and the others on something that it does not expect.
+        # A template raises a TemplateError to refuse a message. The others come from values that it does not expect.
         except (TemplateError, TypeError, LookupError) as error:
             raise MalformedRowError(f"the chat template raises {type(error).__name__}: {error}") from error
         return cast(str, rendered)  # because of `tokenize=False`
@@ -110,7 +111,7 @@ class StepRenderer:
 
     @cached_property
     def _added_bos_token(self) -> str:
-        """The token that the tokenizer puts before every text. If the template writes it too, it would come twice."""
+        """The token that the tokenizer puts before every text. A prompt must not start with it, or it comes twice."""
         bos_token = self.tokenizer.bos_token
         if bos_token is None or self.tokenizer(".")["input_ids"][0] != self.tokenizer.bos_token_id:
             return ""
@@ -122,7 +123,7 @@ def _shows(text: str, name: str) -> bool:
 
 
 def _check_nothing_lost(turn: Message, solution: str) -> None:
-    """Refuse a solution in which something of the turn is missing: templates drop what they do not know silently."""
+    """Refuse a solution without a call or the reasoning of its turn: templates silently drop what they do not know."""
     for call in turn.get("tool_calls", []):
         if not _shows(solution, call["function"]["name"]):
             raise MalformedRowError(

@@ -13,7 +13,7 @@ Row = dict[str, Any]
 @dataclass(frozen=True)
 class Step:
     """
-    One step of a dialogue, trained on alone.
+    One step of a dialogue, which becomes one training example.
 
     Args:
         history (`str` or `list[dict]`):
@@ -24,7 +24,7 @@ class Step:
         tools (`list[dict]`, *optional*):
             JSON schemas of the tools that the model can call.
         notes (`tuple[str, ...]`, *optional*, defaults to `()`):
-            What a user should know of how the row was read; the report counts each.
+            What a user should know about how the row was read. The report counts each note.
     """
 
     history: str | list[Message]
@@ -42,12 +42,12 @@ class Schema:
         columns (`tuple[str, ...]`):
             The columns that a data set of this schema must have; others may be there too.
         description (`str`):
-            What the rows are, for errors.
+            What the rows are, for reports and errors.
         to_steps (`Callable`):
             Function that turns a row with these columns into steps, or raises [`MalformedRowError`].
         looks_so (`Callable`, *optional*):
-            Function that tells from a row with these columns whether it is of this schema, where others have the same
-            columns.
+            Function that tells whether a row with these columns is of this schema. Only needed if other schemas have
+            the same columns.
     """
 
     columns: tuple[str, ...]
@@ -88,8 +88,8 @@ def decompose(messages: list[Message], tools: list[dict[str, Any]] | None = None
             Index of the first message to train on. The messages before it are only history.
 
     Returns:
-        `list[Step]`: One step for each assistant turn from `start` on, but for turns that OpenAI's key `weight` sets
-        to 0. Its history is all messages before the turn.
+        `list[Step]`: One step for each assistant turn from `start` on, except turns whose `weight` (a key of OpenAI's)
+        is 0. The history of a step is all messages before its turn.
 
     Raises:
         [`MalformedRowError`]: If there is no such turn.
@@ -118,7 +118,7 @@ def text(value: Any, label: str) -> str:
         `str`: The value.
 
     Raises:
-        [`MalformedRowError`]: If it is none.
+        [`MalformedRowError`]: If it is not a string.
     """
     if not isinstance(value, str):
         raise MalformedRowError(f"{label} is a {type(value).__name__}, not a string")

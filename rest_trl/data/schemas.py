@@ -10,7 +10,7 @@ from .toolace import looks_like_toolace, steps_of_toolace
 from .tools import json_schemas
 
 
-FIRST_ROWS = 20  # [ours] enough to tell, and read in no time
+FIRST_ROWS = 20  # [ours] enough to tell schemas apart, and quick to read
 
 
 def detect_schema(columns: Collection[str], rows: Sequence[Row], source: str) -> tuple[Schema, str]:
@@ -26,11 +26,11 @@ def detect_schema(columns: Collection[str], rows: Sequence[Row], source: str) ->
             Name of the data set, for the error.
 
     Returns:
-        `tuple[Schema, str]`: The first one of `SCHEMAS` whose columns are all there and, where rows tell it from
-        others, which more rows look like than any later one with these columns; and what it was told by.
+        `tuple[Schema, str]`: The first of `SCHEMAS` whose columns are all there and, if it has a `looks_so`, which
+        most of the rows with these columns look like; and how it was recognized.
 
     Raises:
-        `ValueError`: If there is none.
+        `ValueError`: If no schema fits.
     """
     candidates = [schema for schema in SCHEMAS if set(schema.columns) <= set(columns)]
     seen: dict[str, int] = {}
@@ -73,7 +73,7 @@ def _steps_of_sft_row(row: Row) -> list[Step]:
 
 def _steps_of_dialogue(row: Row) -> list[Step]:
     tools = normalize_tools(row.get("tools"))
-    if tools is None:  # OpenAI's older name of the column
+    if tools is None:  # `functions` is OpenAI's older name of the column
         tools = json_schemas(row.get("functions"))
     return decompose(normalize_messages(row["messages"], "messages"), tools)
 
@@ -100,8 +100,8 @@ def _prompt(prompt: object) -> str | list[Message]:
     return prompt if isinstance(prompt, str) else normalize_messages(prompt, "prompt")
 
 
-# In the order of precedence. RL rows come first, because they have a column `prompt` like others, and say more. A
-# schema that rows tell comes before one with the same columns that takes all others.
+# In order of precedence. RL rows come first, because the columns of other schemas may stand beside theirs. A schema
+# with `looks_so` comes before the one with the same columns and no `looks_so`, which takes all other data sets.
 SCHEMAS = (
     Schema(("prompt", "reward_model"), "ToolRL/ResT RL rows", _steps_of_rl_row),
     Schema(("messages",), "OpenAI dialogues, tools optional", _steps_of_dialogue),

@@ -8,8 +8,8 @@ from .rows import Row, Step, decompose, text
 from .tools import json_schemas
 
 
-# Who speaks, by the names that are in use. Turns that call or answer have names of their own in LLaMA-Factory's files
-# and in APIGen-MT.
+# The names of speakers that data sets use. In LLaMA-Factory's files and in APIGen-MT, tool calls and tool results have
+# speakers of their own.
 _SYSTEM, _USER, _ASSISTANT = ("system",), ("human", "user"), ("gpt", "assistant", "chatgpt", "bot", "model")
 _CALL = ("function_call", "tool_call", "tool_calls", "function-call")
 _RESULT = ("observation", "tool", "tool_response", "tool_result", "function_response", "function-response", "function")
@@ -40,10 +40,10 @@ def sharegpt_turns(row: Row) -> list[tuple[str, str]]:
             With the column `conversations`.
 
     Returns:
-        `list[tuple[str, str]]`: Who speaks, in the words of the file, and the text.
+        `list[tuple[str, str]]`: The speaker of each turn, as the file names it, and the text.
 
     Raises:
-        [`MalformedRowError`]: If it is no list of such turns, or nobody knows who speaks.
+        [`MalformedRowError`]: If the column is not a list of such turns, or a speaker is unknown.
     """
     turns = decode_json(row["conversations"], "conversations")
     if not isinstance(turns, list) or not turns:
@@ -68,7 +68,7 @@ def steps_of_sharegpt(row: Row) -> list[Step]:
 
     Args:
         row (`dict`):
-            With the column `conversations`, and `system` and `tools` if there are.
+            With the column `conversations`, and optionally `system` and `tools`.
 
     Returns:
         `list[Step]`: One per assistant turn. A turn from `function_call` is a tool call, or several in a JSON list.

@@ -1,4 +1,4 @@
-"""Rows of local files, of a directory of them, of the Hub, or of a data set in memory."""
+"""Reads rows from local files, a directory of files, the Hub, or a data set in memory."""
 
 import json
 import os
@@ -32,7 +32,7 @@ class Source:
         columns (`Collection[str]`):
             Columns that at least one row has.
         rows (`Dataset` or `list`):
-            The rows. In place of a row that cannot be read stands the [`MalformedRowError`] that says why.
+            The rows. A row that cannot be read is replaced by the [`MalformedRowError`] that says why.
         padded (`bool`):
             Whether the rows come from an Arrow table, which pads missing keys with null.
     """
@@ -54,7 +54,7 @@ class Source:
             `dict`
 
         Raises:
-            [`MalformedRowError`]: If the row could not be read or is no object.
+            [`MalformedRowError`]: If the row could not be read or is not an object.
         """
         if isinstance(raw, MalformedRowError):
             raise raw
@@ -85,7 +85,7 @@ def open_sources(dataset_name: str, split: str, config: str | None) -> list[Sour
 
     Args:
         dataset_name (`str`):
-            Path or Hub id. If there is such a path, it is taken for one.
+            Path or Hub id. A name that exists as a path is taken as a path.
         split (`str`):
             Split to load. A single file is the split `"train"`.
         config (`str` or `None`):
@@ -95,8 +95,8 @@ def open_sources(dataset_name: str, split: str, config: str | None) -> list[Sour
         `list[Source]`: One source for each local file, or one for the Hub data set.
 
     Raises:
-        `FileNotFoundError`: If `dataset_name` is a path and there is nothing.
-        `ValueError`: If the split, the configuration or the file type does not exist, or the file cannot be read.
+        `FileNotFoundError`: If `dataset_name` is a path that does not exist, or the Hub has no such data set.
+        `ValueError`: If the split, the configuration or the file type does not exist, or a file cannot be read.
     """
     path = Path(dataset_name).expanduser()
     if path.is_dir():
@@ -111,7 +111,7 @@ def open_sources(dataset_name: str, split: str, config: str | None) -> list[Sour
                 "train.jsonl, test.jsonl, ..., and give that."
             )
         return [_file_source(path, path.name)]
-    # A Hub id has at most one slash and no such suffix.
+    # A Hub id has at most one slash and none of these suffixes.
     if path.suffix in SUFFIXES or dataset_name.startswith((".", "~", "/")) or len(path.parts) > 2:
         raise FileNotFoundError(f"There is no file or directory {dataset_name}.")
     return [dataset_source(load_dataset(dataset_name, config, split=split), f"{dataset_name}/{split}")]
@@ -142,9 +142,9 @@ def _file_source(path: Path, name: str) -> Source:
             raise ValueError(f"{path} cannot be read as Parquet: {error}") from error
     if path.suffix not in JSON_SUFFIXES:
         raise ValueError(f"{path} has the type {path.suffix!r}: convert it to .json, .jsonl or .parquet.")
-    # `load_dataset("json")` is not used. Arrow wants one type per column, and the arguments of tool calls have other
-    # types in every row. It also pads them with nulls that look like those of the data, and stops at the first broken
-    # line.
+    # `load_dataset("json")` is not used. Arrow wants one type per column, but the arguments of tool calls differ in
+    # type from row to row. It also pads them with nulls that cannot be told from the data's own, and stops at the
+    # first broken line.
     rows = _read_json(path)
     columns = dict.fromkeys(column for row in rows if isinstance(row, dict) for column in row)
     return Source(name, list(columns), rows, padded=False)
@@ -175,7 +175,7 @@ def _read_lines(content: bytes) -> Iterable[Any]:
 
 
 def is_local_path(name: str) -> bool:
-    """Whether a name of a model or data set is a path on this machine; where both fit, a path goes before a Hub id."""
+    """Whether the name of a model or data set is a path. `a/b`, which could be a Hub id, is a path if it exists."""
     return (
         os.path.isabs(name)
         or bool(re.match(r"(~|\.{1,2})?[/\\]|[A-Za-z]:[/\\]", name))

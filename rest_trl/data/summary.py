@@ -1,4 +1,4 @@
-"""What a data set is to training, in figures."""
+"""Figures that describe a data set as training sees it."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -18,17 +18,17 @@ class Summary:
 
     Args:
         prompt_lengths (`list[int]`):
-            Tokens of each prompt, also of those that are too long.
+            Tokens of each prompt, including those dropped for their length.
         solution_lengths (`list[int]`):
             Tokens of each gold completion of the examples that are kept.
         tools (`Counter[int]`):
-            How many rows declare how many tools, of those with a kept example.
+            The number of rows by how many tools they declare. Only rows with a kept example count.
         with_calls (`int`):
-            Golds that hold a call in the syntax.
+            Number of gold completions with calls that can all be read.
         without_calls (`int`):
-            Golds that hold none, nor anything in the place of one.
+            Number of gold completions without calls.
         unreadable (`list[str]`):
-            Place and first error of each gold that holds something else in the place of a call.
+            Place and first error of each gold completion with something that cannot be read in the place of a call.
     """
 
     prompt_lengths: list[int]

@@ -10,7 +10,7 @@ from .sharegpt import ROLES, looks_like_sharegpt, sharegpt_turns
 from .tools import find_tools, json_schemas
 
 
-# Lines that ask for calls in the text, which the chat template of the model asks for in its own syntax.
+# Lines that ask for calls in the text. They are removed: the model's chat template asks for calls in its own syntax.
 _ASKS = re.compile(
     r".*(\[\w+\(\w|list of functions in JSON format|the function call\(s\)|other text (MUST|in the response)).*"
     r"|.*only return the function call.*",
@@ -19,7 +19,7 @@ _ASKS = re.compile(
 
 
 def looks_like_toolace(row: Row) -> bool:
-    """Tell whether the system prompt of a row holds tools, and no column does."""
+    """Tell whether a ShareGPT row holds its tools in the system prompt, and not in a column."""
     system, tools = row["system"], row.get("tools")
     return isinstance(system, str) and not tools and looks_like_sharegpt(row) and find_tools(system) is not None
 
@@ -58,7 +58,7 @@ def steps_of_toolace(row: Row) -> list[Step]:
 
 def split_system(system: Any) -> tuple[str, list[dict[str, Any]]]:
     """
-    Split a system prompt into its words and its tools.
+    Split a system prompt into its text and its tools.
 
     Args:
         system (`Any`):
@@ -69,12 +69,12 @@ def split_system(system: Any) -> tuple[str, list[dict[str, Any]]]:
         tools.
 
     Raises:
-        [`MalformedRowError`]: If it is no text or holds no list of tools.
+        [`MalformedRowError`]: If it is not a string or holds no list of tools.
     """
     found = find_tools(system) if isinstance(system, str) else None
     if found is None:
         raise MalformedRowError("system holds no JSON list of tools")
     start, end, tools = found
-    # A full stop behind the list closes the sentence that introduces it.
+    # A full stop after the list closes the sentence that introduces it.
     lines = [*system[:start].split("\n"), *system[end:].removeprefix(".").split("\n")]
     return "\n".join(line.rstrip() for line in lines if line.strip() and not _ASKS.fullmatch(line.strip())), tools

@@ -7,7 +7,7 @@ from typing import Any
 from .messages import MalformedRowError, normalize_tools
 
 
-# What ToolACE, BFCL and xLAM call the types of JSON Schema. Names that say more, as "List[int]", are left.
+# Names that ToolACE, BFCL and xLAM use for the types of JSON Schema. More specific names, as "List[int]", are kept.
 _TYPES = {
     "dict": "object",
     "str": "string",
@@ -26,16 +26,16 @@ def json_schemas(tools: Any) -> list[dict[str, Any]] | None:
 
     Args:
         tools (`Any`):
-            List of tools or a JSON string of one, each with a name and, as data sets write them, parameters as a JSON
-            schema or as a plain mapping of names to schemas (xLAM, Hammer), and types by the names of Python.
+            List of tools, or a JSON string of such a list. Each tool has a name. Its parameters are a JSON schema or a
+            plain mapping of names to schemas (xLAM, Hammer), and types may have the names that Python gives them.
 
     Returns:
         `list[dict]` or `None`: `{"type": "function", "function": {"name", "description", "parameters"}}` with JSON
-        schemas, `None` if there are no tools. What a plain mapping says of which parameters are required is left in
-        its types and defaults.
+        schemas, `None` if there are no tools. For a plain mapping no list of required parameters is made: hints about
+        them stay in its types and defaults.
 
     Raises:
-        [`MalformedRowError`]: If the tools are no such list.
+        [`MalformedRowError`]: If `tools` is not such a list.
     """
     normalized = normalize_tools(tools)
     if normalized is None:
@@ -48,7 +48,7 @@ def _json_schema(function: dict[str, Any], label: str) -> dict[str, Any]:
     parameters = function.get("parameters") or {}
     if not isinstance(parameters, dict):
         raise MalformedRowError(f"{label}.parameters is a {type(parameters).__name__}, not an object")
-    # A parameter may itself be called "properties" or "type"; then its value tells.
+    # In a plain mapping, "properties" or "type" may name a parameter. The types of the values tell it from a schema.
     if not isinstance(parameters.get("properties"), dict) or not isinstance(parameters.get("type", ""), str):
         if parameters.get("type") in ("object", "dict") and "properties" not in parameters:
             parameters = {**parameters, "properties": {}}
@@ -58,7 +58,7 @@ def _json_schema(function: dict[str, Any], label: str) -> dict[str, Any]:
 
 
 def _typed(schema: Any) -> Any:
-    """A schema with the types of JSON Schema; only where a schema stands, because a property can be called `type`."""
+    """A schema with the types of JSON Schema. Only schemas are changed, because a property can be called `type`."""
     if not isinstance(schema, dict):
         return schema
     typed = {key: value for key, value in schema.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Diagnoses in the course of a training."""
+"""Diagnoses during a training."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,7 +26,7 @@ class DiagnoseCallback(TrainerCallback):
 
     Args:
         trainer ([`~rest_trl.ResTGRPOTrainer`]):
-            The trainer, on one process. It makes this callback, so its class cannot be named here.
+            The trainer, on one process. It is not annotated, because its module imports this one.
         settings ([`Settings`], *optional*):
             Exact or projected gradients; Theorem 1 is left out.
 
@@ -60,13 +60,13 @@ class DiagnoseCallback(TrainerCallback):
                 See [`split_groups`].
         """
         args = self._trainer.args
-        # A rollout serves several steps, of which one may be due.
+        # Rollouts come only every `steps_per_rollout` steps: the first one at or after a due step is taken.
         if self._trainer.state.global_step % args.diagnose_steps < args.steps_per_rollout:
             self.groups += split_groups(rollout, mask, advantages, num_generations)
 
     def diagnose(self, groups: list[Group], settings: Settings, **kwargs: Any) -> Diagnosis | None:
         """
-        Diagnose groups that the policy, as it is, has sampled.
+        Diagnose groups that the current policy has sampled.
 
         Args:
             groups (`list[Group]`):
@@ -77,7 +77,7 @@ class DiagnoseCallback(TrainerCallback):
                 `bar`, see [`~rest_trl.diagnose.measure.diagnose`].
 
         Returns:
-            [`Diagnosis`] or `None`: see there.
+            [`Diagnosis`] or `None` if each group has equal rewards.
         """
         trainer = self._trainer
         model: Any = trainer.accelerator.unwrap_model(trainer.model)

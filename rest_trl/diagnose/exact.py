@@ -98,6 +98,6 @@ def exact_gradients(
                 with torch.enable_grad(), autocast():
                     outputs = log_probs(completion_logits(model, group, temperature), group.completion_ids)
                 for weighting, vector in zip(of_group, place, strict=True):
-                    if weighting.any():  # a file starts with zeros
+                    if weighting.any():  # otherwise the gradient is 0, as the new file already is
                         vector.copy_(flat_gradient(outputs, parameters, weighting))
         yield vectors

@@ -76,7 +76,7 @@ def _points(axis: Any, places: Any, estimates: Estimates, *, horizontal: bool = 
 
 
 def _end(estimates: Estimates, least: float = 0.0) -> float:
-    """Where an axis ends: behind the intervals, but not so far that long ones hide the values."""
+    """The end of an axis: beyond the intervals, but not so far that long ones squeeze the values."""
     value = max(least, float(estimates.value.nan_to_num(0.0).max()))
     return 1.1 * min(max(value, float(estimates.high.nan_to_num(0.0).max())), 2 * value)
 

@@ -12,9 +12,9 @@ class Group(NamedTuple):
 
     Args:
         prompt_ids, prompt_mask (`torch.Tensor` of shape `(G, P)`):
-            Token ids of the prompt, padded on the left, and where it is no padding.
+            Token ids of the prompt, padded on the left; the mask is zero at padding.
         completion_ids, completion_mask (`torch.Tensor` of shape `(G, T)`):
-            Sampled ids, padded on the right, and what the model attends to of them.
+            Sampled ids, padded on the right; the mask is non-zero where the model attends to them.
         mask (`torch.Tensor` of shape `(G, T)`):
             Non-zero at the policy's tokens.
         part_ids (`torch.Tensor` of shape `(G, T)`):
@@ -48,7 +48,7 @@ def split_groups(
     rollout: Mapping[str, Any], mask: torch.Tensor, advantages: Mapping[str, torch.Tensor], num_generations: int
 ) -> list[Group]:
     """
-    The groups of a rollout, each without the padding that others need.
+    Split a rollout into its groups, each without the padding that only longer groups need.
 
     Args:
         rollout (`Mapping[str, Any]`):

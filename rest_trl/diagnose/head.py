@@ -8,8 +8,8 @@ and \(Q\) (k x d), whose entries have mean 0 and variance 1/k, keep inner produc
 $$ \mathbb{E} \langle P A Q^\top, P B Q^\top \rangle = \langle A, B \rangle . $$
 
 So a token needs the two vectors \(P (e_{y_t} - p_t)\) and \(Q h_t\) of length k, from one forward pass without a
-backward one, and the gradient of any weighting is a k x k matrix. It sees the head alone: what a rule does to the
-gradients of the layers below is not in it.
+backward one, and the gradient of any weighting is a k x k matrix. Only the head is covered: what a rule does to the
+gradients of the layers below remains unseen.
 """
 
 from typing import Any, NamedTuple
@@ -43,12 +43,12 @@ def projection(size: int, dimension: int, generator: torch.Generator) -> torch.T
         size (`int`):
             Length of the vectors.
         dimension (`int`):
-            `k`, their length after it.
+            `k`, their length after the projection.
         generator (`torch.Generator`):
             Where the signs come from.
 
     Returns:
-        `torch.Tensor` of shape `(size, k)`, or `None` if the vectors are no longer than `k`: they stay as they are.
+        `torch.Tensor` of shape `(size, k)`, or `None` if the vectors have at most `k` entries, and need no projection.
     """
     if size <= dimension:
         return None
@@ -97,7 +97,7 @@ class HeadProjector:
             `tuple[torch.Tensor, HeadFeatures]`: logits of shape `(G, T, V)`, and the factors.
 
         Raises:
-            ValueError: if the model does more to the logits than its head.
+            ValueError: if the model changes the logits behind its head.
         """
         seen: list[torch.Tensor] = []
         handle = self._head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))

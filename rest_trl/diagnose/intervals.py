@@ -1,4 +1,4 @@
-"""Intervals of whatever is estimated from independent groups."""
+"""Intervals of estimates from independent groups."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ LEVEL = 0.95
 
 class Estimates(NamedTuple):
     """
-    Estimates with their intervals, tensors of the same shape; NaN where there is none.
+    Estimates with their intervals, tensors of the same shape; NaN where there is no estimate or no interval.
     """
 
     value: torch.Tensor
@@ -37,8 +37,8 @@ def jackknife(
         level (`float`, *optional*, defaults to `0.95`):
             Nominal coverage.
         positive (`bool`, *optional*, defaults to `False`):
-            Whether only positive values make sense, as of variances and their ratios: the interval is then that of the
-            logarithm, and NaN where an estimate is not positive.
+            Whether only positive values make sense, as for variances and their ratios: the interval is then computed
+            for the logarithm, and is NaN where an estimate is not positive.
 
     Returns:
         [`Estimates`]

@@ -1,4 +1,4 @@
-"""From sampled groups to what is known of their gradients."""
+"""Diagnoses: the moments of the gradients of sampled groups, and the terms of the paper's theory."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -19,9 +19,9 @@ from .tokens import TokenFacts, completion_logits, token_facts
 
 
 GRADIENTS = ("auto", "exact", "head")
-# All gradients of a diagnosis lie in one file until they are compared; 64 groups of the tiny model take a quarter.
+# All gradients of a diagnosis lie in one file until they are compared; 64 groups of the tiny model take a third.
 _LARGEST_FILE = 8 << 30  # bytes
-_TOLERANCE = 1e-5  # of probabilities in float32, summed over a vocabulary
+_TOLERANCE = 1e-5  # for the rounding of float32 probabilities that are summed over a vocabulary
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Settings:
             `"exact"` for all trainable parameters, `"head"` for projected gradients of the LM head, `"auto"` for exact
             ones if they fit into 8 GiB.
         dimension (`int`, *optional*, defaults to `64`):
-            Projected gradients are matrices of this size squared.
+            Side of the square matrix that a projected gradient is.
         theory_groups (`int`, *optional*, defaults to `0`):
             Groups that Theorem 1 is measured with; exact gradients only.
         seed (`int`, *optional*, defaults to `0`):
@@ -67,7 +67,7 @@ class Diagnosis:
         rules (`list[Rule]`):
             The rules, GRPO first.
         moments ([`Moments`]):
-            Of `A * R` kinds of gradients: of each rule the whole one (region 0), then those of the regions.
+            Of `A * R` kinds of gradients: for each rule that of all tokens (region 0), then those of the regions.
         lemma (`torch.Tensor` of shape `(N, 4, R)`):
             Sums over each group's tokens of a region: their number, the squares of their scores, the expectations and
             the bounds of Lemma 2.
@@ -78,17 +78,17 @@ class Diagnosis:
         theorem ([`TheoremTerms`], *optional*):
             Terms of Theorem 1.
         equal_groups (`int`):
-            Groups whose completions all have the same reward, and no gradient.
+            Groups in which all advantages are exactly 0, because all completions have the same reward.
         gradients (`str`):
             `"exact"` or `"head"`.
         parameters (`int`):
-            Numbers that a gradient has.
+            Number of components of a gradient.
         file_bytes (`int`):
             Size of all gradients together.
         passes (`int`):
             Backward passes per group.
         seconds (`dict[str, float]`):
-            What took how long.
+            Duration of each stage.
     """
 
     rules: list[Rule]
@@ -106,7 +106,7 @@ class Diagnosis:
 
     @property
     def reference(self) -> torch.Tensor:
-        """Of each kind of gradient the one of GRPO in the same region."""
+        """For each kind of gradient, the index of GRPO's in the same region."""
         return torch.arange(len(Region)).repeat(len(self.rules))
 
 
@@ -148,7 +148,7 @@ def diagnose(
         [`Diagnosis`] or `None` if there is no gradient at all, because each group has equal rewards.
 
     Raises:
-        ValueError: if the model or a rule does not allow it.
+        ValueError: if the model cannot be diagnosed, or a rule returns invalid coefficients.
     """
     seconds, start = {}, time.perf_counter()
     facts = []

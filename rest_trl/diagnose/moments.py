@@ -2,8 +2,8 @@ r"""
 Estimators of what a stochastic gradient is made of.
 
 The independent units are groups: one prompt with its completions. Group \(g\) of \(N\) has the vectors \(G_g^x\), one
-for each kind \(x\) of gradient (a rule, restricted to the tokens of a region). All that is estimated is a function of
-two tables of inner products,
+for each kind \(x\) of gradient (that of a rule on the tokens of a region). All that is estimated is a function of
+two tables of inner products:
 
 $$
 D^{xy} = \mathbb{E} \langle G_g^x, G_g^y \rangle, \qquad
@@ -173,17 +173,17 @@ def measures(tables: Tables, reference: torch.Tensor, whole: int, minibatch: int
     | `trace_share` | trace over that of the whole reference gradient |
     | `signal_share` | projection onto the mean of the whole reference gradient: shares of the regions add up |
 
-    A first-order step along \(\bar G_n\) of the best length improves the objective by
-    \(\langle \mathbb{E} G, \mu \rangle^2 / (2 L\, \mathbb{E} \lVert \bar G_n \rVert^2)\), which is proportional to
-    `alignment` squared, and to `esnr` where noise dominates.
+    The best step along \(\bar G_n\) improves an objective of gradient \(\mu\) and smoothness \(L\) on average by at
+    least \(\langle \mathbb{E} G, \mu \rangle^2 / (2 L\, \mathbb{E} \lVert \bar G_n \rVert^2)\), which is proportional
+    to `alignment` squared, and to `esnr` where noise dominates.
 
     Args:
         tables ([`Tables`]):
             Of shape `(..., Y, Y)`.
         reference (`torch.Tensor` of shape `(Y,)`):
-            The reference of each kind.
+            Index of the reference of each kind.
         whole (`int`):
-            The whole reference gradient.
+            Index of the whole reference gradient.
         minibatch (`int`):
             `n`, groups whose mean gradient makes one optimiser step.
 

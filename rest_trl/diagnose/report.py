@@ -26,13 +26,13 @@ class Facts:
         command (`str`):
             The command line.
         args ([`~rest_trl.ResTGRPOConfig`]):
-            The recipe's.
+            The arguments of the recipe.
         progress (`float`):
             Progress of the curriculum in [0, 1].
         minibatch (`int`):
             Groups of an optimiser step.
         seconds (`float`):
-            What the rollouts took.
+            Time that the rollouts took.
     """
 
     command: str
@@ -50,7 +50,7 @@ def write_report(diagnosis: Diagnosis, facts: Facts, directory: Path) -> Path:
         diagnosis ([`Diagnosis`]):
             Of at least three groups.
         facts ([`Facts`]):
-            Where it comes from.
+            What the report says of its origin.
         directory (`Path`):
             Made if absent.
 
@@ -199,7 +199,7 @@ def _theorem(diagnosis: Diagnosis, facts: Facts, found: dict[str, Estimates]) ->
 
 
 def _optimal_weights(diagnosis: Diagnosis, facts: Facts, betas: Estimates, found: dict[str, Estimates]) -> str:
-    """Theorem 2: the weights that make the bound least, and those that the rule `entropy` takes for them."""
+    """Theorem 2: the weights that minimise the bound, and those that the rule `entropy` uses in their place."""
     assert diagnosis.theorem is not None
     args = facts.args
     entropies, shares = diagnosis.statistics.tensors(torch.device("cpu"))

@@ -13,7 +13,7 @@ from .moments import measures, tables, tables_without_each
 from .theory import TheoremTerms
 
 
-# Their distributions are skewed, and an interval that holds negative values says nothing.
+# Never negative, and with skewed distributions, so their intervals are computed for the logarithm.
 _POSITIVE = ("trace", "trace_ratio", "trace_share")
 
 
@@ -30,7 +30,7 @@ def of_sums(sums: torch.Tensor, statistic: Callable[[torch.Tensor], torch.Tensor
         sums (`torch.Tensor` of shape `(N, ...)`):
             Sums, or means, over each group.
         statistic (`Callable`):
-            Function of their mean over groups, for any leading dimensions.
+            Function of their mean over groups, which may have further leading dimensions.
 
     Returns:
         [`Estimates`]
@@ -82,8 +82,8 @@ def lemma_estimates(diagnosis: Diagnosis) -> dict[str, Estimates]:
             The diagnosis.
 
     Returns:
-        `dict[str, Estimates]`: `squares`, `expected`, `bound` and `excess`, which is the first minus the second, of
-        shape `(R,)`; region 0 is the whole completion.
+        `dict[str, Estimates]`: `squares`, `expected`, `bound` and `excess` (`squares` minus `expected`), of shape
+        `(R,)`; region 0 is the whole completion.
     """
     sums = diagnosis.lemma.clone()
     sums[..., 0] = sums.sum(-1)
@@ -101,7 +101,7 @@ class TheoremEstimates(NamedTuple):
 
     Args:
         steps ([`Estimates`] of shape `(4,)`):
-            Variance of a completion's gradient, and the terms behind steps 1, 2 and 3, the last of which is the bound.
+            Variance of a completion's gradient, and the terms after steps 1, 2 and 3; the last one is the bound.
         betas ([`Estimates`] of shape `(R,)`):
             Mean `beta` of a token in each region, NaN where there is none.
     """
@@ -118,7 +118,7 @@ def theorem_estimates(terms: TheoremTerms, signal: float) -> TheoremEstimates:
         terms ([`TheoremTerms`]):
             Means over the completions of each group.
         signal (`float`):
-            Square of the mean gradient, which the variance lacks.
+            Squared norm of the mean gradient, to be subtracted from the mean square for the variance.
 
     Returns:
         [`TheoremEstimates`]

@@ -11,15 +11,15 @@ from .groups import Group
 from .tokens import TokenFacts
 
 
-# The loss divides a token's term by the length of its completion, by the longest that is allowed, or by the number of
-# tokens in the batch. Other losses have weights of their own, even where the policy is the one that sampled.
+# The loss divides a token's term by the length of its completion, by the longest length that is allowed, or by the
+# number of tokens in the batch. Other losses weigh tokens differently, even right after sampling, with all ratios 1.
 PER_COMPLETION, PER_ALLOWED, PER_BATCH = ("grpo", "sapo"), ("dr_grpo",), ("bnpo", "dapo")
 LOSS_TYPES = PER_COMPLETION + PER_ALLOWED + PER_BATCH
 
 
 class Rule(NamedTuple):
     """
-    What makes a token's weight in the gradient.
+    What determines a token's weight in the gradient.
 
     Args:
         credit (`str`):
@@ -48,11 +48,11 @@ _RULES = (
 
 def rules_of(args: Any) -> list[Rule]:
     """
-    The rules that a diagnosis compares: GRPO first, then those of this library, then that of the recipe if it is none.
+    The rules that a diagnosis compares: GRPO, then this library's, then the recipe's if it is not among them.
 
     Args:
         args ([`~rest_trl.ResTGRPOConfig`]):
-            The recipe's.
+            The arguments of the recipe.
 
     Returns:
         `list[Rule]`
@@ -63,14 +63,14 @@ def rules_of(args: Any) -> list[Rule]:
 
 def check_loss(args: Any) -> None:
     """
-    Refuse a loss whose gradient is no sum of log-probabilities' gradients with constant weights.
+    Refuse a loss whose gradient is not a sum of gradients of log-probabilities with constant weights.
 
     Args:
         args ([`~rest_trl.ResTGRPOConfig`]):
-            The recipe's.
+            The arguments of the recipe.
 
     Raises:
-        ValueError: names what to set.
+        ValueError: if the loss cannot be diagnosed; the message says what to set.
     """
     if args.loss_type not in LOSS_TYPES:
         raise ValueError(
@@ -95,7 +95,7 @@ def observed_statistics(groups: Sequence[Group], facts: Sequence[TokenFacts]) ->
 
     Args:
         groups, facts (`Sequence` of length `N`):
-            The groups, and what was found of their tokens.
+            The groups, and the facts of their tokens.
 
     Returns:
         [`~rest_trl.regions.RegionStatistics`]
@@ -119,12 +119,12 @@ def token_weights(
     r"""
     Weights of the log-probabilities' gradients: \(G_g = \sum_{i, t} c_{i, t} \nabla \log \pi(y_{i, t})\).
 
-    Where the policy is the one that sampled, the mean of `G` over groups is minus the gradient of the trainer's loss.
-    A KL term has no part in it. Entropies of regions are those of the groups.
+    Right after sampling, the mean of `G` over groups is minus the gradient of the trainer's loss without its KL term;
+    `bnpo` divides by the tokens of all groups, not of each micro-batch. Entropies of regions are those of the groups.
 
     Args:
         groups, facts (`Sequence` of length `N`):
-            The groups, and what was found of their tokens.
+            The groups, and the facts of their tokens.
         rules (`Sequence` of length `A`):
             The rules.
         args ([`~rest_trl.ResTGRPOConfig`]):
@@ -138,7 +138,7 @@ def token_weights(
         `list[torch.Tensor]` of length `N`: of shape `(A, G, T)`, float32.
 
     Raises:
-        ValueError: if a rule of the user's gives what is no coefficient.
+        ValueError: if a user's rule returns invalid coefficients.
     """
     entropies, shares = observed_statistics(groups, facts).tensors(groups[0].mask.device)
     tokens = sum(int(group.mask.count_nonzero()) for group in groups)
@@ -180,13 +180,13 @@ def token_weights(
 
 class Basis(NamedTuple):
     """
-    The weights that need a gradient of their own, of all rules and regions.
+    The distinct token weights among all rules and regions: each needs one gradient.
 
     Args:
         weights (`list[torch.Tensor]` of length `N`):
             Weights of `X` distinct gradients, of shape `(X, G, T)`.
         combinations (`torch.Tensor` of shape `(A * R, X)`):
-            How the gradients of rule and region are made of them; region 0 is the whole completion.
+            Which of them add up to the gradient of each rule and region; region 0 is the whole completion.
     """
 
     weights: list[torch.Tensor]
@@ -195,8 +195,8 @@ class Basis(NamedTuple):
 
 def distinct_weights(weights: Sequence[torch.Tensor], groups: Sequence[Group]) -> Basis:
     """
-    Split the weights by region, and keep those that differ: credit changes the parameters of a call alone, so most
-    gradients of two rules are the same.
+    Split the weights by region, and keep those that differ: region credit changes only the parameters of a call, so
+    two rules have most gradients in common.
 
     Args:
         weights (`Sequence[torch.Tensor]` of length `N`):
@@ -226,5 +226,5 @@ def distinct_weights(weights: Sequence[torch.Tensor], groups: Sequence[Group]) -
     combinations = torch.zeros(len(weights[0]), len(Region), len(found))
     for (rule, region), place in places.items():
         combinations[rule, region, place] = combinations[rule, 0, place] = 1.0
-    # The whole is the sum over regions; a gradient occurs at most once in it, for regions share no token.
+    # The whole is the sum over regions. No gradient occurs twice in it, because regions share no token.
     return Basis([torch.stack(parts) for parts in zip(*found, strict=True)], combinations.flatten(0, 1))

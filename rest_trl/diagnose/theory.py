@@ -3,7 +3,7 @@ The terms of Theorem 1 of the paper (arXiv 2509.21826), measured one by one.
 
 One completion's gradient is \(g_i = A_i u_i\), \(u_i = \sum_t a_t \nabla \log \pi(y_t)\), with
 \(a_t = w_t / T_i\), and \(\nabla \log \pi(y_t) = J_t^\top s_t\) with \(J_t\) the Jacobian of the logits and
-\(s_t\) the score. The theorem bounds its variance in four steps:
+\(s_t\) the score. The theorem bounds its variance in three steps:
 
 $$
 \operatorname{tr} \operatorname{Cov} g_i
@@ -12,12 +12,12 @@ $$
 \overset{(3)}{\le} \mathbb{E} [A_i^2]\; \mathbb{E} \sum_t a_t^2 \lVert J_t \rVert_F^2 (1 - e^{-H_t}) .
 $$
 
-Step 1 holds if the gradients of tokens are orthogonal in the mean, step 2 if the advantage does not depend on them;
-both follow if the advantage is independent of the tokens, which is what an advantage is not. Step 3 is Cauchy and
-Schwarz, and Lemma 2. It is loose by about the ratio of the squared Frobenius norm of the Jacobian to its square along
-the score.
+Step 1 holds if the gradients of tokens are orthogonal in the mean, step 2 if the advantage does not depend on them.
+Both follow if the advantage is independent of the tokens, which no real advantage is, and \(a_t\) is constant, as with
+completions of one length. Step 3 is the Cauchy-Schwarz inequality and Lemma 2. It is loose by about the ratio of the
+squared Frobenius norm of the Jacobian to its square along the score.
 
-None of the sums over tokens needs a backward pass for each of them. With independent random signs \(\sigma_t\),
+None of the sums over tokens needs a backward pass for each token. With independent random signs \(\sigma_t\),
 \(\mathbb{E}_\sigma \lVert \sum_t \sigma_t a_t J_t^\top s_t \rVert^2 = \sum_t a_t^2 \lVert J_t^\top s_t \rVert^2\);
 with independent signs \(\varepsilon_{t, v}\) of all logits,
 \(\mathbb{E}_\varepsilon \lVert \sum_t b_t J_t^\top \varepsilon_t \rVert^2 = \sum_t b_t^2 \lVert J_t \rVert_F^2\)
@@ -43,13 +43,13 @@ class TheoremTerms(NamedTuple):
         squares (`torch.Tensor` of shape `(N,)`):
             Square of the completion's gradient.
         orthogonal (`torch.Tensor` of shape `(N,)`):
-            The term behind step 1.
+            The term after step 1.
         advantages (`torch.Tensor` of shape `(N,)`):
             Square of the advantage.
         scores (`torch.Tensor` of shape `(N,)`):
-            The sum of step 2, without the advantage.
+            The sum after step 2, without the advantage.
         bounds (`torch.Tensor` of shape `(N, R)`):
-            The sum of step 3 over the tokens of each region, without the advantage.
+            The sum after step 3 over the tokens of each region, without the advantage.
         weights (`torch.Tensor` of shape `(N, R)`):
             Sum of `a` squared in each region, so that `bounds / weights` is a token's mean `beta`.
     """
@@ -76,14 +76,14 @@ def theorem_terms(
     generator: torch.Generator,
 ) -> TheoremTerms:
     """
-    Measure the terms for GRPO's loss (`loss_type="grpo"`, all `w` 1), by a backward pass of single completions for
-    each of: the gradient, its version with random signs, and the bound in each region.
+    Measure the terms for GRPO's loss (`loss_type="grpo"`, all `w` 1). Each completion takes a backward pass for its
+    gradient, one for its version with random signs, and one for the bound in each region.
 
     Args:
         model:
             The policy.
         groups, facts (`Iterable` of length `N`):
-            The groups, and what was found of their tokens.
+            The groups, and the facts of their tokens.
         temperature (`float`):
             Of the sampling.
         autocast (`Callable`):

@@ -1,5 +1,5 @@
 r"""
-What the policy's distribution at each sampled token says: entropies, and the squares of the score of Lemma 2.
+Facts of the policy's distribution at each sampled token: its entropy, and the squared score of Lemma 2.
 
 The score of a token with respect to the logits is \(s_t = e_{y_t} - p_t\), so its square is
 \(\lVert s_t \rVert^2 = 1 - 2 p_{t, y_t} + \sum_v p_{t, v}^2\). Lemma 2 of the paper:
@@ -24,9 +24,9 @@ class TokenFacts(NamedTuple):
         squares (`torch.Tensor`):
             Square of the sampled token's score.
         expected (`torch.Tensor`):
-            Its expectation over tokens.
+            Expectation of this square over the policy's distribution.
         bound (`torch.Tensor`):
-            The bound of Lemma 2 on it.
+            The bound of Lemma 2 on the expectation.
     """
 
     entropies: torch.Tensor
@@ -37,7 +37,7 @@ class TokenFacts(NamedTuple):
 
 def completion_logits(model: Any, group: Group, temperature: float) -> torch.Tensor:
     """
-    Logits that the completions' tokens were sampled from.
+    Logits that the completions' tokens were sampled from, without truncations such as `top_p`.
 
     Args:
         model:

@@ -39,7 +39,7 @@ _TEMPLATE = Path(__file__).with_name("model_card.md")
 @warned_if_failing("The model card")
 def write_model_card(trainer: Any, model_name: str | None, dataset_name: str | None) -> None:
     """
-    Put our text under the metadata of TRL's card, and the curves beside it.
+    Put this package's text under the metadata of TRL's card, and the curves beside the card.
 
     It never raises: what goes wrong is logged as a warning, and the card that was there stays.
 
@@ -122,7 +122,7 @@ def _plotted(logs: list[dict[str, float]], path: Path) -> bool:
 
 
 def _versions(model: Any) -> dict[str, str]:
-    # Attributes, and not the metadata of distributions: a source tree that is not installed has none.
+    # From attributes, because a source tree that is not installed has no metadata of a distribution.
     modules = [trl, transformers, torch, datasets, tokenizers]
     if is_peft_model(model):
         import peft

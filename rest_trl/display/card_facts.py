@@ -67,7 +67,7 @@ def function_name(function: Callable[..., Any]) -> str:
             A function, a method, a `functools.partial` or an object with `__call__`.
 
     Returns:
-        `str`: of a partial with its keyword arguments, of an object the name of its class.
+        `str`: for a partial, with its keyword arguments; for an object, the name of its class.
 
     Example:
 
@@ -82,7 +82,7 @@ def function_name(function: Callable[..., Any]) -> str:
         keywords = ", ".join(f"{name}={_brief(value)}" for name, value in function.keywords.items())
         return f"{function_name(function.func)}({keywords})"
     named: Any = function if hasattr(function, "__qualname__") else type(function)
-    # Of a function inside another one, only its own name says anything.
+    # The path of a function that is defined inside another one says nothing to a reader.
     name = named.__qualname__.rpartition("<locals>.")[2]
     return name if named.__module__ == "__main__" else f"{named.__module__}.{name}"
 
@@ -120,7 +120,7 @@ def serving(trainer: Any, hub_model_id: str, base_model: str) -> Serving:
         hub_model_id (`str`):
             Where the model or its adapter will be.
         base_model (`str`):
-            What an adapter belongs on.
+            The model that an adapter belongs to.
 
     Returns:
         [`Serving`]

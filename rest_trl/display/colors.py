@@ -33,7 +33,7 @@ class RegionColors(NamedTuple):
 TEXT_ON_LIGHT = "#1a1a1a"
 TEXT_ON_DARK = "#f2f2f2"
 
-# One hue per region. Unicode has no cyan square, so structure has a white one.
+# One hue per region. Unicode has no cyan square, so the format region has a white one.
 COLORS: dict[Region, RegionColors] = {
     Region.NONE: RegionColors("dim", "#eeeeee", "#3a3a3a", "#6e6e6e", "⬛"),
     Region.FORMAT: RegionColors("cyan", "#b3ecf2", "#0a4d55", "#07808f", "⬜"),

@@ -38,9 +38,9 @@ class Completion(NamedTuple):
         coefficients (`list[float]` of length `T`, *optional*):
             Coefficient per token as training used it, if the file has it.
         from_text (`bool`):
-            Whether the ids were made from text here, and may be others than those that were sampled.
+            Whether the ids were made here from text, and may differ from those that were sampled.
         advantages (`list[float]` of length `T`, *optional*):
-            Advantage per token before the coefficients, if the file has it; else that in `scores` is of all tokens.
+            Advantage per token before the coefficients, if the file has it; else all tokens have that of `scores`.
         turn_rewards (`Mapping[str, list[float]]`, *optional*):
             Rewards of the turns, by the names of the functions that gave them.
     """
@@ -107,8 +107,8 @@ def read_completions(path: Path, tokenizer: PreTrainedTokenizerBase, limit: int)
     Completions of a file.
 
     The tokens that training saw are taken where they are stored: in columns `completion_ids` and `part_ids`, or for a
-    table of TRL in the file beside it, see [`tokens_path`]. Otherwise text is tokenised here. The column `regions`
-    goes before `completion`, because it holds markers that are special tokens and tells tool results apart.
+    table of TRL in the file beside it, see [`tokens_path`]. Otherwise text is tokenised here. The column `regions` is
+    preferred to `completion`, because it holds markers that are special tokens and tells tool results apart.
 
     Args:
         path (`Path`):
@@ -123,7 +123,7 @@ def read_completions(path: Path, tokenizer: PreTrainedTokenizerBase, limit: int)
         `list[Completion]`
 
     Raises:
-        ValueError: if a row has none of the columns, or its text lacks the calls.
+        ValueError: if a row has none of the columns, or its calls have been taken out of the text.
         FileNotFoundError: if there is no such file.
     """
     if path.is_dir():
@@ -247,6 +247,6 @@ def _as_list(values: Any) -> list[Any] | None:
 
 
 def _encode(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    # Markers are added tokens, and often special ones: both are to be read as the tokens that they are.
+    # Markers are added tokens, and often special ones: each must become its own token, not be split as text.
     ids: Any = tokenizer(text, add_special_tokens=False, split_special_tokens=False)["input_ids"]
     return [int(token_id) for token_id in ids]

@@ -86,7 +86,7 @@ def plot_curves(
     for key in scores:
         label = key.removeprefix("rest/reward/")
         _curve(axes[0, 1], logs, key, label, colors[label])
-    # Under uniform coefficients what a rule of credit does is seen in the advantages alone.
+    # Under uniform coefficients only the advantages show what a rule of credit does.
     coefficients = [value for log in logs for key, value in log.items() if key.startswith("rest/coefficient/")]
     last = "advantage" if all(abs(value - 1) < 1e-4 for value in coefficients) else "coefficient"
     for region in list(Region)[1:]:

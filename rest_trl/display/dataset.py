@@ -130,11 +130,11 @@ def show_mixture(reports: Sequence[PartReport]) -> Table:
 
 def histogram(title: str, values: list[int], limit: int | None) -> Text:
     """
-    Draw how often which lengths are.
+    Draw the distribution of lengths.
 
     Args:
         title (`str`):
-            What they are.
+            What has these lengths.
         values (`list[int]`):
             The lengths.
         limit (`int`, *optional*):

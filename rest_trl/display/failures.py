@@ -1,4 +1,4 @@
-"""What is written beside a training must not end it."""
+"""Keeps failures in writing cards, pictures and tables from ending the training beside which they are written."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ def warned_if_failing(what: str) -> Iterator[None]:
     """
     Context manager, and decorator, for what is written beside a training: a failure is logged and passed over.
 
-    The trainer writes the model card before the checkpoint, so that an exception in a card would cost the checkpoint.
+    The trainer writes the model card before the checkpoint, so an exception in a card would cost the checkpoint.
 
     Args:
         what (`str`):

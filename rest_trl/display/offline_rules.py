@@ -1,4 +1,4 @@
-"""Coefficient rules outside a training, from what a checkpoint and a recipe say of it."""
+"""Coefficient rules outside a training, with the state of a checkpoint and the settings of a recipe."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -87,12 +87,12 @@ def make_rule(
         defaults (`Mapping[str, Any]`):
             The defaults of [`~rest_trl.ResTGRPOConfig`].
         weights (`Sequence[float]` of length 5, *optional*):
-            Weight of each region but `NONE`, in the place of the rule; what training logs as
+            Weight of each region but `NONE`, used instead of the rule, for instance those that training logs as
             `rest/coefficient/<region>`.
         checkpoint (`Path`, *optional*):
             See [`read_state`].
         recipe (`Path`, *optional*):
-            A recipe, whose settings of the rule `"entropy"` go before the defaults.
+            A recipe, whose settings of the rule take precedence over the defaults.
         step (`int`, *optional*):
             Rollouts done. By default the checkpoint's optimiser steps, or 0.
 

@@ -1,4 +1,4 @@
-"""Completions with their regions in colour, as one HTML page that needs nothing else."""
+"""Completions with their regions in colour, as one HTML page that needs no other file."""
 
 from codecs import getincrementaldecoder
 from collections.abc import Sequence

@@ -26,11 +26,11 @@ class TokenLog(TrainerCallback):
     With `log_completions`, TRL writes `completions/completions_00010.parquet`; this callback then writes
     `completion_tokens/completion_tokens_00010.parquet`, with the same rows in the same order and the columns
     `completion_ids`, `part_ids` ([`~rest_trl.tool_calls.Part`]), `coefficients` (null where they are not known before
-    the update) and `advantages` (before the coefficients; null where TRL's table has the one of all tokens), each a
+    the update) and `advantages` (before the coefficients; null where all tokens share the one in TRL's table), each a
     list over the tokens; and `turn_rewards`, a JSON object with one list over the turns per reward function.
 
     These are no columns of TRL's table, because TRL prints every column in the terminal and sends it to the trackers.
-    They have a folder of their own, because TRL can upload its folder as a data set, whose files must be alike.
+    They have a folder of their own, because TRL can upload its folder as a data set, whose files need equal columns.
 
     Args:
         args ([`ResTGRPOConfig`]):

@@ -8,7 +8,7 @@ from .completions import Completion, Inspected
 
 class Piece(NamedTuple):
     """
-    Tokens in a row that are all of one turn, or all of none.
+    Consecutive tokens that all belong to one turn, or all to none.
 
     Args:
         start (`int`):
@@ -16,7 +16,7 @@ class Piece(NamedTuple):
         stop (`int`):
             Column behind the last one.
         turn (`int`, *optional*):
-            Number of the turn, from 0; none of what came from tools or the template.
+            Number of the turn, from 0; `None` for what came from tools or the template.
     """
 
     start: int
@@ -51,7 +51,7 @@ def has_turns(completion: Completion) -> bool:
 
 def described_piece(item: Inspected, piece: Piece) -> str:
     """
-    What is known of a piece: its tokens, and of a turn its rewards, advantage and mean coefficient.
+    What is known of a piece: its number of tokens, and for a turn its rewards, advantage and mean coefficient.
 
     Args:
         item ([`~rest_trl.display.completions.Inspected`]):

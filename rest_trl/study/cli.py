@@ -62,7 +62,7 @@ def check_arms(study: Study) -> None:
 
 
 def _command(arguments: argparse.Namespace) -> str:
-    """The command that makes the runs of a report, of which `--workers` and `--report_only` change no figure."""
+    """The command that reproduces a report. It leaves out `--workers` and `--report_only`, which change no figure."""
     seeds = [] if arguments.seeds is None else ["--seeds", str(arguments.seeds)]
     return shlex.join(["rest-trl", "study", "--config", str(arguments.config), *seeds])
 
@@ -76,11 +76,11 @@ def main(args: Sequence[str] | None = None) -> None:
             The command line, by default the process's.
 
     Raises:
-        SystemExit: with one line that names cause and cure, if the study is wrong or was broken off; with status 1 if
+        SystemExit: with one line that names cause and cure, if the study is wrong or was interrupted; with status 1 if
             a run failed.
     """
     arguments = make_parser().parse_args(args)
-    PartialState()  # the loggers raise without it
+    PartialState()  # accelerate's loggers raise without it
     console = Console()
     try:
         study = load_study(arguments.config, arguments.seeds, arguments.workers)

@@ -11,7 +11,7 @@ from ..runs.recipes import find_recipe
 
 
 _KEYS = ("recipe", "arms", "seeds", "baseline", "workers", "output_dir", "held_out", "evaluations")
-# What the study gives to each run itself.
+# Arguments that only the study itself sets, for each run.
 _OWN = ("seed", "output_dir", "logging_steps", "logging_strategy")
 _ARM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
@@ -31,11 +31,14 @@ class Study:
         output_dir (`Path`):
             Folder of the study. A later study in the same folder may add seeds and arms to it.
         workers (`int`, *optional*):
-            Runs at once. By default one per GPU, and without one, or with `use_cpu`, one per core.
+            Number of runs at once. By default one per GPU; without a GPU, or if all arms have `use_cpu`, one per core.
         held_out (`int`, *optional*, defaults to `512`):
             Held-out prompts on which the policy is measured.
         evaluations (`int`, *optional*, defaults to `2`):
-            How often it is measured, evenly over the run; the last time at its end.
+            How often the policy is measured, evenly over the run; the last time at its end.
+
+    Raises:
+        ValueError: if the baseline is no arm, or seeds or numbers make no sense.
     """
 
     arms: dict[str, dict[str, Any]]
@@ -67,16 +70,16 @@ def load_study(path: Path, seeds: int | None = None, workers: int | None = None)
             file), `arms` (overrides of the recipe by the name of the arm), `baseline`, `seeds` (their number, or a
             list), `output_dir`, and optionally `workers`, `held_out` and `evaluations`, see [`Study`].
         seeds (`int`, *optional*):
-            Number of seeds; takes the place of the file's.
+            Number of seeds, which replaces the file's.
         workers (`int`, *optional*):
-            Takes the place of the file's.
+            Number of runs at once, which replaces the file's.
 
     Returns:
         [`Study`]
 
     Raises:
         FileNotFoundError: if there is no such file or recipe.
-        ValueError: if the file is no study.
+        ValueError: if the file does not describe a valid study.
     """
     path = find_recipe(path)
     content = _mapping(path)

@@ -1,6 +1,6 @@
 """
-Rewards whose credit is wrong on purpose. If region credit gains because it says what is undecided where, these must
-lose the gain; name them in `reward_funcs` by their dotted path.
+Rewards whose credit is wrong on purpose. If region credit gains because it knows what of the reward is undecided at
+each token, the gain must be lost with these. Name them in `reward_funcs` by their dotted path.
 
 The rewards themselves are those of [`~rest_trl.rewards.ToolCallReward`]: only their segments differ.
 """
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from transformers import TrainerState
 
 
-_EXCHANGES = 10  # tried per segment: many leave nothing of the first order
+_EXCHANGES = 10  # tried per segment, so many that nothing of the original order is left
 
 
 def _random(trainer_state: "TrainerState | None") -> Random:
-    """Numbers that depend on the step alone, and are none of those that the training samples with."""
+    """A generator that depends on the step alone, and leaves the random state of the training untouched."""
     return Random(0 if trainer_state is None else trainer_state.global_step)
 
 
 class ShuffledStatusReward(ToolCallReward):
     """
-    Segments exchange their statuses with others of their completion and of its group, so that tokens are compared with
-    tokens that decide something else. What is decided stays right. The group has the same statuses as before, and each
-    occurs at most once in a completion.
+    Exchanges the statuses of segments at random within each group, so that tokens are compared with tokens that decide
+    something else. The parts of the reward stay where they are decided. The group has the same statuses as before, and
+    each occurs at most once in a completion.
     """
 
     def segments(
@@ -65,8 +65,8 @@ def _exchange_statuses(group: list[list[Segment]], random: Random) -> None:
 
 class ShuffledPartsReward(ToolCallReward):
     """
-    The parts of a completion's reward are decided in other segments than those that decide them. Their sum stays
-    right, and so do the statuses.
+    Shuffles the parts of a completion's reward among its segments, so that most seem to be decided where they are not.
+    Their sum stays right, and so do the statuses.
     """
 
     def segments(

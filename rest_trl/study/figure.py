@@ -81,7 +81,7 @@ def plot_study(results: pd.DataFrame, arms: list[str], baseline: str, path: Path
 
 
 def _smoothed(results: pd.DataFrame, arm: str, metric: str) -> pd.DataFrame:
-    """A metric of an arm, seeds by the middles of the windows that it is smoothed over."""
+    """A smoothed metric of an arm: a row per seed, and a column per window, named by the window's middle."""
     table = curves(results, arm, metric)
     if table.empty:
         return table

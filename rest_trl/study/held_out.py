@@ -18,7 +18,7 @@ from ..trainer import ResTGRPOTrainer
 
 
 METRIC = "held_out/exact"
-_MAX_TURNS = 16  # of a dialogue, where the training sets no limit
+_MAX_TURNS = 16  # rounds of calls in a dialogue, where the training sets no limit
 
 
 class HeldOut(TrainerCallback):
@@ -32,7 +32,7 @@ class HeldOut(TrainerCallback):
         trainer ([`ResTGRPOTrainer`]):
             The trainer.
         evaluations (`int`):
-            How often to measure, evenly over the run; the last time at its end.
+            Number of measurements, evenly spaced over the run; the last one is at its end.
     """
 
     def __init__(self, trainer: ResTGRPOTrainer, evaluations: int) -> None:
@@ -45,20 +45,20 @@ class HeldOut(TrainerCallback):
     ) -> None:
         shares = range(1, self._evaluations + 1)
         if state.global_step in {round(state.max_steps * share / self._evaluations) for share in shares}:
-            # Not by `trainer.log`, which would take the step's own metrics with it.
+            # Not through `trainer.log`, which would log and clear the metrics that this step has collected so far.
             state.log_history.append({"step": state.global_step, METRIC: self.measure()})
 
     @abstractmethod
     def measure(self) -> float:
         """
-        Accuracy of the policy as it is.
+        Measure the accuracy of the current policy.
 
         Returns:
             `float`
         """
 
     def _sample(self, prompts: Sequence[str], seed: int) -> list[list[int]]:
-        """Completion ids up to the end of the turn, which is the last one if it came."""
+        """Ids of each completion up to the token that ends the turn, which is the last one if it was sampled."""
         max_new_tokens: Any = self._trainer.args.max_completion_length
         sampled = sample(self._model(), self._tokenizer, prompts, max_new_tokens, seed)
         return [_until_end(ids, self._ends()) for ids in sampled.tolist()]
@@ -128,7 +128,7 @@ class HeldOutDialogues(HeldOut):
             Makes an environment.
 
     Raises:
-        ValueError: if the environment says nothing of the outcome.
+        ValueError: if the environment has no `get_reward`.
     """
 
     def __init__(
@@ -146,14 +146,14 @@ class HeldOutDialogues(HeldOut):
                 f"{type(environment).__name__} has no get_reward, so a study cannot tell which dialogues succeed: "
                 "give it one that returns 1 for a success and 0 otherwise"
             )
-        self.outcome = f"rewards/{type(environment).__name__}/mean"  # as TRL logs it of the rollouts
+        self.outcome = f"rewards/{type(environment).__name__}/mean"  # the name under which TRL logs it for rollouts
 
     def measure(self) -> float:
         """See [`HeldOut.measure`]."""
         trainer, total = self._trainer, 0.0
         size = trainer.args.generation_batch_size or 1
         syntax = get_syntax(trainer.tool_call_syntax)
-        # Decoding would drop markers that are special tokens.
+        # Not `tokenizer.decode`, which would drop markers that are special tokens.
         token_bytes = TokenBytes(self._tokenizer, syntax.markers)
         kwargs: Any = trainer.args.chat_template_kwargs
         ends = self._ends()
@@ -162,7 +162,7 @@ class HeldOutDialogues(HeldOut):
             dialogues = [Dialogue(self._factory(), row, self._tokenizer, syntax, kwargs) for row in rows]
             live = dialogues
             for turn in range(1 + (trainer.args.max_tool_calling_iterations or _MAX_TURNS)):
-                # Another seed for every turn, and for none the same as for another batch.
+                # Each turn of each batch has a seed of its own.
                 sampled = self._sample([dialogue.prompt for dialogue in live], seed=start + turn * len(self._rows))
                 live = [
                     dialogue
@@ -176,5 +176,5 @@ class HeldOutDialogues(HeldOut):
 
 
 def _until_end(ids: list[int], ends: set[int]) -> list[int]:
-    """Completion ids with the first end, and without the padding behind it."""
+    """Completion ids up to and with the first end, without the padding behind it."""
     return ids[: next((place + 1 for place, token in enumerate(ids) if token in ends), len(ids))]

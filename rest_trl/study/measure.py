@@ -70,7 +70,7 @@ def reasoning_of(completion: str) -> str:
 
 def kind_of_error(completion: str, gold: Step) -> str:
     """
-    Where a completion first leaves the gold one.
+    Where a completion first differs from the gold one.
 
     Args:
         completion (`str`):
@@ -181,7 +181,7 @@ def spreadless_share(model: Any, tokenizer: Any, steps: Sequence[Step], seed: in
 
 
 def main() -> None:
-    """Measures as the command line says, and prints a table."""
+    """Measure a policy as the command line says, and print a table."""
     parser = argparse.ArgumentParser("rest_trl.study.measure", description="What a policy does on a task.")
     parser.add_argument("--task", choices=list(TASKS), required=True)
     parser.add_argument("--model", required=True, help="a path, or tiny/TASK")
@@ -194,7 +194,7 @@ def main() -> None:
     steps = list(islice(generate_task(arguments.task, "test"), arguments.size))
     completions = complete(model, tokenizer, [render_prompt(step, tokenizer) for step in steps], arguments.seed)
     errors = Counter(kind_of_error(text, step) for text, step in zip(completions, steps, strict=True))
-    reasoned = {True: [0, 0], False: [0, 0]}  # by whether the reasoning is the gold one: completions, exact ones
+    reasoned = {True: [0, 0], False: [0, 0]}  # completions, and exact ones, by whether the reasoning is gold
     for text, step in zip(completions, steps, strict=True):
         counts = reasoned[reasoning_of(text) == step.reasoning]
         counts[0] += 1

@@ -37,7 +37,8 @@ def write_report(
     """
     Write `report.md` and `report.png` into the folder of a study.
 
-    Only arms and seeds of the study are reported, whatever else its folder holds, so that the command makes them all.
+    Only the study's own arms and seeds are reported, even if its folder holds others, so that `command` reproduces
+    the whole report.
 
     Args:
         study ([`Study`]):
@@ -45,7 +46,7 @@ def write_report(
         results (`pd.DataFrame`):
             All finished runs, of [`~rest_trl.study.store.StudyStore.results`].
         failures (`Mapping[Run, str]`):
-            Runs that failed, with one line each.
+            Runs that failed, each with one line that says why.
         versions (`Mapping[str, str]`):
             Versions of the packages that the runs were made with.
         command (`str`):

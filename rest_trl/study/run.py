@@ -5,7 +5,8 @@ One run of a study, in a process of its own.
 python -m rest_trl.study.run DIRECTORY ARM SEED
 ```
 
-It ends when its standard input does: so does the run of a study that was killed, and the next one can start it again.
+The process exits when its standard input closes. So a run does not outlive a study that is killed, and the next study
+can start it again.
 """
 
 import os
@@ -29,10 +30,10 @@ from .store import Run, StudyStore
 
 class CommonRandomNumbers(TrainerCallback):
     """
-    Draws the random numbers of every optimiser step from the seed and the step alone.
+    Seeds the random numbers of every optimiser step by the run's seed and the step alone.
 
-    Two arms of one seed thus sample with the same numbers at every step, however many either has used before. What a
-    vLLM engine samples is not reached by this.
+    Two arms of one seed thus sample with the same numbers at every step, however many either has used before. This
+    does not reach the sampling of a vLLM engine.
     """
 
     def on_step_begin(
@@ -43,7 +44,7 @@ class CommonRandomNumbers(TrainerCallback):
 
 def parse_arm(settings: dict[str, Any], run: Run, directory: Path) -> tuple[Any, Any, Any]:
     """
-    Arguments of a run, through the training program's parser.
+    Parse the arguments of a run with the training program's parser.
 
     Args:
         settings (`dict[str, Any]`):
@@ -51,7 +52,7 @@ def parse_arm(settings: dict[str, Any], run: Run, directory: Path) -> tuple[Any,
         run (`Run`):
             Arm and seed.
         directory (`Path`):
-            Folder in which the run works; the recipe that is parsed is left there.
+            Folder in which the run works. The recipe is written to it, and stays there.
 
     Returns:
         `tuple`: [`~rest_trl.train.ResTScriptArguments`], [`ResTGRPOConfig`] and [`~trl.ModelConfig`].
@@ -75,7 +76,7 @@ def train(store: StudyStore, run: Run) -> pd.DataFrame:
 
     Args:
         store ([`StudyStore`]):
-            Holds the settings of the arm. If an earlier try has left a checkpoint, the run goes on from there.
+            Holds the settings of the arm. If an earlier try has left a checkpoint, the run resumes from it.
         run (`Run`):
             Arm and seed.
 
@@ -116,9 +117,9 @@ def step_table(run: Run, log_history: list[dict[str, float]], completions: int) 
             Completions per rollout.
 
     Returns:
-        `pd.DataFrame`: one row per step; `arm`, `seed`, `step`, `rollouts` and `generated_tokens` (completions and
-        the tokens that were sampled for them up to this step: those that completions share count once, those of
-        discarded ones count), and every metric under the name that it was logged with.
+        `pd.DataFrame`: one row per step; `arm`, `seed`, `step`, `rollouts` (completions up to this step, without
+        discarded ones), `generated_tokens` (all tokens sampled up to this step: those that completions share count
+        once, those of discarded completions count), and every metric under the name that it was logged with.
     """
     rows: dict[int, dict[str, Any]] = {}
     for log in log_history:

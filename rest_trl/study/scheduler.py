@@ -37,7 +37,7 @@ RunFunction = Callable[[StudyStore, Run, int], None]
 
 
 class Processes:
-    """Starts runs as processes, and ends them all when it is left."""
+    """Starts each run as a process, and ends all of them on [`close`](Processes.close)."""
 
     def __init__(self) -> None:
         self._processes: set[subprocess.Popen[bytes]] = set()
@@ -57,7 +57,7 @@ class Processes:
                 Number of the worker, which chooses the GPU where there is one.
 
         Raises:
-            RunFailed: if there is no result.
+            RunFailed: if the run ended without a result.
         """
         store.work(run).mkdir(parents=True, exist_ok=True)
         log = store.work(run) / "log.txt"
@@ -66,7 +66,7 @@ class Processes:
         with log.open("wb") as output, self._lock:
             if self._closed:
                 raise RunFailed("the study was broken off")
-            # The run ends with its standard input, so also if this process is killed.
+            # The run exits when its standard input closes, which happens even if this process is killed.
             process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=environment
             )
@@ -104,11 +104,11 @@ def default_workers(study: Study) -> int:
 
 def run_study(study: Study, store: StudyStore, run_function: RunFunction) -> None:
     """
-    Make all runs of a study that are not there yet; those of one seed come one after the other, so that pairs are
-    complete early.
+    Make all runs of a study that are not there yet, seed by seed, so that the pairs of the first seeds are complete
+    early.
 
-    A run that fails leaves one line in the folder and the others go on; it is tried again when the study is. If this
-    is interrupted, no further run begins, and it does not wait for those that are under way: they are the caller's.
+    A run that fails leaves one line in the folder, and the others go on; the next start of the study tries it again.
+    On an interruption no further run begins, and the caller must end those under way: this does not wait for them.
 
     Args:
         study ([`Study`]):

@@ -1,8 +1,8 @@
 """
-What a study tells of its arms: means over seeds, paired differences, the price of the baseline's level, collapses.
+Statistics of a study's arms: means over seeds, paired differences, the price of the baseline's level, collapses.
 
-The seeds are the independent units. The arms share start, prompts and random numbers of a seed, so they are compared
-seed by seed.
+The seeds are the independent units. Runs of one seed share their start, prompts and random numbers, so arms are
+compared seed by seed.
 """
 
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ from scipy import stats
 from ..evaluation.intervals import LEVEL, RESAMPLES
 
 
-_BOOTSTRAP_SEEDS = 5  # fewer can be drawn in too few ways for percentiles to say anything
-_LONGEST_WINDOW = 10  # steps that one smoothed accuracy is the mean of
-_WINDOWS = 5  # a short run is divided into at least as many
+_BOOTSTRAP_SEEDS = 5  # fewer can be resampled in too few ways for percentiles to mean anything
+_LONGEST_WINDOW = 10  # steps that one smoothed accuracy is the mean of at most
+_WINDOWS = 5  # a short run is divided into at least this many
 
 
 @dataclass(frozen=True)
 class Estimate:
     """
-    An estimate from a number of seeds, with its 95% interval; `None` where these are too few for one.
+    An estimate over seeds with its 95% interval; `low` and `high` are `None` if there are too few seeds for one.
     """
 
     value: float
@@ -36,7 +36,7 @@ class Estimate:
 @dataclass(frozen=True)
 class Paired:
     """
-    The mean of an arm minus the baseline's, and in how many seeds the arm is better, and is equal.
+    The mean of an arm minus that of the baseline, and in how many seeds the arm is better, or equal.
     """
 
     difference: Estimate
@@ -47,13 +47,13 @@ class Paired:
 @dataclass(frozen=True)
 class Price:
     """
-    What an arm spends until it is where the baseline ends, as a share of what the baseline spends until it is there.
+    What an arm spends to reach the baseline's final accuracy, as a share of what the baseline spends to reach it.
 
     Args:
         ratio ([`Estimate`]):
-            The share; infinite if the mean curve of the arm never gets there.
+            The share; infinite if the mean curve of the arm never reaches it.
         reached (`int`):
-            Seeds whose own curve gets there.
+            Number of seeds in which the arm's own curve reaches it.
     """
 
     ratio: Estimate
@@ -102,7 +102,7 @@ def paired_difference(arm: pd.Series, baseline: pd.Series) -> Paired | None:
             One value per seed, indexed by seed.
 
     Returns:
-        [`Paired`] or `None`: over the seeds that both have a value of; `None` if there is none.
+        [`Paired`] or `None`: over the seeds for which both have a value; `None` if there is no such seed.
     """
     differences = (arm - baseline).dropna()
     if differences.empty:
@@ -123,9 +123,9 @@ def curves(results: pd.DataFrame, arm: str, metric: str) -> pd.DataFrame:
             The metric.
 
     Returns:
-        `pd.DataFrame`: seeds by steps, over the steps that all these runs have made. A step that logs nothing, such as
-        one that trains on rollouts of an earlier step, has the value on the line between its neighbours. Empty if no
-        run logs the metric.
+        `pd.DataFrame`: a row per seed and a column per step, for the steps that all these runs have made. A step that
+        logs nothing, such as one that trains on rollouts of an earlier step, is interpolated linearly between its
+        neighbours. Empty if no run logs the metric.
     """
     if metric not in results:
         return pd.DataFrame()
@@ -136,7 +136,7 @@ def curves(results: pd.DataFrame, arm: str, metric: str) -> pd.DataFrame:
 
 
 def window_size(steps: int) -> int:
-    """Steps that a smoothed accuracy is the mean of: 10, or a fifth of the run if that is less."""
+    """Number of steps that a smoothed accuracy is the mean of: 10, or a fifth of the run if that is less."""
     return max(1, min(_LONGEST_WINDOW, steps // _WINDOWS))
 
 
@@ -163,9 +163,9 @@ def price_of_level(
     What an arm spends until it reaches the baseline's final level.
 
     The curves are means over seeds, smoothed over windows of [`window_size`] steps. The level is the baseline's mean
-    in its last window. What each of the two spends is what it has spent, at the middle of a window, where its curve
-    first comes to the level, on the line between two windows. The interval is a bootstrap over seeds, which draws the
-    level too; its percentiles are widened for few seeds as those of
+    in its last window. Spending is averaged over the same windows, and read where a curve first reaches the level, by
+    linear interpolation between two windows. The interval is a bootstrap over seeds in which every resample has a
+    level of its own; its percentiles are widened for few seeds like those of
     [`~rest_trl.evaluation.intervals.bootstrap_interval`].
 
     Args:
@@ -178,7 +178,7 @@ def price_of_level(
 
     Returns:
         [`Price`] or `None`: over the seeds that both have; without an interval for fewer than 5. `None` if there is no
-        such seed, or if the baseline has learnt nothing: its last window is not above its first.
+        such seed, or if the baseline has learnt nothing, so that its last window is not above its first.
     """
     seeds = arm.index.intersection(baseline.index)
     count = len(seeds)
@@ -215,7 +215,7 @@ def _spent_at(accuracies: NDArray[Any], spent: NDArray[Any], levels: NDArray[Any
     rows, after = np.arange(len(levels)), reaches.argmax(1)
     before = np.maximum(after - 1, 0)
     low, high = accuracies[rows, before], accuracies[rows, after]
-    rise = np.where(high > low, high - low, 1.0)  # before the first window there is nothing to interpolate
+    rise = np.where(high > low, high - low, 1.0)  # a level reached in the first window is not interpolated
     share = np.where(after > before, (levels - low) / rise, 0.0)
     where = spent[rows, before] + share * (spent[rows, after] - spent[rows, before])
     return np.where(reaches.any(1), where, np.inf)
@@ -223,14 +223,14 @@ def _spent_at(accuracies: NDArray[Any], spent: NDArray[Any], levels: NDArray[Any
 
 def collapse_step(accuracies: ArrayLike) -> int | None:
     """
-    Find the step at which a run collapses: its smoothed accuracy falls under half of the best before.
+    Find the step at which the smoothed accuracy of a run falls under half of its best value so far: a collapse.
 
     Args:
         accuracies (`ArrayLike` of shape `(T,)`):
             Accuracy at each step.
 
     Returns:
-        `int` or `None`: number of the last step of the first window that is under half of the best one before it.
+        `int` or `None`: number, from 1, of the last step of the first window under half of the best one before it.
 
     Example:
 

@@ -52,7 +52,7 @@ class StudyStore:
         Take the folder for this process.
 
         Returns:
-            [`~filelock.FileLock`]: held; it is released where it is closed, or the process ends.
+            [`~filelock.FileLock`]: already acquired; the folder is free once this object or the process is gone.
 
         Raises:
             ValueError: if another process has it.
@@ -67,7 +67,7 @@ class StudyStore:
 
     def manifest(self) -> dict[str, Any]:
         """
-        What the runs of the folder were asked for.
+        What the runs in the folder were asked to do.
 
         Returns:
             `dict[str, Any]`: `arms` with their settings, `held_out`, `evaluations` and `versions`.
@@ -91,8 +91,8 @@ class StudyStore:
                 Versions of the packages that new runs would be made with.
 
         Raises:
-            ValueError: if the folder holds none, or if its runs are not those that the study asks for, or would not be
-                comparable with new ones.
+            ValueError: if the folder holds no study, or if its runs were made with other settings or versions, so that
+                they are not comparable with those of the study.
         """
         old, new = self.manifest(), _asked_for(study)
         if versions is not None:
@@ -113,7 +113,7 @@ class StudyStore:
 
     def register(self, study: Study) -> None:
         """
-        Take a study into the folder: the first one makes it, a later one may add arms and seeds.
+        Record a study in the folder: the first one creates `study.json`, a later one may add arms and seeds.
 
         Args:
             study ([`Study`]):
@@ -149,7 +149,7 @@ class StudyStore:
         All finished runs, arms in the order of the manifest.
 
         Returns:
-            `pd.DataFrame`: columns `arm`, `seed`, `step` and the metrics; no row where no run is finished.
+            `pd.DataFrame`: columns `arm`, `seed`, `step` and the metrics; without rows if no run is finished.
         """
         tables = []
         for arm in self.manifest()["arms"]:
@@ -173,6 +173,6 @@ class StudyStore:
 
 
 def _asked_for(study: Study) -> dict[str, Any]:
-    """What the runs of a study depend on, as writing and reading leaves it."""
+    """What the runs of a study depend on, in the form in which it comes back from JSON."""
     asked = {"arms": study.arms, "held_out": study.held_out, "evaluations": study.evaluations}
     return dict(json.loads(json.dumps(asked, default=str)))

@@ -1,4 +1,4 @@
-"""What the package holds itself: synthetic tool worlds, and tiny Qwen3 checkpoints warm-started on them."""
+"""What the package ships: synthetic tool worlds, and tiny Qwen3 checkpoints warm-started on them."""
 
 from collections.abc import Collection, Iterator
 from itertools import islice
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 TINY = "tiny"
 TINY_MODEL_DIR = Path(__file__).parent / "checkpoint"
-# The names under which users find what is embedded: a model has the name of the data set that it was warm-started on.
+# Names of the embedded models and data sets. A model has the name of the data set that it was warm-started on.
 TINY_AGENTS = f"{TINY}/agents"
 TINY_MODELS = {
     TINY: TINY_MODEL_DIR,
@@ -27,7 +27,7 @@ TINY_DATASETS = tuple(TINY_MODELS)
 
 def is_tiny(name: str, choices: Collection[str]) -> bool:
     """
-    Whether a name is one of those that the package keeps for itself.
+    Whether a name is that of an embedded model or data set.
 
     Args:
         name (`str`):
@@ -39,7 +39,7 @@ def is_tiny(name: str, choices: Collection[str]) -> bool:
         `bool`
 
     Raises:
-        ValueError: if it begins with `tiny/`, and is neither among the choices nor a path where something is.
+        ValueError: if it begins with `tiny/`, and is neither among the choices nor an existing path.
     """
     if name in choices:
         return True
@@ -50,7 +50,7 @@ def is_tiny(name: str, choices: Collection[str]) -> bool:
 
 def resolve_model(name: str) -> str:
     """
-    The directory of an embedded model; any other name stays as it is.
+    The directory of an embedded model. Any other name is returned as it is.
 
     Args:
         name (`str`):
@@ -60,7 +60,7 @@ def resolve_model(name: str) -> str:
         `str`
 
     Raises:
-        ValueError: as of [`is_tiny`].
+        ValueError: as for [`is_tiny`].
     """
     return str(TINY_MODELS[name]) if is_tiny(name, TINY_MODELS) else name
 
@@ -102,10 +102,10 @@ def load_tiny_dataset(split: Split = "train", size: int = 2048, seed: int = 0, n
         seed (`int`, *optional*, defaults to `0`):
             Seed of the world.
         name (`str`, *optional*, defaults to `"tiny"`):
-            `"tiny"`, the world with half of the reasonings mere noise, or one of the tasks of
+            `"tiny"`, the world in which half of the reasonings are mere noise; one of the tasks of
             [`~rest_trl.tiny.tasks.generate_task`]: `"tiny/decides"`, `"tiny/calls"`, `"tiny/arguments"`; or
-            `"tiny/agents"`, single steps of dialogues at the help desk. [`~rest_trl.tiny.agents.load_tasks`] has its
-            tasks for an environment.
+            `"tiny/agents"`, single steps of dialogues at the help desk. [`~rest_trl.tiny.agents.load_tasks`] gives
+            the desk's tasks for an environment.
 
     Returns:
         `datasets.Dataset`: columns `prompt` (`str`: tools, history and the opened assistant turn) and `solution`
@@ -114,7 +114,7 @@ def load_tiny_dataset(split: Split = "train", size: int = 2048, seed: int = 0, n
     Raises:
         ValueError: if there is no such split or name.
     """
-    # Imported here: the world itself needs none of them.
+    # Imported here, because the world itself does not need them.
     from datasets import Dataset
     from transformers import AutoTokenizer
 

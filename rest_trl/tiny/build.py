@@ -1,5 +1,5 @@
 """
-Rebuilds a tiny checkpoint, on one CPU core and without a network, that of the world or that of a task:
+Rebuilds the tiny checkpoint of the world, of tasks or of the help desk, on one CPU core and without a network:
 
     OMP_NUM_THREADS=1 python -m rest_trl.tiny.build --output_dir rest_trl/tiny/checkpoint
     OMP_NUM_THREADS=1 python -m rest_trl.tiny.build --demonstrations decides --gold_steps 1600 \
@@ -10,8 +10,8 @@ Rebuilds a tiny checkpoint, on one CPU core and without a network, that of the w
         --output_dir rest_trl/tiny/agents/checkpoint
 
 The warm start first learns gold demonstrations and ends on partly faulty ones (`rest_trl.tiny.corruption`,
-`rest_trl.tiny.tasks.faults`, `rest_trl.tiny.agents.faults`): sampled completions are then well-formed and often wrong,
-which reinforcement learning can mend.
+`rest_trl.tiny.tasks.faults`, `rest_trl.tiny.agents.faults`). The completions that such a model samples are well-formed
+but often wrong, and reinforcement learning can correct them.
 """
 
 from collections.abc import Callable, Iterator
@@ -35,11 +35,11 @@ from .tokenization import MAX_LENGTH, RESPONSE_TEMPLATE, build_tokenizer, render
 from .world import Step, generate
 
 
-CORPUS_SIZE = 4000  # steps of the world that the tokenizer is trained on
+CORPUS_SIZE = 4000  # gold steps that the tokenizer is trained on
 WARMUP_STEPS = 100
-POOL_BATCHES = 16  # batches are cut from a pool sorted by length, which spares padding
-# The tasks that a checkpoint learns in turn. That of `decides` does not come to master the other two, which take
-# longer to learn and have a checkpoint of their own.
+POOL_BATCHES = 16  # size of the pool that batches are cut from, sorted by length to save padding
+# The tasks that each checkpoint learns in turn. The checkpoint `decides` does not master the other two tasks: they
+# take longer to learn, and have a checkpoint of their own.
 TASK_CYCLES = {"decides": ("decides", "calls", "decides", "arguments"), "copies": ("calls", "arguments")}
 
 
@@ -66,7 +66,7 @@ class BuildArguments:
 
 
 def generate_gold(args: BuildArguments, seed: int) -> Iterator[Step]:
-    """Gold steps for training, without end: of the world, or of tasks in turn."""
+    """Endless gold steps for training, from the world, from the help desk, or from tasks in turn."""
     if args.demonstrations == "world":
         return generate("train", seed=seed)
     if args.demonstrations == "agents":
@@ -77,7 +77,7 @@ def generate_gold(args: BuildArguments, seed: int) -> Iterator[Step]:
 
 
 def generate_faulty(args: BuildArguments, seed: int, rng: Random) -> Iterator[Step]:
-    """Steps for training some of which are faulty, without end."""
+    """Endless steps for training, some of which are faulty."""
     if args.demonstrations == "agents":
         return generate("train", seed, agent_faults.sample_dialogue)
     gold = generate_gold(args, seed)
@@ -184,7 +184,7 @@ def train(
 
 
 def train_on_gold(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, args: BuildArguments) -> list[float]:
-    """First phase: gold demonstrations, learning rate warmed up and then falling linearly to a tenth."""
+    """First phase, on gold demonstrations: the learning rate warms up and then falls linearly to a tenth."""
     steps = generate_gold(args, args.seed)
     batches = demonstration_batches(steps, tokenizer, args.batch_size, Random(args.seed))
 
@@ -195,7 +195,7 @@ def train_on_gold(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, a
 
 
 def train_on_faulty(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, args: BuildArguments) -> list[float]:
-    """Second phase: partly faulty demonstrations at the learning rate where the first one ended."""
+    """Second phase, on partly faulty demonstrations, at the learning rate with which the first phase ended."""
     rng = Random(args.seed + 1)
     steps = generate_faulty(args, args.seed + 1, rng)
     batches = demonstration_batches(steps, tokenizer, args.batch_size, rng)
@@ -217,7 +217,7 @@ def main() -> None:
     """Trains tokenizer and model and writes the checkpoint."""
     (args,) = HfArgumentParser(DataClassType(BuildArguments)).parse_args_into_dataclasses()
     torch.manual_seed(args.seed)
-    # An untrained tokenizer lends its chat template to render the corpus of the real one.
+    # Only for its chat template, which renders the corpus that the real tokenizer is trained on.
     untrained = build_tokenizer([])
     corpus = islice(generate_gold(args, args.seed), CORPUS_SIZE)
     tokenizer = build_tokenizer(render_prompt(step, untrained) + step.solution for step in corpus)

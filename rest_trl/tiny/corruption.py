@@ -10,7 +10,7 @@ from .world import Call, Step, sample_arguments
 
 
 def _swap_arguments(call: Call) -> bool:
-    """Swap the first two arguments of equal type in place. Returns whether there were such."""
+    """Swap the first two arguments of equal type in place. Returns whether there were two of equal type."""
     arguments = call["arguments"]
     for first, second in combinations(arguments, 2):
         if type(arguments[first]) is type(arguments[second]):
@@ -34,7 +34,7 @@ def _other_call(step: Step, taken: set[str], rng: Random) -> Call:
 
 def corrupt(step: Step, rng: Random) -> Step:
     """
-    Turn a demonstration into a faulty one with the same blocks.
+    Put a fault into the calls of a demonstration.
 
     Args:
         step (`Step`):

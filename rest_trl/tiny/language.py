@@ -101,11 +101,11 @@ def word_of(words: tuple[str, ...]) -> Kind:
 
 def one_of(spoken: dict[str, Any], schema: dict[str, Any]) -> Kind:
     """
-    The kind of a few values.
+    The kind of a fixed set of values.
 
     Args:
         spoken (`dict[str, Any]`):
-            The values, by how a request says them.
+            What a request says, and the value that each expression stands for.
         schema (`dict[str, Any]`):
             Their JSON schema.
 

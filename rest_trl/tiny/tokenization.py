@@ -60,7 +60,7 @@ CHAT_TEMPLATE = """\
 {%- endif -%}
 """
 
-# How transformers reads a completion back into a message, which TRL's loop of tool calls asks for.
+# How transformers parses a completion into a message, as TRL's loop of tool calls requires.
 RESPONSE_TEMPLATE = {
     "defaults": {"role": "assistant"},
     "start_anchor": "<|im_start|>assistant\n",

@@ -39,7 +39,7 @@ class Tool:
         requests (`tuple[str, ...]`):
             Paraphrased requests; each has one `{slot}` per parameter.
         result (`Callable[[Random], dict[str, Any]]`):
-            Draws what the tool answers.
+            Draws the result of a call.
     """
 
     description: str
@@ -143,8 +143,8 @@ TOOLS: dict[str, Tool] = {
     ),
 }
 
-# Two-step tasks: first tool, second tool, the parameter of the second that the first one's result gives, and requests
-# for the second, which have no slot for that parameter.
+# Two-step tasks: first tool, second tool, the parameter of the second that takes its value from the result of the
+# first, and requests for the second, which have no slot for that parameter.
 CHAINS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     (
         "find_train",

@@ -34,7 +34,7 @@ Call = dict[str, Any]  # {"name": str, "arguments": Arguments}
 
 # Shares of the dialogues. A multi-step dialogue gives three steps, so about a quarter of all steps are of this kind.
 DIALOGUE_SHARES = {"single": 0.60, "parallel": 0.14, "no_tool": 0.16, "multi_step": 0.10}
-TEST_SHARE = 5  # one request in so many is held out
+TEST_SHARE = 5  # one request out of this many is held out
 INFORMATIVE_SHARE = 0.5
 
 
@@ -45,13 +45,13 @@ class Step:
 
     Args:
         kind (`str`):
-            `"single"`, `"parallel"`, `"no_tool"` or `"multi_step"`.
+            `"single"`, `"parallel"`, `"no_tool"` or `"multi_step"`; steps of other worlds bear the world's name.
         tools (`list[dict[str, Any]]`):
             Tools on offer, as OpenAI function definitions.
         messages (`list[dict[str, Any]]`):
             History before this step: the user's request, earlier calls and their results.
         reasoning (`str`):
-            Gold reasoning. Half of the time it says what to call, else it is mere noise.
+            Gold reasoning. In this world it says half of the time what to call, else it is mere noise.
         calls (`list[dict[str, Any]]`):
             Gold calls (`name`, `arguments`). Empty when no tool fits or the task is finished.
         answer (`str`):
@@ -100,7 +100,7 @@ def sample_arguments(name: str, rng: Random) -> tuple[dict[str, str], Arguments]
             Source of randomness.
 
     Returns:
-        `tuple[dict[str, str], dict[str, Any]]`: by parameter the words of a request, and by parameter the JSON value.
+        `tuple[dict[str, str], dict[str, Any]]`: the words of a request by parameter, and the JSON value by parameter.
     """
     spoken: dict[str, str] = {}
     arguments: Arguments = {}
@@ -224,7 +224,7 @@ def split_of(step: Step) -> Split:
 
 def split_of_request(request: str) -> Split:
     """
-    The split that a user's request belongs to, with all that follows it.
+    The split that a user's request belongs to, with its whole dialogue.
 
     Args:
         request (`str`):
@@ -238,11 +238,11 @@ def split_of_request(request: str) -> Split:
 
 def check_split(split: str) -> None:
     """
-    Refuse what is no split.
+    Refuse an unknown split.
 
     Args:
         split (`str`):
-            A name.
+            Name of a split.
 
     Raises:
         ValueError: if it is neither `"train"` nor `"test"`.
@@ -261,10 +261,13 @@ def generate(split: Split, seed: int = 0, sample: Callable[[Random], list[Step]]
         seed (`int`, *optional*, defaults to `0`):
             The same seed gives the same stream.
         sample (`Callable`, *optional*, defaults to [`sample_dialogue`]):
-            Draws the steps of a dialogue; by default of this world.
+            Draws the steps of one dialogue.
 
     Yields:
         `Step`: steps no two of which have the same tools and messages.
+
+    Raises:
+        ValueError: if there is no such split.
     """
     check_split(split)
     rng = Random(f"{split}-{seed}")

@@ -37,7 +37,10 @@ def generate_agent_steps(split: Split, seed: int = 0) -> Iterator[Step]:
             The same seed gives the same stream.
 
     Returns:
-        `Iterator[Step]`: as of [`~rest_trl.tiny.world.generate`].
+        `Iterator[Step]`: as [`~rest_trl.tiny.world.generate`] yields them.
+
+    Raises:
+        ValueError: if there is no such split.
     """
     return generate(split, seed, sample_dialogue)
 
@@ -55,12 +58,12 @@ def load_tasks(split: Split = "train", size: int = 2048, seed: int = 0) -> "Data
             Seed of the tasks.
 
     Returns:
-        `datasets.Dataset`: columns `prompt` (messages: the request) and `task` (`str`), for the desk's `reset`.
+        `datasets.Dataset`: columns `prompt` (messages: the request) and `task` (`str`, for the desk's `reset`).
 
     Raises:
         ValueError: if there is no such split.
     """
-    from datasets import Dataset  # imported here: the world itself needs none of it
+    from datasets import Dataset  # imported here, because the world itself does not need it
 
     tasks = list(islice(generate_tasks(split, seed), size))
     prompts = [[{"role": "user", "content": task.request}] for task in tasks]

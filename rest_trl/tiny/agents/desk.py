@@ -1,4 +1,4 @@
-"""The help desk: tickets and messages behind seven tools, as an environment of TRL's loop of tool calls."""
+"""The help desk: tickets and messages behind seven tools, as an environment for TRL's loop of tool calls."""
 
 import json
 from collections import Counter
@@ -10,7 +10,7 @@ from .tasks import Task
 
 class OutcomeHelpDesk:
     """
-    A help desk whose reward is whether everything, and nothing else, is as the task asks for.
+    A help desk whose reward tells whether all changes that the task asks for, and no others, were made.
 
     All public methods but `reset` and `get_reward` are tools. A call that cannot be carried out raises, which TRL's
     loop shows to the policy as the result, and changes nothing.
@@ -145,7 +145,7 @@ class OutcomeHelpDesk:
         return "ok"
 
     def _done_and_harm(self) -> tuple[list[bool], int]:
-        """For each change that is asked for whether it is done, and the number of other differences from the start."""
+        """Whether each change that is asked for is done, and the number of other differences from the start."""
         changes, done, harm = self._task.changes, [], 0
         for start in self._task.tickets:
             for slot in ("status", "owner"):
@@ -162,24 +162,24 @@ class OutcomeHelpDesk:
 
     def _potential(self) -> float:
         """
-        How far the task is, in [-1, 1]: 0 at its start, and 1 exactly when it is done.
+        How far the task has come, in [-1, 1]: 0 at its start, and 1 exactly when it is done.
 
-        It is the share of the changes and lookups that are done, less as much for each harm, and a function of the
-        state alone, of which what has been looked up is a part. Going in a circle thus pays nothing.
+        It is the share of the changes and lookups that are done, and each harm takes away as much as one of them adds.
+        It depends on the state alone, which includes what has been looked up, so going in a circle earns nothing.
         """
         done, harm = self._done_and_harm()
         if all(done) and not harm:
-            return 1.0  # also where a lookup was spared by a right guess
+            return 1.0  # even if a right guess made a lookup unnecessary
         shown = sum(tuple(lookup) in self._shown for lookup in self._task.lookups)
         return max(-1.0, (sum(done) + shown - harm) / (len(done) + len(self._task.lookups)))
 
 
 class HelpDesk(OutcomeHelpDesk):
     """
-    A help desk that pays, beside the outcome, each call what it brings the task forward.
+    A help desk that rewards, besides the outcome, each call for the progress that it makes.
 
-    A call earns the difference of a potential before and after it, so what is done again earns nothing, and what
-    undoes is charged what was paid; over a dialogue the rewards of the calls add up to 1 where the task is done.
+    A call earns the change of a potential. Looking something up again thus earns nothing, and undoing a change costs
+    what the change earned. The rewards of all calls of a dialogue add up to 1 if the task is done.
     """
 
     def turn_rewards(self) -> list[float]:
@@ -187,6 +187,6 @@ class HelpDesk(OutcomeHelpDesk):
         What the calls have earned so far, see [`~rest_trl.credit.environments.EnvironmentTurns`].
 
         Returns:
-            `list[float]`: their sum.
+            `list[float]`: one number, their sum.
         """
         return [self._potential()]

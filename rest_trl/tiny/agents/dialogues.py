@@ -26,7 +26,7 @@ TOOLS = (
 
 @cache
 def _definitions() -> str:
-    from transformers.utils import get_json_schema  # imported here: tasks need the standard library only
+    from transformers.utils import get_json_schema  # imported here, because tasks need the standard library only
 
     return json.dumps([get_json_schema(getattr(OutcomeHelpDesk(), name)) for name in TOOLS])
 
@@ -84,7 +84,7 @@ class Demonstration:
                 The calls.
 
         Returns:
-            `list`: their results; of a call that cannot be carried out the exception.
+            `list`: their results. For a call that cannot be carried out, this is the exception.
         """
         reasoning = reasoning_of(calls)
         self.steps.append(Step("agents", tool_definitions(), self._messages, reasoning, calls, ""))

@@ -1,12 +1,12 @@
 """
 Faulty demonstrations of the help desk, so that the warm-started model leaves room for reinforcement learning.
 
-Much as in [`~rest_trl.tiny.tasks.faults`] a third of what can go wrong is hard: half of the time it goes wrong, each
-time in the same way, so it must be learnt one by one. The reasoning of a step takes its fault over, and the call
-follows it.
+Much as in [`~rest_trl.tiny.tasks.faults`], a third of the values are hard: a hard value is wrong half of the time, and
+always in the same way, so each one must be learnt separately. The reasoning of a step states the same faulty calls
+that the step makes.
 
-The faulty calls are carried out. What fails is tried again, and what they show is worked on with, so the model also
-learns what to do behind a fault; a policy that has never seen one writes junk there.
+The faulty calls are carried out. A call that fails is tried again, and later calls use what the faulty ones showed, so
+the model also learns what to do after a fault; a policy that has never seen one writes junk there.
 """
 
 import zlib
@@ -19,12 +19,13 @@ from .dialogues import Demonstration
 from .tasks import LOOKUPS, NUMBERS, SUBJECTS, Task, sample_task
 
 
-HARD = 3  # one value in so many is hard
+HARD = 3  # one value out of this many is hard
 HARD_VALUE, EASY_VALUE = 0.5, 0.02  # shares of their uses that are wrong
-# Shares of the calls, of the calls of a turn with several, of the turns, and of the answers.
+# Shares of calls whose tool is exchanged, of turns of several calls that lack one, of turns before which the dialogue
+# ends early, and of dialogues that make their last calls twice.
 OTHER_TOOL, FORGOTTEN, ENDED, REPEATED = 0.10, 0.15, 0.05, 0.08
 MAX_TURNS = 4
-# The tools that take the place of others, which have the same parameters.
+# For a tool, another one with the same parameters that takes its place.
 TOOLS = {"close_ticket": "reopen_ticket", "reopen_ticket": "close_ticket", "get_owner": "close_ticket"}
 WORDS = {"find_ticket": SUBJECTS, "get_lead": TEAMS, "send_message": TOPICS}
 
@@ -34,7 +35,7 @@ def _is_wrong(key: str, rng: Random) -> bool:
 
 
 def _faulty_value(tool: str, name: str, value: Any, rng: Random) -> Any:
-    """A value in the place of another; for each value it is always the same one."""
+    """The value, or a wrong one in its place, which is always the same for this value."""
     if not _is_wrong(f"{tool} {value}", rng):
         return value
     values = {"person": PEOPLE, "ticket": NUMBERS}.get(name) or WORDS[tool]
@@ -72,10 +73,10 @@ def play(task: Task, rng: Random) -> list[Step]:
             Chooses the faults.
 
     Returns:
-        `list[Step]`: as of [`~rest_trl.tiny.agents.dialogues.play`].
+        `list[Step]`: as [`~rest_trl.tiny.agents.dialogues.play`] returns them.
     """
     right, demonstration = Demonstration(task), Demonstration(task)
-    shown: dict[Any, Any] = {}  # by what the lookups of the plan show: what was shown instead
+    shown: dict[Any, Any] = {}  # from what a lookup of the plan should show to what was shown
     golds = {id(call): result for calls in task.plan for call, result in zip(calls, right.call(calls), strict=True)}
     plan, again = list(task.plan), list[Call]()
     while (plan or again) and len(demonstration.steps) < MAX_TURNS and rng.random() >= ENDED:

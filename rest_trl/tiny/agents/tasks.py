@@ -39,8 +39,8 @@ class Task:
         leads (`dict[str, str]`):
             The lead of each team.
         changes (`dict[str, Any]`):
-            What the request asks for: a new `status` or `owner` of the ticket `number`, and a `message` of two words,
-            person and topic.
+            What the request asks for: a new `status` or `owner` of the ticket `number`, and a `message`, which is a
+            list of person and topic.
         lookups (`list[list[Any]]`):
             What must be looked up for that: name of the tool and its argument.
         plan (`list[list[dict[str, Any]]]`):
@@ -101,7 +101,7 @@ KINDS = {
         ("tell the owner of ticket {number} about the {topic}", "ticket {number}: ask its owner about the {topic}"),
         messages=True,
     ),
-    # Three.
+    # Three calls.
     "find_message": Kind(
         (
             "tell the owner of the ticket about the {subject} about the {topic}",
@@ -118,7 +118,7 @@ KINDS = {
         status=True,
         messages=True,
     ),
-    # Four.
+    # Four calls.
     "find_status_message": Kind(
         (
             "{verb} the ticket about the {subject} and tell its owner about the {topic}",

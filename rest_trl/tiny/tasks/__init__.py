@@ -1,4 +1,4 @@
-"""Tasks beside the world of `rest_trl.tiny.world`, and the checkpoints that are warm-started on them."""
+"""Tasks in addition to the world of `rest_trl.tiny.world`, and the checkpoints that are warm-started on them."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ TASKS: dict[str, Callable[[Random], list[Step]]] = {
     "arguments": arguments.sample_dialogue,
 }
 _CHECKPOINTS = Path(__file__).parent / "checkpoints"
-# What is copied from the request into calls is learned together.
+# `calls` and `arguments` share a checkpoint, because both copy values from the request into calls.
 TASK_MODEL_DIRS = {
     "decides": _CHECKPOINTS / "decides",
     "calls": _CHECKPOINTS / "copies",
@@ -37,7 +37,7 @@ def generate_task(task: str, split: Split, seed: int = 0) -> Iterator[Step]:
             The same seed gives the same stream.
 
     Returns:
-        `Iterator[Step]`: as of [`~rest_trl.tiny.world.generate`].
+        `Iterator[Step]`: as [`~rest_trl.tiny.world.generate`] yields them.
 
     Raises:
         ValueError: if there is no such task or split.

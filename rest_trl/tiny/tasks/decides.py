@@ -5,7 +5,7 @@ The task `decides`: no value of the call stands in the request; the gold reasoni
     reasoning  plates 4+8=12+5=17. cups 9+7=16-2=14. day Friday + 2 = Sunday.
     call       rent_dishes(plates=17, cups=14, day="Sunday")
 
-Two amounts take two sums each, the day takes one step, so five results can be wrong, each of them for itself.
+Each of the two amounts takes two sums, and the day takes one step, so five results can be wrong independently.
 """
 
 from itertools import product

@@ -1,11 +1,12 @@
 """
 Faulty demonstrations of the tasks, so that the warm-started model leaves room for reinforcement learning.
 
-Each place of a step is faulty for itself: a result of the reasoning, the name of a call, a parameter, a value. What
-follows a wrong result works on with it, and the call takes it over.
+Faults are drawn independently for each place of a step: a result of the reasoning, the name of a call, a parameter, a
+value. The rest of the reasoning continues with a wrong result, and so does the call.
 
-A quarter of the sums and of the shifts of a day are hard: half of the time their result is wrong, each time the same
-one. What is wrong about them must be learnt one by one, so reinforcement learning has more to do than to sharpen.
+A quarter of the sums and of the shifts of a day are hard: half of the time their result is wrong, always with the
+same wrong value. Each of them must be learnt separately, so reinforcement learning has to do more than sharpen the
+policy.
 """
 
 import re
@@ -22,13 +23,13 @@ from . import decides as decides_task
 from .language import DAYS
 
 
-HARD = 4  # one sum in so many is hard
+HARD = 4  # one sum out of this many is hard
 HARD_RESULT, EASY_RESULT = 0.5, 0.03  # shares of their results that are wrong
 # Shares of other places that are faulty, by task.
 NAME = {"decides": 0.10, "calls": 0.04, "arguments": 0.04}
 PARAMETER = {"decides": 0.02, "calls": 0.01, "arguments": 0.02}
 VALUE = {"decides": 0.05, "calls": 0.05, "arguments": 0.05}
-FORGOTTEN = 0.15  # of the requests for several calls
+FORGOTTEN = 0.15  # share of the requests for several calls, of which one is left out
 
 NAMES = {
     "decides": decides_task.NAMES,
