@@ -31,7 +31,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    # TRL and torch take seconds to import: parsing does not need them.
+    # Imported on first use: TRL and torch take seconds to import, and parsing needs neither.
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_MODULES[name], __name__), name)

@@ -7,7 +7,7 @@ from importlib import import_module
 from .runs.kernels import hold_kernels_warning
 
 
-# The module whose `main` is the command.
+# For each command, the module whose `main` runs it and its line in the help.
 _COMMANDS = {
     "train": ("rest_trl.runs.launching", "train as a recipe says (--help lists all arguments)"),
     "sft": ("rest_trl.sft.launching", "fine-tune on gold completions as a recipe says"),
@@ -26,7 +26,7 @@ def main() -> None:
     """
     Entry point of `rest-trl`.
 
-    `rest-trl COMMAND ...` is the function `main` of a module, imported only for its command because some take seconds.
+    `rest-trl COMMAND ...` calls `main` of the command's module. No other is imported, because some take seconds.
     """
     parser = argparse.ArgumentParser("rest-trl", description="ResT training of tool-calling LLMs with TRL.")
     commands = parser.add_subparsers(dest="command", required=True)

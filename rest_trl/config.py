@@ -16,10 +16,10 @@ CREDITS = ("completion", "turn", "region", "local")
 CREDIT_BASELINES = ("group", "leave_one_out")
 BRANCHES = (None, "reasoning")
 
-# With a ratio per sequence these losses weigh a sequence's tokens by one shared factor, so coefficients of mean 1
-# cancel.
+# With one importance ratio per sequence, these losses multiply all tokens of a sequence by the same factor, so
+# coefficients whose mean is 1 cancel.
 _SHARED_RATIO_LOSSES = ("bnpo", "dapo", "dr_grpo", "grpo", "luspo", "sapo")
-# What TRL itself looks at when the first rollout is done.
+# TRL itself checks these only after the first rollout.
 _CHOICES = {
     "loss_type": (*_SHARED_RATIO_LOSSES, "cispo", "vespo"),
     "importance_sampling_level": ("token", "sequence"),
@@ -32,12 +32,12 @@ class ResTGRPOConfig(GRPOConfig):
     r"""
     Configuration class for the [`ResTGRPOTrainer`].
 
-    Only the arguments that [`~trl.GRPOConfig`] lacks are listed. Two of its own have the paper's values by default:
-    `loss_type="grpo"`, which is not TRL's, and `beta=0.0`.
+    Only the arguments that [`~trl.GRPOConfig`] lacks are listed. Two of its arguments default to the paper's values:
+    `loss_type="grpo"`, which is not TRL's default, and `beta=0.0`.
 
-    `top_entropy_quantile` masks tokens after the coefficients: the mean coefficient is 1 over all tokens of the
-    policy, not over those that are kept. With `loss_type="vespo"` the weight of a completion depends on the sign of
-    the advantage, which non-negative coefficients keep; a coefficient of 0 removes the token's loss.
+    `top_entropy_quantile` masks tokens after the coefficients are normalised, so their mean is 1 over all tokens of
+    the policy, not over those that are kept. With `loss_type="vespo"` the weight of a completion depends on the sign
+    of the advantage, which non-negative coefficients keep; a coefficient of 0 removes the token's loss.
 
     Args:
         tool_call_syntax (`str`, *optional*):
@@ -48,8 +48,8 @@ class ResTGRPOConfig(GRPOConfig):
             `"entropy"` (the paper), `"released"` (the authors' code), `"uniform"` (GRPO), or the dotted path of a
             function, see [`~rest_trl.regions.CoefficientsFunc`].
         coefficients_scope (`str`, *optional*, defaults to `"completion"`):
-            Over what the mean coefficient is 1: `"completion"`, or `"turn"`, so that in a dialogue with tools no turn
-            weighs more than its tokens do because of the regions that other turns have.
+            Where the mean coefficient is 1: over each `"completion"`, or over each assistant `"turn"`. With `"turn"`,
+            the regions of one turn of a dialogue do not change the total weight of the others.
         reward_schedule (`str`, *optional*, defaults to `"horizon"`):
             How the bounds of the rule rewards move with the training, see [`~rest_trl.rewards.reward_bounds`]:
             `"horizon"` (the paper, over the whole run), `"released"` (the authors' code, 150 rollouts) or `"static"`.
@@ -57,23 +57,23 @@ class ResTGRPOConfig(GRPOConfig):
             What a token's advantage is made of, see [`~rest_trl.credit.credited_advantages`]: `"completion"` (GRPO and
             the paper: the whole reward), `"turn"` (what the token's turn and later ones earn, for rewards that are
             lists of one number per assistant turn, see [`~rest_trl.credit.turns`]), `"region"` (what is undecided when
-            the token is sampled, for these and for rewards that expose their parts), or `"local"` (the part that its
-            own segment decides; biased, of lower variance).
+            the token is sampled, for such lists and for rewards that expose their parts), or `"local"` (the part that
+            its own segment decides; biased, but of lower variance).
         credit_baseline (`str`, *optional*):
             Baseline of `credit`: `"group"` includes the completion itself, as in GRPO; `"leave_one_out"` does not. By
-            default `"leave_one_out"` for `credit="turn"`, because few may reach a turn, and `"group"` for the others.
+            default `"leave_one_out"` for `credit="turn"`, because few completions may reach a turn, else `"group"`.
         turn_discount (`float`, *optional*, defaults to `1.0`):
-            Factor on the reward of a turn, in the credit of turns before it, per turn between. Below 1 the credit is
-            no longer that of the sum of the rewards.
+            Discount of later turns: in the credit of a turn, the reward of the turn `n` turns later is multiplied by
+            `turn_discount ** n`. Below 1 the credit is no longer that of the sum of the rewards.
         branch (`str`, *optional*):
-            `"reasoning"` samples one reasoning for `branch_size` completions and only what follows it for each, see
-            [`~rest_trl.credit.branched_advantages`]. By default every completion is sampled whole. In evaluations all
-            are.
+            `"reasoning"` samples one reasoning for every `branch_size` completions, and for each of them only what
+            follows it, see [`~rest_trl.credit.branched_advantages`]. By default, and always in evaluations, every
+            completion is sampled whole.
         branch_size (`int`, *optional*, defaults to `4`):
             Completions per reasoning with `branch`; `num_generations` is a multiple of it.
         refill_groups (`int`, *optional*, defaults to `0`):
-            Groups of fresh prompts that a rollout may sample on top, to take the places of groups whose completions
-            have equal rewards, see `rest_trl.rollouts.refill`.
+            How many more groups, of fresh prompts, a rollout may sample to replace groups whose completions have
+            equal rewards, see `rest_trl.rollouts.refill`.
         entropy_surrogate (`str`, *optional*, defaults to `"one_minus_exp"`):
             Region weight from its mean entropy `H` in nats: `"one_minus_exp"` for `1 / (1 - exp(-H))`, `"reciprocal"`
             for `1 / H`.
@@ -90,14 +90,14 @@ class ResTGRPOConfig(GRPOConfig):
         curriculum_horizon (`int`, *optional*):
             Steps after which the curriculum is complete. By default the whole run.
         format_slope (`float`, *optional*, defaults to `0.5`):
-            What the format's weight loses over the curriculum.
+            By how much the format's weight falls over the curriculum.
         parameters_slope (`float`, *optional*, defaults to `0.6`):
-            What the parameters' weight gains over the curriculum (the released code: 0.6 to 1.2).
+            By how much the parameters' weight rises over the curriculum (the released code: 0.6 to 1.2).
         reasoning_slope (`float`, *optional*, defaults to `0.4`):
-            What the reasoning's weight gains over the curriculum (the released code: 0.6 to 1.0).
+            By how much the reasoning's weight rises over the curriculum (the released code: 0.6 to 1.0).
         diagnose_steps (`int`, *optional*):
-            Optimiser steps between diagnoses of the gradients, see [`~rest_trl.diagnose.DiagnoseCallback`]. One costs
-            about 20 backward passes over the rollout. By default there is none, which costs nothing.
+            Optimiser steps between diagnoses of the gradients, see [`~rest_trl.diagnose.DiagnoseCallback`]. Each
+            diagnosis costs about 20 backward passes over the rollout. By default none is made.
     """
 
     loss_type: str = field(
@@ -178,7 +178,7 @@ class ResTGRPOConfig(GRPOConfig):
 
     @property
     def steps_per_rollout(self) -> int:
-        """Optimiser steps that share their rollouts. The released code counts rollouts where TRL counts updates."""
+        """Optimiser steps per rollout. The schedules of the released code count rollouts, while TRL counts updates."""
         micro_steps = (self.steps_per_generation or self.gradient_accumulation_steps) * self.num_iterations
         return max(1, micro_steps // self.gradient_accumulation_steps)
 

@@ -39,12 +39,12 @@ from .train import make_parser, make_trainer
 from .trainer import ResTGRPOTrainer
 
 
-HELD_OUT = 512  # prompts: a worst-case 95% half-width of 4.3 points
+HELD_OUT = 512  # number of prompts, for which the half-width of a 95% interval is at most 4.3 points
 
 
-SHOWN = "demo.txt"  # what the demo has shown; it tells the demo's directory, which is used again, from another run's
-RESULTS = "demo.json"  # what the demo of the other arm shows beside its own
-_BASELINE = "-grpo"  # the end of the baseline's directory: the demo in outputs/demo has its own in outputs/demo-grpo
+SHOWN = "demo.txt"  # output of the demo; its presence marks a directory that the next demo may overwrite
+RESULTS = "demo.json"  # results, which the demo of the other arm shows beside its own
+_BASELINE = "-grpo"  # suffix of the baseline's directory: that of the demo in outputs/demo is outputs/demo-grpo
 
 
 def results_table(name: str, counts: Sequence[tuple[str, int]], total: int) -> Group:
@@ -72,11 +72,11 @@ def results_table(name: str, counts: Sequence[tuple[str, int]], total: int) -> G
 
 def arm_name(args: Any) -> str:
     """
-    What a demo trains with.
+    Name of the method that a demo trains with.
 
     Args:
         args ([`ResTGRPOConfig`]):
-            Its arguments.
+            Arguments of the training.
 
     Returns:
         `str`: such as `"GRPO"`, `"ResT (entropy)"` or `"region credit, uniform"`.
@@ -151,7 +151,7 @@ def main(args: list[str] | None = None) -> ResTGRPOTrainer:
         if overwrites:
             remove_results(trainer)
         (output / RESULTS).unlink(missing_ok=True)
-        (output / SHOWN).touch()  # a demo that is interrupted is also one
+        (output / SHOWN).touch()  # marks the directory even if the demo is interrupted
     with run_errors(prog, trainer):
         name: Any = script_args.dataset_name
         _run(trainer, console, resume, name if is_tiny(name, TINY_DATASETS) else TINY)
@@ -164,12 +164,12 @@ def main(args: list[str] | None = None) -> ResTGRPOTrainer:
 
 def _run(trainer: ResTGRPOTrainer, console: Console, resume: str | None, dataset_name: str) -> None:
     """Measure, train, measure again, and show what has changed."""
-    from .display.curves import plot_curves  # of the extra `demo`
+    from .display.curves import plot_curves  # needs the extra `demo`
 
     args: Any = trainer.args
     output = Path(args.output_dir)
     tokenizer: Any = trainer.processing_class
-    tool_call_syntax: Any = args.tool_call_syntax  # detected with the trainer, if not set
+    tool_call_syntax: Any = args.tool_call_syntax  # `make_trainer` has set it if the recipe does not
     held_out = load_tiny_dataset("test", size=HELD_OUT, name=dataset_name)
 
     def measure(when: str) -> tuple[torch.Tensor, int]:

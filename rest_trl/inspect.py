@@ -7,7 +7,7 @@ rest-trl inspect completion.txt --model Qwen/Qwen3-1.7B --checkpoint outputs/run
 rest-trl inspect completion.txt --model Qwen/Qwen3-1.7B --coefficients released --step 100
 ```
 
-Of a run with `log_completions`, it shows the tokens, regions and coefficients that training stored.
+For a run with `log_completions`, it shows the tokens, regions and coefficients that training stored.
 """
 
 import argparse
@@ -69,12 +69,12 @@ def inspect(completions: Sequence[Completion], partitioner: Partitioner, rule: R
 
     Args:
         completions (`Sequence[Completion]`):
-            What a file says. Where it says the parts of the tokens, they are not looked for again.
+            Completions of a file. Where the file has the parts of their tokens, these are used.
         partitioner ([`~rest_trl.regions.partition.Partitioner`]):
-            Finds the parts of the others.
+            Finds the parts of the tokens of all other completions.
         rule (`Callable`, *optional*):
-            Coefficients of one completion, see [`~rest_trl.display.offline_rules.make_rule`]. By default those of the
-            file.
+            Coefficients of one completion, see [`~rest_trl.display.offline_rules.make_rule`]. By default, the
+            coefficients of the file are kept.
 
     Returns:
         `list[Inspected]`
@@ -99,11 +99,11 @@ def inspect(completions: Sequence[Completion], partitioner: Partitioner, rule: R
 
 def make_notes(items: Sequence[Inspected], tool_call_syntax: str, rule_name: str) -> list[str]:
     """
-    What a reader must know of where ids, regions and coefficients come from.
+    Notes that tell the reader where the token ids, regions and coefficients come from.
 
     Args:
         items (`Sequence[Inspected]`):
-            What is shown.
+            The completions that are shown.
         tool_call_syntax (`str`):
             Name of the wire syntax.
         rule_name (`str`):
@@ -172,10 +172,10 @@ def main(args: list[str] | None = None) -> None:
         items, notes, tokenizer = _inspect(arguments)
     except (ValueError, OSError) as error:
         raise SystemExit(f"rest-trl inspect: error: {' '.join(str(error).split())}") from error
-    console = Console()
+    console = Console(markup=False, emoji=False)  # files and paths may hold what rich would replace
     console.print(legend())
     for note in notes:
-        console.print(note, markup=False, highlight=False)
+        console.print(note, highlight=False)
     for item in items:
         console.rule(item.completion.title)
         console.print(described_completion(item, tokenizer))

@@ -39,15 +39,15 @@ class ResTScriptArguments(DataArguments):
 
     Args:
         reward_funcs (`list[str]`, *optional*):
-            Rewards by name (`layout_reward`, `tool_call_reward`) or dotted path, see
-            [`~rest_trl.rewards.get_reward_func`]; `reward_weights` gives their weights. By default the trainer's, the
-            paper's two.
+            Rewards by name (`layout_reward`, `tool_call_reward`, `tool_schema_reward`) or dotted path, see
+            [`~rest_trl.rewards.get_reward_func`]; `reward_weights` gives their weights. By default the first two,
+            which are the paper's.
         environment_factory (`str`, *optional*):
             Dotted path of a class or function that makes an environment of TRL, whose methods the policy calls as
-            tools over several turns, and whose `get_reward` and `turn_rewards` are rewards. Then there are no rewards
-            by default, and the rows of the data set, with a column `prompt` of messages, go to its `reset` as they
-            are: `"tiny/agents"`, the help desk of the package (2,048 tasks, and 128 others for evaluation), or your
-            own.
+            tools over several turns, and whose `get_reward` and `turn_rewards` are rewards. With an environment,
+            `reward_funcs` is empty by default, and the rows of the data set, which have a column `prompt` of messages,
+            are passed to `reset` unchanged. The data set is `"tiny/agents"`, the help desk of the package (2,048
+            tasks, and 128 others for evaluation), or your own.
     """
 
     reward_funcs: list[str] | None = field(
@@ -90,7 +90,7 @@ def load_rows(
 
     Args:
         script_args ([`ResTScriptArguments`]):
-            Name the data set, and say whether there is an environment.
+            The name of the data set, and the environment if there is one.
         training_args ([`ResTGRPOConfig`]):
             Training.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
@@ -98,7 +98,7 @@ def load_rows(
         split (`str`):
             Name of the split.
         size (`int`, *optional*):
-            Take at most so many rows, the first ones.
+            Number of rows to take at most, from the first on.
 
     Returns:
         [`~datasets.Dataset`]
@@ -138,7 +138,7 @@ def make_trainer(
         ImportError: if a tracker is not installed.
         ValueError: if an argument is missing or wrong.
     """
-    recipe = changed_arguments(script_args, training_args, model_args)  # as given: some are filled in below
+    recipe = changed_arguments(script_args, training_args, model_args)  # before `prepare_model` fills in some of them
     model_name, tokenizer = prepare_model(training_args, model_args)
     environment = script_args.environment_factory
     evaluates = training_args.eval_strategy != "no"

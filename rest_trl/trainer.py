@@ -40,13 +40,14 @@ class ResTGRPOTrainer(TurnRewards, WholeCheckpoints, BranchedRollouts, RefilledG
     Trainer for ResT, reshaped token-level policy gradients (https://huggingface.co/papers/2509.21826).
 
     It differs from [`~trl.GRPOTrainer`] in the advantages of tokens. Each is multiplied by the coefficient of its
-    token's region (format, tool name, parameters, reasoning, response). As the coefficients are non-negative, that
+    token's region (format, tool name, parameters, reasoning, response). As the coefficients are non-negative, this
     equals weighting the token's policy loss, for every `loss_type`. The KL term is not weighted. With
-    `credit="region"` each counts, before that, only what of the reward was undecided when its token was sampled.
+    `credit="region"`, the advantage itself counts only the part of the reward that was undecided when its token was
+    sampled.
 
-    Every completion is parsed once, in the sampled ids of the policy's own tokens; rewards and regions come from that
-    parse. The entropies of the regions come from the forward pass of the loss: the running means that one optimiser
-    step leaves behind are used in the next, so every micro-batch and rank of a step shares the same weights. The first
+    Every completion is parsed once, from the sampled ids of the policy's own tokens; rewards and regions come from
+    that parse. The entropies of the regions come from the forward pass of the loss. Each optimiser step uses the
+    running means as the step before left them, so all its micro-batches and ranks share the same weights. The first
     step has no entropies yet and is plain GRPO.
 
     Args:
@@ -54,8 +55,8 @@ class ResTGRPOTrainer(TurnRewards, WholeCheckpoints, BranchedRollouts, RefilledG
             See [`~trl.GRPOTrainer`].
         reward_funcs (*optional*):
             See [`~trl.GRPOTrainer`]. By default the paper's, [`~rest_trl.rewards.LayoutReward`] and
-            [`~rest_trl.rewards.ToolCallReward`], unless an environment brings its own. The trainer binds them: they
-            need no settings.
+            [`~rest_trl.rewards.ToolCallReward`], and none with an `environment_factory`. The trainer passes its
+            settings to the rewards of this package.
         args ([`ResTGRPOConfig`], *optional*):
             Configuration. By default a [`ResTGRPOConfig`] with the output directory `{model name}-ResT`.
         coefficients ([`~rest_trl.regions.CoefficientsFunc`], *optional*):
@@ -65,7 +66,7 @@ class ResTGRPOTrainer(TurnRewards, WholeCheckpoints, BranchedRollouts, RefilledG
 
     Raises:
         ValueError: if `args` is no [`ResTGRPOConfig`], the syntax of the policy is not known, its tokenizer has no
-            byte table, the data set cannot be scored, or the rule needs what the model does not give.
+            byte table, the rewards cannot score the data set, or the settings, rule and model do not go together.
     """
 
     args: ResTGRPOConfig
@@ -143,7 +144,7 @@ class ResTGRPOTrainer(TurnRewards, WholeCheckpoints, BranchedRollouts, RefilledG
             self.add_callback(self._token_log)
 
     def _bind_rewards(self) -> None:
-        """Give the rewards of this package what the trainer knows, and refuse data that they cannot score."""
+        """Bind the rewards of this package to the trainer's settings, and refuse data that they cannot score."""
         evaluation = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": self.eval_dataset}
         datasets = [dataset for dataset in (self.train_dataset, *evaluation.values()) if dataset is not None]
         tools = {None: self.tools} if self.environment_factories is None else self._env_tools
@@ -214,7 +215,7 @@ class ResTGRPOTrainer(TurnRewards, WholeCheckpoints, BranchedRollouts, RefilledG
         """TRL's loss with the advantage of every token multiplied by its coefficient (paper, algorithm, loss)."""
         coefficients = self._coefficients(model, inputs)
         advantages = inputs["advantages"] if inputs["advantages"].dim() == 2 else inputs["advantages"].unsqueeze(1)
-        # A new dict, because the buffered one comes again with `num_iterations > 1`.
+        # A new dict, because TRL reuses the buffered one if `num_iterations > 1`.
         reshaped = {**inputs, "advantages": advantages * coefficients}
         loss = super().compute_loss(model, reshaped, return_outputs, num_items_in_batch)
         if self.model.training:
@@ -247,7 +248,7 @@ class ResTGRPOTrainer(TurnRewards, WholeCheckpoints, BranchedRollouts, RefilledG
         return checked_coefficients(self._coefficients_func, mask, arguments)
 
     def _forward_pass(self, model: Any, inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """What the forward pass of the loss finds, by a pass of its own before it with the same random numbers."""
+        """Results of the loss's forward pass, from an extra pass before it with the same random numbers."""
         devices = [self.accelerator.device] if self.accelerator.device.type == "cuda" else []
         with torch.no_grad(), torch.random.fork_rng(devices):
             per_token_logps, entropies, _ = self._get_per_token_logps_and_entropies(
@@ -260,7 +261,7 @@ class ResTGRPOTrainer(TurnRewards, WholeCheckpoints, BranchedRollouts, RefilledG
         return {"per_token_logps": per_token_logps, "entropies": entropies}
 
     def _observe(self, part_ids: torch.Tensor, coefficients: torch.Tensor, advantages: torch.Tensor) -> None:
-        """Take in the micro-batch; at the end of the optimiser step update the running means and log."""
+        """Add the micro-batch; at the end of the optimiser step, update the running means and log."""
         self._region_metrics.add(part_ids, self._entropies, coefficients, advantages)
         if self.accelerator.sync_gradients:
             metrics = self._metrics["train"]
@@ -269,7 +270,7 @@ class ResTGRPOTrainer(TurnRewards, WholeCheckpoints, BranchedRollouts, RefilledG
             metrics["rest/progress"].append(self.progress)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        # PEFT loads adapters in float32, TRL trains those of a quantised model in bfloat16: go on in the same.
+        # PEFT loads adapters in float32, but TRL trains those of a quantised model in bfloat16: keep their dtypes.
         dtypes = {name: param.dtype for name, param in self.model.named_parameters() if param.requires_grad}
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         for name, param in self.model.named_parameters():
@@ -279,7 +280,7 @@ class ResTGRPOTrainer(TurnRewards, WholeCheckpoints, BranchedRollouts, RefilledG
     def create_model_card(  # type: ignore[override]  # as TRL has it
         self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
     ) -> None:
-        # A checkpoint's card gets no data set's name from `Trainer`.
+        # `Trainer` gives no name of a data set for the card of a checkpoint.
         dataset_name = dataset_name or (self.recipe or {}).get("dataset_name")
         with warned_if_failing("The model card"):
             super().create_model_card(model_name, dataset_name if is_hub_id(dataset_name) else None, tags)

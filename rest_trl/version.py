@@ -1,3 +1,3 @@
-"""Version of the package, for what imports it before the rest."""
+"""Version of the package, in a module that can be read without importing the others."""
 
 __version__ = "0.1.0"

@@ -18,15 +18,15 @@ $$
 Proof that the gradient keeps its mean. By the score function's identity
 \(\mathbb{E}[\nabla \log \pi(y_t \mid y_{<t})\, f(y_{<t})] = 0\) for every function \(f\) of the prefix, and both
 \(D_i(t)\) and the status are such functions. The baseline depends on the completion itself only through its own share
-in the mean, as in GRPO; with `leave_one_out` it does not, and the mean is exact. It is a condition that *every*
-completion that has the status enters the baseline: to leave out those that turn out unparseable would condition on the
-future.
+in the mean, as in GRPO; with `leave_one_out` it does not, and the mean is exact. This requires that *every* completion
+that has the status enters the baseline: leaving out those that turn out unparseable would condition on the future.
 
 A reward without parts has no segments: all of it is undecided to the end, and its tokens keep GRPO's advantage.
-Nothing here knows of calls or of turns; [`~rest_trl.credit.turns`] makes segments of turns.
+This module knows neither calls nor turns; [`~rest_trl.credit.turns`] makes segments from turns.
 
-A status that few share makes a poor mean. With a `prior` \(p\) the guess that the completion will come to the group's
-mean reward, \(\bar R - D_i(t)\), enters \(b\) as \(p\) more members. It is a function of the prefix, too.
+A mean over the few completions of a rare status is noisy. With a `prior` \(p\), the guess that the completion will
+get the group's mean reward, \(\bar R - D_i(t)\), enters \(b\) as \(p\) more members. The guess is a function of the
+prefix, too.
 """
 
 import math
@@ -51,18 +51,18 @@ class Segment(NamedTuple):
         start (`int`):
             Column of its first token.
         stop (`int`):
-            Column behind its last one.
+            Column after its last token.
         status (`Hashable`):
-            What the prefix tells of it. Completions of a group are compared where they have the same status; it occurs
-            at most once in a completion.
+            What the prefix tells beside `decided`. Completions of a group are compared where they have the same
+            status; a status occurs at most once in a completion.
         decided (`float`):
             Sum of the reward's parts that the prefix before the segment has decided.
         own (`float`):
             The part that is decided within the segment; only `local` credit reads it.
         lost (`float`, *optional*, defaults to `0.0`):
-            What a discount takes from the undecided parts.
+            By how much a discount lowers the undecided parts.
         prior (`float`, *optional*, defaults to `0.0`):
-            For how many members the guess from whole completions counts in the baseline.
+            How many members of the baseline the guess from whole completions counts as.
     """
 
     start: int
@@ -74,11 +74,11 @@ class Segment(NamedTuple):
     prior: float = 0.0
 
 
-_NOTHING = Segment(0, 0, None, 0.0)  # of a reward that decides nothing at some tokens
+_NOTHING = Segment(0, 0, None, 0.0)  # stands for the segment of a reward where it has none
 
 
 class _Run(NamedTuple):
-    """Tokens of one status under all rewards, with the segment of each of the K rewards that they are in."""
+    """Tokens of one joint status, with the segment of each of the K rewards that they lie in."""
 
     start: int
     stop: int
@@ -148,12 +148,12 @@ def credited_advantages(
         aggregation (`str`, *optional*, defaults to `"sum_then_normalize"`):
             `multi_objective_aggregation` of [`~trl.GRPOConfig`].
         local (`bool`, *optional*, defaults to `False`):
-            Whether a segment is credited with its own part alone, instead of all that is undecided. Its variance is
-            lower and its mean is another: what a token does to later segments is not credited.
+            Whether a segment is credited with its own part alone, instead of all that is undecided. This lowers the
+            variance but changes the mean: what a token does to later segments is not credited.
         leave_one_out (`bool`, *optional*, defaults to `False`):
             Whether the baseline leaves out the completion itself, which makes the mean of the gradient exact. Where no
             other completion has the status, the token keeps the advantage of the whole completion. Tokens without a
-            segment then get GRPO's advantage times `G / (G - 1)`, which is the same baseline for them.
+            segment then get GRPO's advantage times `G / (G - 1)`, which leaves out the completion as well.
         rows (`slice`, *optional*):
             The B completions of this process, all by default. A baseline is taken over the whole group.
 
@@ -162,7 +162,7 @@ def credited_advantages(
 
     Example:
 
-    Two completions get the first part right, worth 2; the second part, worth 1, differs. Its tokens see only that.
+    Two completions get the first part right, worth 2. The tokens of the second, worth 1, are credited with it alone.
 
     ```python
     >>> first = [Segment(0, 2, "first", 0.0, 2.0), Segment(2, 3, "second", 2.0, 1.0)]
@@ -225,13 +225,13 @@ def credit_segments(
         segments (`Sequence[Sequence[Sequence[Segment]]]` of shape `(N, K, ...)`):
             Segments of each completion under each function.
         num_compared (`int`):
-            How many completions in a row are compared with each other.
+            How many consecutive completions are compared with each other.
         local_rows (`range` of length `B`):
-            The completions of `per_token`.
+            The rows of `rewards` that `per_token` holds.
         local, leave_one_out (`bool`):
             See [`credited_advantages`].
     """
-    # Not in tensors from here on: a completion has a few segments, and a tensor operation for each takes longer.
+    # In NumPy from here on: a completion has only a few segments, and a tensor operation for each is slower.
     known, scales, shifts = (values.double().numpy() for values in (rewards.nan_to_num(0.0), factors, offsets))
     scorable, found = (~rewards.isnan().all(1)).tolist(), per_token.numpy()
     first_group = local_rows.start // num_compared * num_compared

@@ -24,19 +24,19 @@ class CreditAssignment:
 
     Args:
         args ([`~rest_trl.ResTGRPOConfig`]):
-            With `credit` other than `"completion"`, or with `branch`.
+            Settings of the training.
         reward_funcs (`Sequence` of length `K`):
             Reward functions; those that are a [`DecomposedReward`] say where their parts are decided.
         every_credit (`bool`, *optional*, defaults to `False`):
-            Whether advantages of other credits than that of the settings will be asked for.
+            Whether `advantages` will also be asked for other credits than that of the settings.
     """
 
     def __init__(self, args: Any, reward_funcs: Sequence[Any], every_credit: bool = False) -> None:
         self._args, self._has_parts = args, args.credit != "completion" or every_credit
         self._is_first = True
         shared = [reward_func for reward_func in reward_funcs if _is_shared(reward_func, args.credit)]
-        # Only the first rollout tells whether a function returns lists. A reward with parts may find none in it: a
-        # policy that writes no calls yet decides none.
+        # Only the first rollout shows whether a function returns lists. It does not show whether a reward has parts,
+        # because there are none as long as the policy writes no calls.
         self._asks_at_runtime = bool(shared) and all(isinstance(reward_func, TurnReward) for reward_func in shared)
         if args.credit != "completion" and not shared:
             self._warn()
@@ -65,9 +65,9 @@ class CreditAssignment:
             reward_funcs (`Sequence` of length `K`):
                 Reward functions.
             arguments (`dict[str, Any]`):
-                What they were called with for the completions of this process.
+                For the completions of this process: `completions`, `completion_ids` and the columns of the data set.
             trainer_state ([`~transformers.TrainerState`]):
-                Where the training is.
+                State of the training.
         """
         of_rewards = [
             reward_func.segments(trainer_state=trainer_state, **arguments)
@@ -112,7 +112,7 @@ class CreditAssignment:
             num_tokens (`int`):
                 `T`, the padded length of the completions.
             prefix_lengths (`Sequence[int]` of length `B`, *optional*):
-                Tokens that each completion shares with those of its branch; none if nothing was branched.
+                Number of tokens that each completion shares with the others of its branch; `None` without branches.
             credit (`str`, *optional*):
                 What a token is credited with, by default as the settings say.
 

@@ -8,19 +8,19 @@ import numpy as np
 
 class Members(NamedTuple):
     """
-    The runs of tokens of one status in a group, all of them together: `M` runs, `K` rewards.
+    All runs of tokens of a group, each run of one status and one completion: `M` runs, `K` rewards.
 
     Args:
         status (`Sequence[Hashable]` of length `M`):
-            What the prefix tells.
+            What the prefix tells, see [`~rest_trl.credit.Segment`].
         undecided (`numpy.ndarray` of shape `(M, K)`):
-            What is undecided of the rewards.
+            The undecided parts of the rewards.
         decided (`numpy.ndarray` of shape `(M, K)`):
-            What the prefix has decided of them.
+            The parts of the rewards that the prefix has decided.
         total (`numpy.ndarray` of shape `(M, K)`):
             The rewards of the completion.
         prior (`numpy.ndarray` of shape `(M,)`):
-            For how many members the guess from the whole completions counts.
+            How many members the guess from whole completions counts as.
     """
 
     status: Sequence[Hashable]
@@ -36,7 +36,7 @@ def baselines(members: Members, totals: np.ndarray, leave_one_out: bool) -> np.n
 
     Args:
         members ([`Members`]):
-            All of a group.
+            All runs of the group.
         totals (`numpy.ndarray` of shape `(G, K)`):
             Rewards of all completions of the group, those without any status included.
         leave_one_out (`bool`):

@@ -1,16 +1,16 @@
 r"""
 Advantages of completions that share their reasoning.
 
-Of a prompt, \(n\) reasonings \(z_k\) are sampled, and of each \(m\) continuations \(y_{k1}, \dots, y_{km}\). The
-return of a completion is \(R_{kj}\). A token of the reasoning and a token behind it get
+For a prompt, \(n\) reasonings \(z_k\) are sampled, and for each of them \(m\) continuations \(y_{k1}, \dots, y_{km}\).
+The return of a completion is \(R_{kj}\). A token of the reasoning and a token after it get
 
 $$
 A_k = \frac{\bar R_k - b}{\sigma}, \qquad A_{kj} = \frac{R_{kj} - b_k}{\sigma},
 $$
 
 where \(\bar R_k\) is the mean of the branch's returns, \(b\) that of the prompt's, \(b_k = \bar R_k\), and
-\(\sigma\) the deviation of the prompt's returns. Every completion holds its reasoning, so its tokens occur \(m\) times
-with the same advantage and have the weight of one reasoning in \(n\).
+\(\sigma\) the deviation of the prompt's returns. The tokens of a reasoning occur in all \(m\) completions of its
+branch with the same advantage, so together they have the weight \(1/n\).
 
 Proof that the gradient keeps its mean. Split \(\mathbb{E}[R\, \nabla \log \pi(z, y)]\) where the reasoning ends:
 
@@ -20,19 +20,18 @@ Proof that the gradient keeps its mean. Split \(\mathbb{E}[R\, \nabla \log \pi(z
 - \(\mathbb{E}[R\, \nabla \log \pi(y \mid z)]\): given \(z_k\), the siblings are independent, so the mean return of the
   *other* siblings is a constant for \(y_{kj}\), a baseline of the prefix as good as any.
 
-With `leave_one_out` the baselines are those, and the mean is exact. All siblings of a reasoning are left out of its
-baseline, for they have seen it. Otherwise, as in GRPO, the own share shrinks an advantage: that of reasoning by \(1 -
-1/n\), that of the tokens behind it by \(1 - 1/m\). GRPO shrinks all alike; here \(n \neq m\) turns the gradient, which
-is why `leave_one_out` suits branches better. As ever, a loss that divides by the length of a completion
-(`loss_type="grpo"`) or by \(\sigma\) has a gradient of its own.
+With `leave_one_out` these are the baselines, and the mean is exact. The baseline of a reasoning leaves out all
+completions of its branch, because they depend on it. Otherwise, as in GRPO, the share of a completion in its own
+baseline shrinks advantages: those of the reasoning by \(1 - 1/n\), those of the tokens after it by \(1 - 1/m\). GRPO
+shrinks all by one factor, but here \(n \neq m\) changes the direction of the gradient, so `leave_one_out` suits
+branches better. As always, dividing by the length of a completion (`loss_type="grpo"`) or by \(\sigma\) changes it.
 
 The end of the reasoning may be any place that its prefix determines (a stopping time). A completion that ends before
-such a place is all prefix, and its \(m\) continuations are empty: its rows are \(m\) equal ones. To sample these rows
-anew would be wrong. The completions of a branch would then be chosen by whether the first had an end of its reasoning,
-and those without one would be too few.
+such a place is all prefix, and its \(m\) continuations are empty, so its \(m\) rows are equal. Sampling these rows
+anew would be wrong: completions that do not end their reasoning would then be too few.
 
-Inside a continuation, parts of a reward are credited as among the completions of a prompt
-([`~rest_trl.credit.credited_advantages`]), with the siblings for the group: they share the status and the branch.
+Inside a continuation, parts of a reward are credited as in [`~rest_trl.credit.credited_advantages`], but completions
+are compared only with their siblings of the same status, not with the whole group.
 """
 
 from collections.abc import Sequence
@@ -72,7 +71,7 @@ def branched_advantages(
         segments (`Sequence[Sequence[Sequence[Segment]]]` of shape `(N, K, ...)`):
             Segments of each completion under each function, see [`~rest_trl.credit.credited_advantages`].
         prefix_lengths (`Sequence[int]` of length `B`):
-            Tokens that each completion shares with those of its branch.
+            Number of tokens that each completion shares with the others of its branch.
         num_generations (`int`):
             `G`.
         branch_size (`int`):
@@ -80,8 +79,8 @@ def branched_advantages(
         num_tokens (`int`):
             `T`.
         scale_rewards, aggregation, local, leave_one_out, rows:
-            See [`~rest_trl.credit.credited_advantages`]. Where no other completion can be compared with, the advantage
-            is 0.
+            See [`~rest_trl.credit.credited_advantages`]. Where there is no other completion to compare with, the
+            advantage is 0.
 
     Returns:
         `torch.Tensor` of shape `(B, T)`
@@ -141,7 +140,7 @@ def branched_advantages(
 
 
 def _sums(values: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sum and number of the values that are there of every `size` rows, of shape `(N, K)`."""
+    """Sum and number of the values other than NaN in every `size` rows, for each row: of shape `(N, K)`."""
     blocks = values.view(-1, size, values.size(1))
     sums, counts = blocks.nansum(1), (~blocks.isnan()).sum(1)
     return sums.repeat_interleave(size, 0), counts.repeat_interleave(size, 0)

@@ -14,14 +14,14 @@ METHOD = "turn_rewards"
 
 def probe(factory: Callable[[], Any]) -> tuple[Callable[[], Any], Any]:
     """
-    Make an environment to look at, without one being made in vain.
+    Make an environment to inspect, which the training then uses as its first one.
 
     Args:
         factory (`Callable`):
             Makes an environment.
 
     Returns:
-        `tuple`: a factory, of which the first environment is the one that was made, and that environment.
+        `tuple`: a factory whose first call returns that environment, and the environment.
     """
     instance = factory()
     unused = [instance]
@@ -33,16 +33,16 @@ class EnvironmentTurns:
     Reward function of the environments that have a method `turn_rewards`.
 
     The method returns the rewards that the environment has given so far, as a list of numbers of any length. It is
-    asked before the first turn and behind the tool calls of every turn, so a turn earns what it adds to the sum:
-    several calls in one turn, or calls that never reach the environment, need no care. What a turn has earned is known
-    before the next one starts, whatever the environment does later, so credit for it is unbiased by construction.
+    called before the first turn and after the tool calls of every turn, and a turn earns what it adds to the sum,
+    whether it makes several calls, or calls that never reach the environment. What a turn has earned is known before
+    the next one starts, whatever the environment does later, so credit for it is unbiased by construction.
 
     Args:
         reader (`Callable`):
             Gives the assistant turns of completions from their `completion_ids`.
     """
 
-    __name__ = METHOD  # as reward function
+    __name__ = METHOD  # TRL logs a reward function under its name
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -54,7 +54,7 @@ class EnvironmentTurns:
 
     def end_turn(self, environments: Sequence[Any]) -> None:
         """
-        Read what the environments have given; it is called before every turn is sampled.
+        Read the rewards that the environments have given; it is called before every turn is sampled.
 
         Args:
             environments (`Sequence` of length `B`):
@@ -87,7 +87,7 @@ class EnvironmentTurns:
             if not has_turn_rewards(type(environment)):
                 rewards.append(None)
                 continue
-            # The last turn also earns what came behind it: its calls may have had results too long to go on.
+            # The last turn also earns what came after it, as its calls may have run without room for another turn.
             sums = [of_turn[row] for of_turn in self._sums[: len(turns)]] + [_total(environment)]
             rewards.append([after - before for before, after in pairwise(sums)])
         return rewards
@@ -95,7 +95,7 @@ class EnvironmentTurns:
 
 def has_turn_rewards(environment: type) -> bool:
     """
-    Whether environments of a class say what their turns have earned.
+    Whether the environments of a class have the method `turn_rewards`.
 
     Args:
         environment (`type`):

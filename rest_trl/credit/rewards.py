@@ -18,14 +18,14 @@ class DecomposedReward(Protocol):
 
     def segments(self, *args: Any, **kwargs: Any) -> Sequence[Sequence[Segment]]:
         """
-        Segments of completions, from the arguments of the reward function.
+        Segments of completions.
 
         Args:
             args, kwargs:
-                What TRL calls the reward function with: `completions`, `completion_ids`, the columns of the data set
-                and the rest, all by name.
+                Of what TRL calls the reward function with: `completions`, `completion_ids`, `trainer_state` and the
+                columns of the data set, all by name.
 
         Returns:
-            `Sequence[Sequence[Segment]]` of length `B`: for each completion, in the order of its tokens; the columns
-            are places in `completion_ids`. `decided` and `own` are parts of the reward that the function returns.
+            `Sequence[Sequence[Segment]]` of length `B`: for each completion, in the order of its tokens; columns are
+            positions in `completion_ids`. `decided` and `own` are parts of the reward that the function returns.
         """

@@ -12,10 +12,10 @@ def affine(
     rewards: torch.Tensor, weights: torch.Tensor, num_generations: int, scale_rewards: str, aggregation: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    What TRL multiplies centred rewards with, and what it then subtracts.
+    The factors by which TRL multiplies centred rewards, and the offsets that it then subtracts.
 
-    Groups without spread have factor 0: TRL divides their zeros by its epsilon, but parts of a reward may differ where
-    its sum does not.
+    Groups without spread have factor 0. TRL divides their centred rewards, which are all zero, by its epsilon; but
+    parts of rewards may differ where their sums do not.
 
     Args:
         rewards, weights, num_generations, scale_rewards, aggregation:
@@ -47,7 +47,7 @@ def affine(
 
 def has_spread(rewards: torch.Tensor, weights: torch.Tensor, num_generations: int, aggregation: str) -> torch.Tensor:
     """
-    Which groups have rewards that differ, by more than rounding.
+    Which groups have rewards that differ by more than rounding.
 
     Args:
         rewards, weights, num_generations, aggregation:

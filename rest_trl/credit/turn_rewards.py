@@ -24,8 +24,8 @@ class TurnReward:
 
     TRL gets the sum of a list, which it logs as the reward of the function, and weighs and scales as any other. Where
     the function gives one number for a completion, that is an outcome: decided at the end of the last turn. `None`
-    leaves the completion out, as in TRL. A reward of a turn has to be known when the next turn starts; one that looks
-    ahead would be taken for decided too early, and its credit would be biased.
+    leaves the completion out, as in TRL. A reward of a turn has to be known when the next turn starts; one that
+    depends on later turns would be taken as decided too early, and its credit would be biased.
 
     Args:
         reward_func (`Callable`):
@@ -36,7 +36,7 @@ class TurnReward:
             Gives the columns of the assistant turns of completions, each as start and end, from their
             `completion_ids`.
         discount (`float`):
-            Factor on a reward per turn that it lies ahead.
+            Factor that a reward is multiplied by once for every turn that it lies ahead.
     """
 
     def __init__(self, reward_func: Callable[..., Any], name: str, reader: Reader, discount: float) -> None:
@@ -113,9 +113,9 @@ class TurnReward:
             for a completion that it left out.
 
         Raises:
-            ValueError: if the completions are others than those of the last call, and the function gives lists.
+            ValueError: if the completions are not those of the last call, and the function gives lists.
         """
-        # On all processes alike: an outcome has segments where other completions of its group have turn rewards.
+        # Decided over all processes: an outcome needs segments where others of its group have turn rewards.
         if not any(gather_object([any(isinstance(value, list) for value in self._values)])):
             return [[] for _ in completion_ids]
         if list(completion_ids) != list(self._completion_ids):
@@ -130,7 +130,7 @@ class TurnReward:
 
 
 class AsyncTurnReward(TurnReward):
-    """A [`TurnReward`] of an asynchronous function, which TRL runs beside others of its kind."""
+    """A [`TurnReward`] of an asynchronous function, which TRL runs concurrently with other asynchronous ones."""
 
     async def __call__(self, **kwargs: Any) -> list[float | None]:  # type: ignore[override]
         """See [`TurnReward`]."""
@@ -145,8 +145,8 @@ def _plain(value: Any) -> Any:
 
 def with_turns(reward_func: Any, name: str, reader: Reader, discount: float) -> Any:
     """
-    A reward function that may give lists; reward models and functions that say themselves where their parts are
-    decided stay what they are.
+    Wrap a reward function so that it may give lists. Reward models, and functions that have a method `segments` of
+    their own, are returned as they are.
 
     Args:
         reward_func (`Callable` or `torch.nn.Module`):
@@ -157,7 +157,7 @@ def with_turns(reward_func: Any, name: str, reader: Reader, discount: float) -> 
             Gives the columns of the assistant turns of completions, each as start and end, from their
             `completion_ids`.
         discount (`float`):
-            Factor on a reward per turn that it lies ahead.
+            Factor that a reward is multiplied by once for every turn that it lies ahead.
 
     Returns:
         `Callable` or `torch.nn.Module`

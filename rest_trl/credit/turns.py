@@ -2,7 +2,7 @@ r"""
 Turn rewards: segments that are the turns of a dialogue.
 
 A completion \(i\) has the assistant turns \(1 \dots K_i\), and turn \(k\) is paid \(r_{i,k}\) once its tool results
-are known. The number of turns is the policy's doing: it goes on, or it stops. With \(R_i = \sum_k r_{i,k}\) and
+are known. The policy decides the number of turns, by going on or stopping. With \(R_i = \sum_k r_{i,k}\) and
 \(\nabla_{i,k}\) the gradient of the log-probability of the turn's tokens,
 
 $$
@@ -11,37 +11,37 @@ G_{i,k} = \sum_{l=k}^{K_i} r_{i,l},
 $$
 
 for every baseline \(b_{i,k}\) that is a function of what was decided before the turn, by the identity at the head of
-[`~rest_trl.credit.advantages`]: \(\sum_{l<k} r_{i,l}\) is decided when the turn starts, so it drops out. That the turn
-is reached at all is decided before it, too. So two such baselines are at hand, without a model of values: the mean of
-\(G_{j,k}\) over those other completions that *reach turn k*, of which there may be few; and the guess that the
-completion comes to the mean reward of all others, \(\bar R - \sum_{l<k} r_{i,l}\), which has many and does not know
-that turn \(k\) is reached (alone it gives GRPO's advantage). Ours counts the guess as two members of the mean,
+[`~rest_trl.credit.advantages`]: \(\sum_{l<k} r_{i,l}\) is decided when the turn starts, so it drops out. Whether the
+turn is reached is also decided before it. Two such baselines therefore need no value model. One is the mean of
+\(G_{j,k}\) over those other completions that *reach turn k*, of which there may be few. The other is the guess that
+the completion will get the mean reward of all others, \(\bar R - \sum_{l<k} r_{i,l}\): it averages over many, but
+ignores that turn \(k\) is reached (alone it gives GRPO's advantage). Ours counts it as two members of the mean,
 
 $$
 b_{i,k} = \frac{2 \, (\bar R_{-i} - \sum_{l<k} r_{i,l}) + \sum_{j \ne i,\, K_j \ge k} G_{j,k}}{2 + |\{j \ne i: K_j \ge
 k\}|}.
 $$
 
-On both toys of `docs/results.md` its variance is less than that of the guess alone, or near it. To compare only those
-that have earned as much before the turn costs more by its few members than it wins. Where nobody else reaches the
-turn, its tokens have the advantage of the whole completion.
+On both toys of `docs/results.md` its variance is less than that of the guess alone, or near it. Comparing only those
+that have earned as much before the turn loses more by having few members than it gains. Where no other completion
+reaches the turn, its tokens have the advantage of the whole completion.
 
-What is *not* such a baseline: to centre every turn's reward on the mean \(m_l\) of the \(l\)-th rewards and to add up
-what follows, \(\sum_{l=k}^{K_i} (r_{i,l} - m_l)\). What it subtracts has as many terms as the completion turns out to
-have turns, and that is decided by the tokens that it is to judge. The mean of its gradient is that of
+It is *not* such a baseline to centre every turn's reward on the mean \(m_l\) of the \(l\)-th rewards and to add up
+what follows, \(\sum_{l=k}^{K_i} (r_{i,l} - m_l)\). The number of terms that this subtracts is the number of turns from
+\(k\) on, which the very tokens that get the advantage decide. The mean of its gradient is the gradient of
 
 $$
 \mathbb{E}[R] - \sum_{l} m_l \, P(K \ge l)
 $$
 
-with \(m_l\) held fixed: every turn is charged what turns of its number earn on average, so to stop looks better than
+with \(m_l\) held fixed: every turn is charged what turns of its number earn on average, so stopping looks better than
 it is wherever later turns are paid. The first turn, which all completions have, is charged a constant; hence dialogues
-of one length do not show the fault. To divide by the deviation of the \(l\)-th rewards changes the weights of the
-turns against each other on top of it.
+of equal length do not show the fault. Dividing by the deviation of the \(l\)-th rewards would also change the weights
+of the turns relative to each other.
 
-A discount below 1 credits a turn with \(\sum_{l \ge k} d^{l-k} r_{i,l}\). Its baseline is the mean over those that
-reach the turn alone, since what is left of a mean reward is no guess of a discounted one. It adds no bias against that
-definition, but that is no longer the gradient of \(\mathbb{E}[R]\): a choice of the user, to believe that a turn has
+A discount below 1 credits a turn with \(\sum_{l \ge k} d^{l-k} r_{i,l}\). Its baseline is only the mean over those
+that reach the turn, since what is left of a mean reward is no guess of a discounted sum. The baseline adds no bias to
+this definition, but that is no longer the gradient of \(\mathbb{E}[R]\): the user chooses to assume that a turn has
 more to do with what follows soon.
 """
 
@@ -50,18 +50,18 @@ from collections.abc import Sequence
 from .advantages import Segment
 
 
-_PRIOR = 2.0  # members; from 1 to 4 the variance is much the same
+_PRIOR = 2.0  # members that the guess counts as; from 1 to 4 the variance is much the same
 
 
 def rewards_to_go(rewards: Sequence[float], discount: float) -> list[float]:
     """
-    What each turn and those behind it are paid.
+    The discounted sum of the rewards of each turn and of all later ones.
 
     Args:
         rewards (`Sequence[float]` of length `K`):
             Rewards of the turns.
         discount (`float`):
-            Factor on a reward per turn that it lies ahead.
+            Factor that a reward is multiplied by once for every turn that it lies ahead.
 
     Returns:
         `list[float]` of length `K`
@@ -89,11 +89,11 @@ def turn_segments(
 
     Args:
         rewards (`Sequence[float]` of length `K`, or `float`):
-            Rewards of the turns. One number is decided at the end of the last turn, and is not discounted.
+            Rewards of the turns. A single number is decided at the end of the last turn, and is not discounted.
         spans (`Sequence[tuple[int, int]]` of length `K`):
-            Column of each turn's first token, and the one behind its last.
+            Column of each turn's first token, and the column after its last.
         discount (`float`, *optional*, defaults to `1.0`):
-            Factor on a reward per turn that it lies ahead.
+            Factor that a reward is multiplied by once for every turn that it lies ahead.
 
     Returns:
         `list[Segment]` of length `K`

@@ -20,8 +20,8 @@ Pair = tuple[list[ParsedCompletion], ParsedCompletion]
 
 @lru_cache(maxsize=4096)
 def parse_solution(tool_call_syntax: str, solution: str) -> ParsedCompletion:
-    """A gold completion, parsed; one whose calls cannot be read is named in a warning, once."""
-    # Cached because a solution comes once per generation and reward function; so the warning comes once as well.
+    """A parsed gold completion. One whose calls cannot be read is named in a warning, once."""
+    # Cached because every generation and reward function asks for it; the cache also keeps the warning from repeating.
     gold = get_syntax(tool_call_syntax).parse(solution)
     if gold.errors:
         logger.warning(
@@ -34,7 +34,7 @@ def parse_solution(tool_call_syntax: str, solution: str) -> ParsedCompletion:
 
 
 def parse_gold(tool_call_syntax: str, solution: str | Sequence[str]) -> ParsedCompletion:
-    """A gold completion, parsed; of a list with one for every assistant turn, [`TurnGolds`]."""
+    """A parsed gold completion, or [`TurnGolds`] of a list with one for every assistant turn."""
     if isinstance(solution, str):
         return parse_solution(tool_call_syntax, solution)
     return TurnGolds.of([parse_solution(tool_call_syntax, of_turn) for of_turn in solution])
@@ -44,18 +44,18 @@ class RuleReward(CallReward):
     """
     A reward that compares the calls of a completion with those of a gold one, in the column `solution`.
 
-    A solution of several calls is compared with the calls of all turns together; one that is a list of texts, with
-    each turn by itself, see [`~rest_trl.rewards.turn_golds.TurnGolds`].
+    A solution that is one text is compared with the calls of all turns together. A solution that is a list of texts
+    is compared turn by turn, see [`~rest_trl.rewards.turn_golds.TurnGolds`].
 
-    [`ResTGRPOTrainer`] binds its rewards: the syntax, the tokens that are the policy's own, the schedule and its
-    horizon are the trainer's. Called by hand, a reward reads text or messages in the syntax that it was given.
+    [`ResTGRPOTrainer`] binds its rewards to its syntax, its schedule and its parse of the policy's own tokens. A
+    reward that is called by hand reads text or messages in the syntax that it was given.
 
     Args:
         tool_call_syntax (`str`, *optional*):
-            Syntax of completions and solutions, see [`~rest_trl.tool_calls.get_syntax`]. Only needed by hand.
+            Syntax of completions and solutions, see [`~rest_trl.tool_calls.get_syntax`]. Only needed to call by hand.
         schedule (`str`, *optional*):
             Bounds of the reward over the training, see [`reward_bounds`]. By default the trainer's `reward_schedule`,
-            and `"static"` by hand.
+            and `"static"` without a trainer.
 
     Raises:
         ValueError: if there is no such syntax or schedule.
@@ -78,9 +78,9 @@ class RuleReward(CallReward):
             reader (`Callable`):
                 Gives the parsed turns of completions from their `completion_ids`, a list of lists.
             schedule (`str`):
-                Bounds of the reward, if it was given none of its own.
+                Schedule of a reward that was given none of its own.
             steps_per_rollout (`int`):
-                Optimiser steps that share their rollouts: the schedules count rollouts.
+                Optimiser steps per rollout: the schedules count rollouts.
 
         Returns:
             [`RuleReward`]
@@ -107,7 +107,7 @@ class RuleReward(CallReward):
             solution (`Sequence[str | Sequence[str]]` of length `B`):
                 Gold completions, or for each a list with the gold of every turn.
             trainer_state ([`~transformers.TrainerState`], *optional*):
-                Tells a schedule that is not static where the training is.
+                State of the training, which all schedules but `"static"` need.
             log_metric (`Callable`, *optional*):
                 Takes the metrics.
             completion_ids (`Sequence[Sequence[int]]` of length `B`, *optional*):
@@ -116,7 +116,7 @@ class RuleReward(CallReward):
                 Other columns and what else TRL gives to reward functions.
 
         Returns:
-            `list[float | None]` of length `B`: `None` where a solution cannot be read.
+            `list[float | None]` of length `B`: [`ToolCallReward`] gives `None` where a solution cannot be read.
 
         Raises:
             ValueError: if there are no solutions, the syntax is not known, a schedule needs `trainer_state`, or a
@@ -144,10 +144,10 @@ class RuleReward(CallReward):
 
         Args:
             trainer_state ([`~transformers.TrainerState`], *optional*):
-                Where the training is.
+                State of the training.
 
         Raises:
-            ValueError: if the schedule depends on it and it is not known.
+            ValueError: if the schedule depends on it and it is not given.
         """
         schedule = self.schedule or "static"
         if trainer_state is not None:

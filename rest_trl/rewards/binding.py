@@ -1,4 +1,4 @@
-"""What a trainer tells the rewards of this package, and what it refuses before training starts."""
+"""What a trainer passes to the rewards of this package, and what is refused before training starts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
@@ -15,7 +15,7 @@ from .tool_schemas import ToolSchemas, read_tools
 
 class Binding(NamedTuple):
     """
-    What a trainer knows.
+    What a trainer passes to the rewards of this package.
 
     Args:
         tool_call_syntax (`str`):
@@ -23,13 +23,13 @@ class Binding(NamedTuple):
         reader (`Callable`):
             Gives the parsed turns of completions from their `completion_ids`.
         schedule (`str`):
-            Bounds of the rewards that have none of their own.
+            Schedule of the rewards that have none of their own.
         steps_per_rollout (`int`):
-            Optimiser steps that share their rollouts.
+            Optimiser steps per rollout.
         tools (`Mapping[str | None, Sequence[Callable]]`):
             Tools by the name of their environment; `None` where rows name none.
         has_rollout_func (`bool`, *optional*, defaults to `False`):
-            Whether a `rollout_func` may give reward functions more than the data set does.
+            Whether a `rollout_func` may give reward functions more arguments than the data set does.
     """
 
     tool_call_syntax: str
@@ -42,15 +42,15 @@ class Binding(NamedTuple):
 
 def bind_rewards(reward_funcs: Sequence[Any], datasets: Sequence[Any], binding: Binding) -> list[Any]:
     """
-    Give the rewards of this package what the trainer knows, and refuse data that they cannot score.
+    Bind the rewards of this package to a trainer, and refuse data that they cannot score.
 
     Args:
         reward_funcs (`Sequence`):
-            Reward functions; those of others are left as they are.
+            Reward functions; those that are not of this package are left as they are.
         datasets (`Sequence`):
-            The data sets that the trainer reads, that of the training first.
+            The data sets that the trainer reads, the training set first.
         binding ([`Binding`]):
-            What it knows.
+            What the trainer passes to them.
 
     Returns:
         `list`: the reward functions.
@@ -85,7 +85,7 @@ def bind_rewards(reward_funcs: Sequence[Any], datasets: Sequence[Any], binding: 
 
 def check_tools(dataset: Any, name: str) -> None:
     """
-    Refuse a data set whose rows do not say their tools, and warn of tools that cannot be judged.
+    Refuse a data set whose rows have no tools, and warn of tools that cannot be judged.
 
     Args:
         dataset ([`~datasets.Dataset`] or [`~datasets.IterableDataset`]):

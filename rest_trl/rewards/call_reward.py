@@ -15,7 +15,7 @@ from .reading import Completion, read_turns
 logger = logging.getLogger(__name__)
 
 LogMetric = Callable[[str, float], None]
-# The turns of the completions of these ids, as the trainer has read them.
+# Gives the turns of completions, as the trainer has parsed them, from their ids.
 Reader = Callable[[Sequence[Sequence[int]]], list[list[Turn]]]
 
 
@@ -23,12 +23,12 @@ class CallReward(ABC):
     """
     A reward that reads the calls of completions, turn by turn.
 
-    [`ResTGRPOTrainer`] binds its rewards: syntax and the tokens that are the policy's own are the trainer's. Called by
-    hand, a reward reads text or messages in the syntax that it was given.
+    [`ResTGRPOTrainer`] binds its rewards to its syntax and its parse of the policy's own tokens. A reward that is
+    called by hand reads text or messages in the syntax that it was given.
 
     Args:
         tool_call_syntax (`str`, *optional*):
-            Syntax of the calls, see [`~rest_trl.tool_calls.get_syntax`]. Only needed by hand.
+            Syntax of the calls, see [`~rest_trl.tool_calls.get_syntax`]. Only needed to call by hand.
 
     Raises:
         ValueError: if there is no such syntax.
@@ -42,7 +42,7 @@ class CallReward(ABC):
         self._reader: Reader | None = None
 
     def _bound(self, tool_call_syntax: str, reader: Reader) -> Self:
-        """A copy that reads in this syntax, and what this reader gives of `completion_ids`."""
+        """A copy that reads in this syntax, and reads `completion_ids` with this reader."""
         bound = copy.copy(self)
         bound.tool_call_syntax, bound._syntax, bound._reader = tool_call_syntax, get_syntax(tool_call_syntax), reader
         return bound
@@ -70,7 +70,7 @@ class CallReward(ABC):
         if self._reader is not None and completion_ids is not None:
             return [[turn.parsed for turn in turns] for turns in self._reader(completion_ids)]
         if completion_ids is not None:
-            # A trainer decodes without special tokens, and with them go the markers of many syntaxes.
+            # A trainer drops special tokens when it decodes, and the markers of many syntaxes are special tokens.
             raise ValueError(
                 f"{self.__name__} is called by a trainer that has not bound it, and would miss markers that are "
                 "special tokens: use ResTGRPOTrainer, or call the reward's `bind`"

@@ -1,4 +1,4 @@
-"""Whether rewards can be had of a data set, told before training starts."""
+"""Checks, before training starts, that a data set and reward functions go together."""
 
 import inspect
 import logging
@@ -11,7 +11,7 @@ from ..tool_calls import SYNTAXES, get_syntax
 
 logger = logging.getLogger(__name__)
 
-LOOKED_AT = 1000  # golds: enough to know the syntax of a data set, parsed in well under a second
+LOOKED_AT = 1000  # rows: enough to know the syntax of a data set, and parsed in well under a second
 
 
 class SolutionCounts(NamedTuple):
@@ -57,7 +57,7 @@ def check_solutions(dataset: Any, tool_call_syntax: str, given_syntaxes: Iterabl
             The data set. The first 1,000 gold completions of a `Dataset` are looked at; of an `IterableDataset`, which
             may be slow to start, only the columns.
         tool_call_syntax (`str`):
-            The policy's syntax, in which the rewards read.
+            The policy's syntax, in which the rewards read golds and completions.
         given_syntaxes (`Iterable[str]`):
             Syntaxes that the rewards were given.
 
@@ -114,7 +114,7 @@ def check_solutions(dataset: Any, tool_call_syntax: str, given_syntaxes: Iterabl
 
 
 def _most_readable(solutions: Sequence[str]) -> tuple[int, str]:
-    """In how many of the texts the syntax that reads most of them finds calls, and that syntax."""
+    """The number of texts in which the best syntax finds calls, and the name of that syntax."""
     readable = {name: count_solutions(solutions, name).with_calls for name in SYNTAXES}
     most = max(readable.values())
     return most, " or ".join(repr(name) for name, with_calls in readable.items() if with_calls == most)
@@ -134,9 +134,9 @@ def check_signature(reward_func: Callable[..., Any], columns: Collection[str] | 
 
     Args:
         reward_func (`Callable`):
-            Reward function; one without a signature, as of C, is left to its call.
+            Reward function; one that Python knows no signature of, such as one written in C, is not checked.
         columns (`Collection[str]`, *optional*):
-            What the reward functions get of the data set; unknown of some that are streamed.
+            Columns that reward functions get from the data set; not known for some streamed ones.
 
     Raises:
         ValueError: if it lacks a parameter, or has one that is not given.

@@ -9,7 +9,7 @@ from .rule_rewards import LayoutReward, ToolCallReward
 from .schema_reward import ToolSchemaReward
 
 
-# In this order they are the default of the trainer: the paper's rewards.
+# The paper's rewards; in this order, they are the trainer's default.
 REWARDS: dict[str, type[RuleReward]] = {"layout_reward": LayoutReward, "tool_call_reward": ToolCallReward}
 NAMES: dict[str, Callable[[], Any]] = {**REWARDS, "tool_schema_reward": ToolSchemaReward}
 
@@ -21,7 +21,7 @@ def get_reward_func(name: str) -> Callable[..., Any]:
     Args:
         name (`str`):
             `"layout_reward"`, `"tool_call_reward"`, `"tool_schema_reward"`, or the dotted path of a reward function,
-            such as `trl.rewards.think_format_reward`, or of a class, of which an object without arguments is made.
+            such as `trl.rewards.think_format_reward`, or of a class, which is instantiated without arguments.
 
     Returns:
         `Callable`

@@ -12,7 +12,7 @@ Completion = str | list[dict[str, Any]]
 
 def read_turns(completion: Completion, tool_call_syntax: ToolCallSyntax) -> list[ParsedCompletion]:
     """
-    The assistant turns of a completion as TRL gives it to a reward function; what tools answered is left out.
+    The assistant turns of a completion as TRL gives it to a reward function; the results of tools are left out.
 
     Args:
         completion (`str` or `list[dict]`):
@@ -65,8 +65,8 @@ def judged_turns(turns: Sequence[ParsedCompletion]) -> list[ParsedCompletion]:
     """
     The turns that are compared with the gold completion.
 
-    A turn without calls that follows one with calls answers to their results: where it is closed, there is nothing to
-    compare.
+    A turn without calls that follows one with calls is the policy's answer to their results. If all its blocks are
+    closed, there is nothing in it to compare.
 
     Args:
         turns (`Sequence[ParsedCompletion]`):
@@ -96,7 +96,7 @@ def merge_calls(turns: Sequence[ParsedCompletion]) -> ParsedCompletion:
             The assistant turns of a completion.
 
     Returns:
-        [`~rest_trl.tool_calls.ParsedCompletion`]: calls and errors alone, since places in the text count per turn.
+        [`~rest_trl.tool_calls.ParsedCompletion`]: only calls and errors, since places in the text are those of a turn.
     """
     return ParsedCompletion(
         [call for turn in turns for call in turn.calls], [error for turn in turns for error in turn.errors]

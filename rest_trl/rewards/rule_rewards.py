@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 class LayoutReward(RuleReward):
     """
-    Reward for the blocks of a completion, the paper's format reward: the greatest one where [`follows_layout`], else
-    the least.
+    Reward for the blocks of a completion, the paper's format reward: the schedule's maximum for a completion that has
+    the gold's blocks ([`follows_layout`]), else the minimum.
 
-    Logs `rest/reward/layout`, the share of completions that have it.
+    Logs `rest/reward/layout`, the share of completions with the maximum.
 
     Example:
 
@@ -118,8 +118,8 @@ class ToolCallReward(RuleReward):
         **kwargs: Any,
     ) -> list[list[Segment]]:
         """
-        Where the right values are decided, see [`~rest_trl.rewards.segments.call_segments`]; the rest is undecided to
-        the end.
+        Where the right values are decided, see [`~rest_trl.rewards.segments.call_segments`]. The rest of the reward is
+        undecided to the end.
 
         Args:
             completion_ids (`Sequence[Sequence[int]]` of length `B`):
@@ -127,12 +127,12 @@ class ToolCallReward(RuleReward):
             solution (`Sequence[str | Sequence[str]]` of length `B`):
                 Gold completions.
             trainer_state ([`~transformers.TrainerState`], *optional*):
-                As of the call.
+                As in the call.
             kwargs:
                 Other columns and what else TRL gives to reward functions.
 
         Returns:
-            `list[list[Segment]]` of length `B`: none where the gold has no readable call, or is one of every turn.
+            `list[list[Segment]]` of length `B`: none where the gold has no readable call, or is a list of texts.
 
         Raises:
             ValueError: if the reward is bound to no trainer.

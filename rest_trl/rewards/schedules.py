@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 SCHEDULES = ("static", "released", "horizon")
 
-# Steps after which the released correctness bounds stand still; its layout minimum does from half of them on.
+# Steps after which the released correctness bounds no longer move; the layout minimum stops after half of them.
 RELEASED_RAMP = 150
 
 
@@ -31,7 +31,7 @@ def check_schedule(schedule: str) -> None:
 
 def reward_bounds(schedule: str, step: int, max_steps: int) -> RewardBounds:
     """
-    Bounds of both rewards at a training step; but for `"static"`, weight moves from the layout to the calls.
+    Bounds of both rewards at a training step. All schedules but `"static"` move weight from the layout to the calls.
 
     Args:
         schedule (`str`):

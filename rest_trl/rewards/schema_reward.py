@@ -1,4 +1,4 @@
-"""A reward for calls that their tools can take, where there is no gold completion to compare with."""
+"""A reward for calls that fit the schemas of their tools, which needs no gold completion."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,18 +14,18 @@ class ToolSchemaReward(CallReward):
     Reward for calls that fit the schemas of the tools; it needs no column `solution`.
 
     It is a penalty for every assistant turn, from -1 to 0. A turn with something that looks like a call and cannot be
-    read gets -1, because nothing of it is executed. Any other gets that of its worst call, so that further calls do
-    not make up for it: -1 for a tool that does not exist, else minus the share of wrong parameters among those that
-    are given or required. Wrong is a required one that is missing, one that the tool does not have, and a value that
-    its schema refuses. A turn without calls gets 0, as calls without a fault do: give this reward beside one for what
-    the calls achieve, because alone it is no reason to call anything.
+    read gets -1, because nothing of it is executed. Any other turn gets the penalty of its worst call, so that further
+    calls do not make up for it: -1 for a tool that does not exist, else minus the share of wrong parameters among
+    those that are given or required. A parameter is wrong if it is required and missing, if the tool does not have it,
+    or if the schema refuses its value. A turn without calls gets 0, as calls without a fault do, so this reward alone
+    is no reason to call anything: give it beside one for what the calls achieve.
 
-    A turn's penalty is known when the turn ends, so it is a turn reward: TRL gets the sum of the turns, and `credit`
-    credits each turn with its own and later ones.
+    A turn's penalty is known when the turn ends, so it is a turn reward: TRL gets the sum over the turns, and `credit`
+    can credit each turn with its own penalty and those of later turns.
 
-    The tools are those of the trainer, `tools=` or the row's environment, which prompts show; without any, those of
-    the row, in a column `tools` of JSON schemas. Where the syntax does not tell numbers from strings, a number is
-    right where its text is.
+    The tools are those that the trainer shows in prompts, from `tools=` or the row's environment. If it has none, they
+    are those of the row, in a column `tools` of JSON schemas. Where the syntax does not tell numbers from strings, a
+    number is right if the string that it is written as is right.
 
     Logs the shares of completions with a fault: `rest/reward/unparseable`, `rest/reward/unknown_tool`,
     `rest/reward/missing_parameter`, `rest/reward/unknown_parameter`, `rest/reward/wrong_value`; and
@@ -33,9 +33,9 @@ class ToolSchemaReward(CallReward):
 
     Args:
         tool_call_syntax (`str`, *optional*):
-            Syntax of the calls, see [`~rest_trl.tool_calls.get_syntax`]. Only needed by hand.
+            Syntax of the calls, see [`~rest_trl.tool_calls.get_syntax`]. Only needed to call by hand.
         tools (`Sequence`, *optional*):
-            Functions or JSON schemas, in the place of those of trainer and rows.
+            Functions or JSON schemas, used instead of those of the trainer and the rows.
 
     Raises:
         ValueError: if there is no such syntax, or `tools` are no tools.
@@ -75,8 +75,8 @@ class ToolSchemaReward(CallReward):
             reader (`Callable`):
                 Gives the parsed turns of completions from their `completion_ids`, a list of lists.
             tools (`Mapping[str | None, ToolSchemas]`):
-                Tools of every environment by its name in the column `environment`; `None` if there is but one, or
-                none. Empty where rows have tools of their own. They do not replace those that the reward was given.
+                Tools of every environment by its name in the column `environment`, or by `None` if there are not
+                several. Empty where rows have their own tools. A reward that was given tools keeps those instead.
 
         Returns:
             [`ToolSchemaReward`]
@@ -143,7 +143,7 @@ class ToolSchemaReward(CallReward):
 
 
 def no_tools(name: str) -> str:
-    """What to say where a reward has no tools to judge calls by."""
+    """Message for a reward that has no tools to judge calls by."""
     return (
         f"{name} judges calls by the schemas of the tools, and there are none: give the trainer `tools` or an "
         "`environment_factory`, the data set a column `tools` of JSON schemas, or the reward itself `tools`"

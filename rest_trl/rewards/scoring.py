@@ -1,4 +1,4 @@
-"""What a completion is worth beside its gold completion, before any scaling: pure functions of parsed completions."""
+"""Scores of a completion against its gold completion, before any scaling: pure functions of parsed completions."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -26,10 +26,10 @@ def follows_layout(parsed: ParsedCompletion, gold: ParsedCompletion, tool_call_s
     Whether a completion has the blocks that its gold completion asks for, in order and closed.
 
     - `rlla` (the released check): reasoning, then exactly one call block and exactly one response, each where the gold
-      has one. What a call holds is left to the correctness. Where the gold has no call, blocks of kinds that the gold
+      has one. The content of calls is left to the correctness. Where the gold has no call, blocks of kinds that it
       lacks are not punished.
     - Any other syntax: the gold's kinds in the gold's order, successive calls counting as one, and all calls readable.
-      Reasoning is asked for where the gold has it, and not punished where the gold lacks it.
+      Reasoning is required where the gold has it, and not punished where the gold lacks it.
 
     Args:
         parsed ([`~rest_trl.tool_calls.ParsedCompletion`]):

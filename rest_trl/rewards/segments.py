@@ -19,13 +19,13 @@ def call_segments(
     """
     Segments of a completion that is rewarded for its calls, see [`~rest_trl.rewards.ToolCallReward`].
 
-    Every parameter gives two segments, its name and its value, each with the character that ends it. Going through the
-    written calls from the left, a call is matched with the first unused gold call of its name; a value that equals the
-    gold one of its name is worth `value` and is decided behind its segment. The status is the call, its gold call, and
-    the parameter: its number for a name, its name for a value. All this depends on the prefix alone: a token's segment
-    is that of the character where the token starts. There is one exception: where the prompt has opened the reasoning,
-    a call that is quoted in it is told from one that is made only by the end of the reasoning behind it, so a
-    completion that is cut off before has segments in the quoted call.
+    Every parameter gives two segments, its name and its value, each with the character that ends it. From left to
+    right, each written call is matched with the first unused gold call of its name. A value that equals the gold's
+    value of the parameter is worth `value`, and is decided after its segment. The status is made of the call, its gold
+    call and the parameter: its number for a name, its name for a value. All of this depends on the prefix alone, as a
+    token is in the segment of the character at which it starts. There is one exception. Where the prompt has opened
+    the reasoning, only the closing tag tells a call that is quoted in the reasoning from one that is made, so a
+    completion that is cut off before the tag has segments in the quoted call.
 
     Args:
         turns (`Sequence[Turn]`):
@@ -76,9 +76,10 @@ def call_segments(
 
 def _parts_before_open_reasoning(turn: Turn, syntax: ToolCallSyntax) -> Sequence[tuple[int, int, Part]]:
     """
-    The parts before reasoning that nothing closes.
+    The parts before reasoning that is not closed.
 
-    What it quotes would be reasoning if it were closed later: only the future can tell. Calls before it stay calls.
+    Calls in such reasoning would be quotations if it were closed later, which the prefix does not tell. Calls before
+    it stay calls.
     """
     text, parts = turn.text, turn.parsed.parts
     if all(block.closed for block in turn.parsed.blocks if block.kind == "reasoning"):

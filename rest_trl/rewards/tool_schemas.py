@@ -1,4 +1,4 @@
-"""What is wrong with a call, by the JSON schemas of the tools that there are."""
+"""What is wrong with a call, judged by the JSON schemas of the tools."""
 
 import json
 import re
@@ -23,9 +23,9 @@ UNKNOWN_TOOL, MISSING, UNKNOWN = "unknown_tool", "missing_parameter", "unknown_p
 WRONG_VALUE, UNREADABLE = "wrong_value", "unparseable"
 FAULTS = (UNREADABLE, UNKNOWN_TOOL, MISSING, UNKNOWN, WRONG_VALUE)
 
-# Keywords of a schema that may bring in parameters which its `properties` do not name.
+# Keywords of a schema that may allow parameters which its `properties` do not name.
 _OPENING = frozenset(["$ref", "allOf", "anyOf", "oneOf", "if", "patternProperties", "unevaluatedProperties"])
-# What these keywords object to, the names of the parameters tell.
+# `Tool.judge` finds what these keywords refuse from the names of the parameters.
 _OF_NAMES = frozenset(["required", "additionalProperties", "unevaluatedProperties"])
 # Nothing is fetched, wherever a schema points to.
 _NOWHERE: Registry[Any] = Registry()
@@ -39,7 +39,7 @@ class Judgement(NamedTuple):
         wrong (`float`):
             Share of its parameters that are wrong, in [0, 1]; 1 where the tool or the call as a whole is.
         faults (`frozenset[str]`):
-            Of which kinds, see `FAULTS`.
+            The kinds of its faults, see `FAULTS`.
     """
 
     wrong: float
@@ -48,10 +48,10 @@ class Judgement(NamedTuple):
 
 class Tool:
     """
-    A tool by its schema.
+    A tool with its schema.
 
-    What a schema says in words that are none of JSON Schema's, such as a type `List[int]`, is not judged. Functions
-    take no other parameters than those that they name, so neither does a schema that does not say anything of others.
+    Parts of a schema that are no JSON Schema, such as a type `List[int]`, are not judged. Functions take no parameters
+    but those that they name, so a schema that says nothing about other parameters is read as refusing them.
 
     Args:
         parameters (`Mapping[str, Any]`):
@@ -77,7 +77,7 @@ class Tool:
             arguments (`dict[str, Any]`):
                 The arguments.
             untyped (`bool`):
-                Whether a number may stand for the string that it is written as.
+                Whether a value that is no string may also be read as the string that it is written as.
 
         Returns:
             [`Judgement`]
@@ -136,7 +136,7 @@ class ToolSchemas:
 
     @property
     def unclear(self) -> list[str]:
-        """Names of the tools of which a part is no JSON Schema, and is not judged."""
+        """Names of the tools with a schema that is in part no JSON Schema and is not judged there."""
         return [name for name, tool in self._tools.items() if not tool.is_clear]
 
     def __len__(self) -> int:
@@ -166,7 +166,7 @@ class ToolSchemas:
 
 def read_tools(tools: Any) -> ToolSchemas:
     """
-    The tools of a row; rows with the same tools share them.
+    The tools of a row, read once for all rows that have the same.
 
     Args:
         tools (`Any`):
@@ -220,7 +220,7 @@ def _clear_part(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _nullable(schema: Any) -> Any:
-    """A schema in which `nullable`, a word of OpenAPI that transformers writes for `None`, is said in JSON Schema."""
+    """The schema with OpenAPI's `nullable`, which transformers writes for `None`, expressed in JSON Schema."""
     if not isinstance(schema, dict):
         return schema
     plain = {key: value for key, value in schema.items() if key != "nullable"}

@@ -13,7 +13,7 @@ from .scoring import call_score, follows_layout, is_exact
 @dataclass
 class TurnGolds(ParsedCompletion):
     """
-    The golds of a dialogue. Read as one gold completion, it has the calls and errors of all of them.
+    The golds of a dialogue. Used as one gold completion, this has the calls and errors of all turns.
 
     Args:
         turns (`list[ParsedCompletion]`):
@@ -24,7 +24,7 @@ class TurnGolds(ParsedCompletion):
 
     @classmethod
     def of(cls, turns: Sequence[ParsedCompletion]) -> "TurnGolds":
-        """The golds of these turns."""
+        """Build it from the gold of every turn."""
         merged = merge_calls(turns)
         blocks = [block for turn in turns for block in turn.blocks]
         return cls(merged.calls, merged.errors, blocks=blocks, turns=list(turns))
@@ -36,14 +36,14 @@ def turn_score(
     """
     How near the calls of a dialogue come to those of its golds, turn by turn.
 
-    Each turn is compared with the gold of its number. The mean [`call_score`] is taken over the turns in which a call
+    Each turn is compared with the gold at its place. The mean [`call_score`] is taken over the turns in which a call
     was made or should have been; where only one of the two holds, the score is 0.
 
     Args:
         turns (`Sequence[ParsedCompletion]`):
             The assistant turns.
         golds ([`TurnGolds`]):
-            Their golds, of which one has a call.
+            Their golds, at least one of which has a call.
         equal (`Callable`):
             Compares the two values of a parameter.
 

@@ -1,1 +1,1 @@
-"""How the completions of a rollout are sampled: branched behind their reasoning, and wasted groups anew."""
+"""How the completions of a rollout are sampled: branched after their reasoning, and with wasted groups replaced."""

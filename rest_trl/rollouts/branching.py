@@ -20,17 +20,17 @@ class BranchedRollouts:
     """
     Mixin of a [`~trl.GRPOTrainer`] that samples branches where its `args` say so.
 
-    Evaluations sample whole completions: what they measure is one completion.
+    Evaluations sample whole completions, because they measure single ones.
 
-    Each rollout of the training logs `rest/generated_tokens`, the tokens that were sampled for it: those that
-    completions share count once, and discarded ones count. With branches it also logs `rest/branch/whole`, the share
-    of branches without anything behind their reasoning, of which all completions are equal, and
-    `rest/branch/without_reasoning`.
+    Each rollout of the training logs `rest/generated_tokens`, the number of tokens that were sampled for it: tokens
+    that completions share count once, and discarded ones count too. With branches it also logs `rest/branch/whole`,
+    the share of branches with nothing after the reasoning, whose completions are all equal, and
+    `rest/branch/without_reasoning`, the share of those in which no reasoning was opened.
 
     Attributes:
         prefix_lengths (`list[int]` of length `B`, *optional*):
-            Tokens that each completion of the last rollout shares with those of its branch; `None` if it was sampled
-            without branches.
+            Number of tokens that each completion of the last rollout shares with the others of its branch; `None` if
+            it was sampled without branches.
     """
 
     args: Any
@@ -41,15 +41,15 @@ class BranchedRollouts:
 
     def _set_up_branches(self, partitioner: Any) -> None:
         """
-        Refuse what branches do not work with.
+        Set up branches if the `args` say so, and refuse settings that they do not work with.
 
         Args:
             partitioner ([`~rest_trl.regions.Partitioner`]):
-                Knows the tokens and the syntax.
+                Has the bytes of the tokens, and the syntax.
 
         Raises:
-            ValueError: if the completions come from elsewhere than one generation per prompt, or the syntax does not
-                tell where reasoning ends.
+            ValueError: if completions are not sampled by one generation per prompt, or the syntax does not tell where
+                reasoning ends.
         """
         if self.args.branch is None:
             return
@@ -110,7 +110,7 @@ class BranchedRollouts:
 
     @contextmanager
     def _branched_generate(self, reasoning_end: ReasoningEnd) -> Iterator[BranchedGenerate]:
-        """Let TRL's generation, with all that it prepares for sharded models, sample branches."""
+        """Make TRL's generation sample branches, and keep all that it prepares for sharded models."""
         trainer: Any = self
         model = self.accelerator.unwrap_model(trainer.model_wrapped)
         size = self.args.branch_size
@@ -119,7 +119,7 @@ class BranchedRollouts:
         try:
             yield branched
         finally:
-            del model.generate  # the method of its class is back
+            del model.generate  # restores the method of its class
 
     def _log_branches(self, prompt_ids: Any, completion_ids: list[list[int]], num_discarded: int) -> None:
         trainer: Any = self

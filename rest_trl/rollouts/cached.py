@@ -28,20 +28,20 @@ def branch_cache(cache: Cache, columns: torch.Tensor, branch_size: int) -> bool:
     """
     Give every branch of a batch its own copy of the keys and values, in place.
 
-    Keys hold their positions, so that they may be moved to other columns: those of each row end up side by side at the
+    Keys hold their positions, so they may be moved to other columns. Those of each row end up side by side at the
     right, as if prompt and reasoning had been one prompt.
 
     Args:
         cache ([`~transformers.Cache`]):
             Keys and values of `N` rows and `T` columns.
         columns (`torch.Tensor` of shape `(N, C)`):
-            Where the new columns come from.
+            The old column of each new one.
         branch_size (`int`):
             Copies of each row.
 
     Returns:
-        `bool`: whether it could be done. Only layers that keep all keys and values can be moved, not those of sliding
-        windows, linear attention or of a fixed size; such a cache is left as it was.
+        `bool`: whether the cache was copied. Only layers that keep all keys and values can be, not those of sliding
+        windows, linear attention or of a fixed size. A cache with any of these is left as it was.
     """
     layers = [layer for layer in cache.layers if type(layer) is DynamicLayer]
     if type(cache) is not DynamicCache or len(layers) < len(cache.layers):
@@ -60,12 +60,12 @@ class BranchedGenerate:
     Takes the place of a model's `generate` for a rollout with branches.
 
     Of every `branch_size` equal prompts, one is continued up to the end of its reasoning; then each gets a
-    continuation of its own. The second part starts from the keys and values of the first, and computes nothing again
-    but the last token of the reasoning. Where the cache cannot be copied ([`branch_cache`]), it computes prompt and
-    reasoning again: the completions have the same distribution, at the cost of that pass.
+    continuation of its own. The second part starts from the keys and values of the first, and computes only the last
+    token of the reasoning again. Where the cache cannot be copied ([`branch_cache`]), it computes prompt and reasoning
+    again: the completions have the same distribution, at the cost of that pass.
 
-    A completion that ends in its reasoning, or without closing it, is whole: its rows are equal. All ranks make the
-    same two calls, as sharded models need.
+    A completion that ends in its reasoning, or without closing it, is whole: it gets no continuations, and its rows
+    are equal. All ranks make the same two calls, as sharded models need.
 
     Args:
         generate (`Callable`):
@@ -137,7 +137,7 @@ class BranchedGenerate:
         reused = cache is not None and cache.get_seq_length() == first.sequences.size(1) - 1
         reused = reused and branch_cache(cache, columns[:, :-1], size)
         if reused:
-            config.cache_implementation = None  # the cache is there
+            config.cache_implementation = None  # no new cache: `past_key_values` is given
             kwargs = {**kwargs, "past_key_values": cache}
         else:
             logger.warning_once(

@@ -1,4 +1,4 @@
-"""Completions of held-out prompts, and how many of them are right."""
+"""Samples completions of held-out prompts, and counts those that are right."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -47,7 +47,7 @@ def sample(
         seed (`int`):
             Seed of the sampling; the caller's random state is left alone.
         bar (`str`, *optional*):
-            Name of a progress bar over the tokens, shown in a terminal; it is gone when all completions are there.
+            Name of a progress bar over the tokens, which is shown in a terminal and removed at the end.
 
     Returns:
         `torch.Tensor` of shape `(B, T)`: completion ids, padded on the right.
@@ -55,7 +55,7 @@ def sample(
     inputs = tokenizer(list(prompts), padding=True, padding_side="left", add_special_tokens=False, return_tensors="pt")
     was_training = model.training
     model.eval()
-    hidden = True if bar is None else None  # None: only where there is a terminal
+    hidden = True if bar is None else None  # None hides the bar only where there is no terminal
     with (
         torch.random.fork_rng(),
         tqdm(total=max_new_tokens, desc=bar, unit="token", leave=False, disable=hidden) as shown,

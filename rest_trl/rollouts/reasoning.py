@@ -1,4 +1,4 @@
-"""Where the reasoning of a completion ends, told from its tokens as they are sampled."""
+"""Finds where the reasoning of a completion ends, from its tokens as they are sampled."""
 
 from collections.abc import Sequence
 
@@ -9,22 +9,22 @@ from ..regions.token_bytes import TokenBytes
 from ..tool_calls import ToolCallSyntax
 
 
-_PROMPT_TAIL = 32  # tokens of a prompt that are read; a tag and the white space behind it have fewer
+_PROMPT_TAIL = 32  # last tokens of a prompt that are read; a tag and the white space after it have fewer
 
 
 class ReasoningEnd:
     """
-    Finds the place of a completion behind its reasoning.
+    Finds the place where the reasoning of a completion ends.
 
-    That is the first token with which the closing tag is complete, where the completion starts with the opening tag or
-    the prompt ends with it. Any other completion has no reasoning: the place is behind the first token that shows it.
-    Either way the tokens up to a place say whether it is one, and nothing behind it does.
+    Where the completion starts with the opening tag, or the prompt ends with it, the place is after the token that
+    completes the closing tag. Any other completion has no reasoning, and the place is after the first token that shows
+    this. Either way, whether a place is the end is decided by the tokens before it alone.
 
     Args:
         token_bytes ([`~rest_trl.regions.token_bytes.TokenBytes`]):
             The bytes of the policy's tokens.
         tool_call_syntax ([`~rest_trl.tool_calls.ToolCallSyntax`]):
-            Has the tags.
+            Has the opening and the closing tag.
 
     Raises:
         ValueError: if the syntax has no tags around reasoning.
@@ -57,7 +57,7 @@ class ReasoningEnd:
 
     def find(self, prompt_ids: Sequence[int], completion_ids: Sequence[int]) -> int | None:
         """
-        The number of tokens up to the place behind the reasoning.
+        The number of tokens up to the end of the reasoning.
 
         Args:
             prompt_ids (`Sequence[int]`):
@@ -95,7 +95,7 @@ class ReasoningWatch:
                 The token.
 
         Returns:
-            `bool`: whether the place behind the reasoning is behind it.
+            `bool`: whether the place that [`ReasoningEnd`] finds is right after this token.
         """
         self._text += self._token_bytes.text([token_id]).encode("utf-8", "surrogateescape")
         if not self.inside:
@@ -113,7 +113,7 @@ class ReasoningWatch:
 
 class EndOfReasoning(StoppingCriteria):
     """
-    Ends the completions of a batch behind their reasoning.
+    Ends the completions of a batch after their reasoning.
 
     Args:
         reasoning_end ([`ReasoningEnd`]):

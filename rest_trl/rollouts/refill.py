@@ -1,12 +1,12 @@
 r"""
-Fresh prompts in the place of groups that teach nothing.
+Fresh prompts in the place of wasted groups.
 
-A group whose completions have equal rewards has no advantages, so it is generated for nothing. Up to `refill_groups`
-groups of fresh prompts are sampled per rollout, and those with spread take the places of wasted ones.
+A group whose completions have equal rewards has no advantages, so its generation is wasted. Up to `refill_groups`
+groups of fresh prompts are sampled per rollout, and those whose rewards have a spread replace wasted groups.
 
-The direction of the mean gradient stays. A wasted group's gradient is 0, so that of a random prompt's group is
-\(\mathbb{E}[g] = P(\text{spread})\, \mathbb{E}[g \mid \text{spread}]\): a group drawn until it has spread has the same
-mean, longer by \(1 / P(\text{spread})\).
+The mean gradient keeps its direction. A wasted group's gradient is 0, so the mean gradient of a random prompt's group
+is \(\mathbb{E}[g] = P(\text{spread})\, \mathbb{E}[g \mid \text{spread}]\). That of a group drawn until it has spread
+is the same, longer by the factor \(1 / P(\text{spread})\).
 """
 
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from ..credit.scaling import has_spread
 
 
 class _Row(NamedTuple):
-    """One completion: its row of the data set, and what was made of it."""
+    """One completion with its row of the data set, and the columns that rewards have logged for it."""
 
     inputs: dict[str, Any]
     prompt_ids: list[int]
@@ -33,16 +33,16 @@ class _Row(NamedTuple):
 
 class RefilledGroups:
     """
-    Mixin of a [`~trl.GRPOTrainer`] that samples groups anew whose completions have equal rewards.
+    Mixin of a [`~trl.GRPOTrainer`] that replaces groups whose completions have equal rewards.
 
-    Each rollout of the training logs `rest/groups/wasted`, the share of the groups that were sampled first in which
-    all completions have equal rewards, up to rounding. TRL's `frac_reward_zero_std` is the share of what the loss
-    gets; it misses groups whose equal rewards differ by rounding, and with `scale_rewards="batch"` and
-    `normalize_then_sum` it looks at the batch. With `refill_groups`, `rest/groups/extra` and `rest/groups/refilled`
-    count the groups that were sampled on top and those that were put to use.
+    Each rollout of the training logs `rest/groups/wasted`: of the groups before any is replaced, the share in which
+    all completions have equal rewards, up to rounding. TRL's `frac_reward_zero_std` is that share after replacing; it
+    misses groups whose rewards differ by rounding alone, and with `scale_rewards="batch"` and `normalize_then_sum` it
+    is computed over the batch. With `refill_groups`, `rest/groups/extra` counts the groups that were sampled in
+    addition, and `rest/groups/refilled` those of them that were used.
 
-    The prompts come from a stream of their own, which depends on nothing but the seed and the step: a resumed run
-    draws the same. All ranks decide from the same rewards, so they generate equally often.
+    The prompts come from a stream of their own, which depends on the seed and the step alone, so a resumed run draws
+    the same ones. All ranks decide from the same rewards, so they generate equally often.
     """
 
     args: Any
@@ -56,11 +56,11 @@ class RefilledGroups:
 
     def _set_up_refill(self) -> None:
         """
-        Refuse what cannot be refilled.
+        Refuse settings with which groups cannot be refilled.
 
         Raises:
-            ValueError: if completions come from elsewhere than one generation per prompt, the data set has no rows to
-                choose from, or so many groups cannot be split over the processes.
+            ValueError: if completions are not sampled by one generation per prompt, the data set is streamed, or
+                `refill_groups` cannot be split over the processes.
         """
         trainer: Any = self
         budget, size = self.args.refill_groups, self.args.branch_size if self.args.branch else 1
@@ -139,7 +139,7 @@ class RefilledGroups:
         return rows, rewards
 
     def _refill(self, rows: list[_Row], rewards: torch.Tensor, wasted: list[int]) -> tuple[list[_Row], int, int]:
-        """Rows with others in the place of `wasted` groups, as in `rewards`; how many were sampled and used."""
+        """Rows with `wasted` groups replaced, here and in `rewards`; and how many groups were sampled and used."""
         trainer: Any = self
         size, process = trainer.num_generations, self.accelerator.process_index
         places, stream, first = list(wasted), self._fresh_prompts(), process * len(rows)

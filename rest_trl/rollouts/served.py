@@ -23,9 +23,9 @@ class Sampled(NamedTuple):
         logprobs (`list[list[float | None]]` of length `B`):
             Log-probabilities of the tokens when they were sampled.
         prefix_lengths (`list[int]` of length `B`):
-            Tokens that each completion shares with those of its branch.
+            Number of tokens that each completion shares with the others of its branch.
         num_discarded (`int`):
-            Tokens that were sampled and are in no completion.
+            Number of tokens that were sampled and are in no completion.
     """
 
     completion_ids: list[list[int]]
@@ -54,18 +54,18 @@ def sample_branches(
     eos_token_ids: list[int],
 ) -> Sampled:
     """
-    Sample one reasoning for every branch, then the continuations with prompt and reasoning for a prompt.
+    Sample one reasoning for every branch, then its continuations, whose prompts are the prompt and the reasoning.
 
-    vLLM stops behind the closing tag. What it samples beyond the place of [`ReasoningEnd`] is discarded: the rest of
-    a completion without reasoning, and what exceeds the limit of a completion, because a request has one limit for all
-    its prompts. A prompt, the longest reasoning and that limit must fit into the server's `--max-model-len`.
+    vLLM stops after the closing tag. Tokens beyond the place of [`ReasoningEnd`], where a completion has no reasoning,
+    are discarded. So are those beyond the limit of a completion, because a request has one limit for all its prompts.
+    A prompt, the longest reasoning and that limit must fit into the server's `--max-model-len`.
 
     Args:
         sample (`Callable`):
-            Samples a completion for each prompt of this process, of which so many in a row are equal, and returns ids
-            and log-probabilities. All processes call it together.
+            Takes the prompts of this process, and how many of them in a row are equal. Returns the ids and
+            log-probabilities of one completion for each. All processes call it together.
         generation ([`~trl.generation.vllm_generation.VLLMGeneration`]):
-            TRL's, which `sample` uses.
+            The generation of TRL that `sample` uses.
         reasoning_end ([`ReasoningEnd`]):
             Finds the end of the reasoning.
         prompt_ids (`list[list[int]]` of length `B`):
@@ -81,7 +81,7 @@ def sample_branches(
         [`Sampled`]
     """
     limit, prompts = generation.max_completion_length, prompt_ids[::branch_size]
-    # Special tokens in the text: the closing tag may be one.
+    # The text keeps special tokens, because the closing tag may be one.
     stop = {"stop": [reasoning_end.closing_tag], "include_stop_str_in_output": True, "skip_special_tokens": False}
     with _sampling(generation, **stop):
         first_ids, first_logprobs = sample(prompts, num_generations // branch_size)
@@ -94,7 +94,7 @@ def sample_branches(
     ]
     contexts = [prompt + prefix for prompt, prefix, go_on in zip(prompts, prefixes, is_open, strict=True) if go_on]
     room = limit - min((len(prefix) for prefix, go_on in zip(prefixes, is_open, strict=True) if go_on), default=limit)
-    # Every process asks for as many completions with the same limit, and drops what it has asked too much.
+    # All processes ask for the same number of completions with the same limit, and drop those that they do not need.
     counts, rooms = zip(*gather_object([(len(contexts), room)]), strict=True)
     asked = contexts + [prompts[0] + prefixes[0][:1]] * (max(counts) - len(contexts))
     tail_ids: list[list[int]] = []

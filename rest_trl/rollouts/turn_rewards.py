@@ -51,7 +51,7 @@ class TurnRewards(GRPOTrainer):
             self._take_from_tools()
 
     def _take_from_tools(self) -> None:
-        """Make of the environments' method a reward, and no tool, as TRL does with `get_reward`."""
+        """Make the environments' method a reward instead of a tool, as TRL does with `get_reward`."""
         assert self._environment_turns is not None
         if self._environment_turns not in self.reward_funcs:
             self.reward_funcs.append(self._environment_turns)
@@ -63,7 +63,7 @@ class TurnRewards(GRPOTrainer):
             self._env_tools[name] = [tool for tool in tools if not _is_reward(tool)]
 
     def _read_turn_rewards(self) -> None:
-        """Let all reward functions give lists."""
+        """Wrap the reward functions so that they may give lists."""
         named = zip(self.reward_funcs, self.reward_func_names, strict=True)
         arguments = self._rollout.spans, self.args.turn_discount
         self.reward_funcs = [

@@ -21,7 +21,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    # The program prepares the logs before TRL is imported, and this package is imported before its program.
+    # Imported on first use: the program has to prepare the logs before anything that it imports loads TRL.
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_MODULES[name], __name__), name)

@@ -19,8 +19,8 @@ class ResTSFTConfig(SFTConfig):
     their mean, so that only ratios of the five matter: all ones, the default, is SFT; larger weights of format, tool
     names and parameters are TSFT; a larger weight of reasoning is RSFT (arXiv 2509.21826, baselines).
 
-    The loss is on the gold completion, one per row. So there is no `packing`, `padding_free`, `assistant_only_loss`,
-    `completion_only_loss=False` or `truncation_mode="keep_end"`; and unequal weights need `loss_type="nll"` without
+    The loss is on the gold completion, one per row. This rules out `packing`, `padding_free`, `assistant_only_loss`,
+    `completion_only_loss=False` and `truncation_mode="keep_end"`; and unequal weights need `loss_type="nll"` without
     label smoothing.
 
     Args:
@@ -28,8 +28,8 @@ class ResTSFTConfig(SFTConfig):
             Wire syntax of the gold completions, see [`~rest_trl.tool_calls.get_syntax`]. By default that of the
             tokenizer's chat template, see [`~rest_trl.tool_calls.detect_syntax`].
         chat_template_kwargs (`dict`, *optional*):
-            Further arguments of the chat template where the training program renders messages, as those of
-            [`ResTGRPOConfig`] are.
+            Further arguments of the chat template, for messages that the training program renders, as in
+            [`ResTGRPOConfig`].
         format_weight (`float`, *optional*, defaults to `1.0`):
             Weight of tags, JSON structure and the end of the turn.
         tool_name_weight (`float`, *optional*, defaults to `1.0`):

@@ -9,6 +9,6 @@ def main(arguments: list[str]) -> None:
 
     Args:
         arguments (`list[str]`):
-            Those of the program, and `--accelerate_config FILE`.
+            Arguments of the program, and `--accelerate_config FILE`.
     """
     launching.main(arguments, "sft")

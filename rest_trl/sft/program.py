@@ -7,8 +7,8 @@ accelerate launch -m rest_trl.sft --help
 ```
 
 The recipe holds arguments of [`~rest_trl.runs.program.DataArguments`], [`ResTSFTConfig`] and [`~trl.ModelConfig`];
-arguments on the command line override it. A recipe of `rest_trl.train` starts from the result with
-`model_name_or_path` set to this one's `output_dir`.
+arguments on the command line override it. To go on from the result with `rest_trl.train`, set `model_name_or_path`
+in its recipe to the `output_dir` of this one.
 """
 
 from ..runs.logs import configure_logging  # before PEFT is imported

@@ -22,8 +22,8 @@ def tokenize_rows(
     """
     Tokenize prompts and gold completions.
 
-    Both are tokenized by themselves, because a policy samples its completion behind the tokens of the prompt:
-    tokenized together, they could share a token. The completion ends with the end of the turn.
+    Both are tokenized separately, because a policy samples its completion after the tokens of the prompt: tokenized
+    together, they could share a token. The completion ends with the tokenizer's end-of-sequence token.
 
     Args:
         dataset ([`~datasets.Dataset`]):
@@ -34,10 +34,10 @@ def tokenize_rows(
         name (`str`):
             Name of the data set in messages.
         max_length (`int`, *optional*):
-            Tokens that the trainer keeps of a row. Rows that lose tokens of their completion are counted in a
-            warning.
+            Number of tokens that the trainer keeps of a row. Rows that lose tokens of their completion are counted in
+            a warning.
         num_proc (`int`, *optional*):
-            Processes that tokenize.
+            Number of processes that tokenize.
 
     Returns:
         [`~datasets.Dataset`] with columns `input_ids` and `labels`, which are -100 at the prompt.

@@ -23,9 +23,9 @@ class ResTSFTTrainer(WholeCheckpoints, SFTTrainer):
     its region, divided by the mean weight of its completion. Regions are those of [`~rest_trl.regions.partition`],
     read from the ids that the loss is on. With equal weights the loss is TRL's own, to the bit.
 
-    Logged are, over all tokens between two logs and without the weights, `rest/nll/all`, `rest/nll/{region}` (mean
-    negative log-likelihood in nats) and `rest/share/{region}`, and `rest/coefficient/{region}`, the mean weight after
-    the division.
+    It logs means over all tokens between two logs: `rest/nll/all` and `rest/nll/{region}`, the negative log-likelihood
+    in nats without the weights; `rest/share/{region}`, the share of the tokens; and `rest/coefficient/{region}`, the
+    weight after the division.
 
     Args:
         model:
@@ -95,7 +95,7 @@ class ResTSFTTrainer(WholeCheckpoints, SFTTrainer):
     def _forward(self, model: Any, region_ids: torch.Tensor, coefficients: torch.Tensor, **inputs: Any) -> Any:
         """The model's outputs, with the log-likelihood of every gold token times its coefficient."""
         outputs = model(**inputs)
-        if not inputs.get("fused_lm_head", False):  # logits, for `compute_metrics` alone
+        if not inputs.get("fused_lm_head", False):  # logits, for `compute_metrics` or label smoothing
             return outputs
         # The first token of a row is not predicted; the virtual tokens of a learned prompt come before it.
         extra = outputs.log_probs.size(1) - region_ids.size(1)
