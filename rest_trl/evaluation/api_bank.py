@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from .bfcl.prompts import RENDERING_ERRORS
 from .samples import Sample
 
 
@@ -65,24 +65,36 @@ def load_samples(
 
     Raises:
         FileNotFoundError: if a file is missing.
-        ValueError: if the prompt form is unknown, a file has another structure, or there is no chat template.
+        ValueError: if the prompt form is unknown, a file has another structure, or there is no chat template or it
+            fails.
     """
     if prompt_form not in PROMPT_FORMS:
         raise ValueError(f"unknown prompt form {prompt_form!r}: choose one of {', '.join(PROMPT_FORMS)}")
-    if tokenizer.chat_template is None:
-        raise ValueError("the tokenizer has no chat template, with which API-Bank's prompts are rendered")
+    template_kwargs = chat_template_kwargs or {}
+    if tokenizer.chat_template is None and "chat_template" not in template_kwargs:
+        raise ValueError(
+            "the tokenizer has no chat template, with which API-Bank's prompts are rendered: give one with "
+            "--chat_template_kwargs '{\"chat_template\": ...}'"
+        )
     samples = []
     for level, rows in _read(data).items():
         for index, row in enumerate(rows):
             id = f"Level{level}_{index}"
             try:
-                samples.append(_sample(id, level, row, tokenizer, prompt_form, chat_template_kwargs or {}))
-            except TemplateError as error:
-                raise ValueError(
-                    f"the chat template cannot render {id} in the {prompt_form} form ({error}): use the other form"
-                ) from error
-            except (KeyError, TypeError, IndexError, SyntaxError) as error:
+                gold, messages, tools, source = _read_row(row, prompt_form)
+            except (AttributeError, LookupError, TypeError, ValueError, SyntaxError) as error:
                 raise ValueError(f"{id} is not an API-Bank sample as processed by ToolRL: {error!r}") from error
+            try:
+                prompt: Any = tokenizer.apply_chat_template(
+                    messages, tools=tools, tokenize=False, add_generation_prompt=True, **template_kwargs
+                )
+            except RENDERING_ERRORS as error:
+                raise ValueError(
+                    f"the chat template cannot render {id} in the {prompt_form} form ({type(error).__name__}: "
+                    f"{error}): use the other form, or another template with --chat_template_kwargs "
+                    "'{\"chat_template\": ...}'"
+                ) from error
+            samples.append(Sample(id, f"level-{level}", f"level-{level}/{source}", prompt, gold))
     return samples
 
 
@@ -105,34 +117,20 @@ def _read(data: str) -> dict[int, list[dict[str, Any]]]:
     return rows
 
 
-def _sample(
-    id: str,
-    level: int,
-    row: dict[str, Any],
-    tokenizer: PreTrainedTokenizerBase,
-    prompt_form: str,
-    chat_template_kwargs: dict[str, Any],
-) -> Sample:
+def _read_row(row: dict[str, Any], prompt_form: str) -> tuple[dict[str, Any], list[Any], list[Any] | None, Any]:
+    """The gold call of a sample, its messages, its tools where they are not in the messages, and its dialogue."""
     answer = row["answer"][0] if isinstance(row["answer"], list) else row["answer"]
-    tools: list[Any] = tool_schemas(row["system"])
+    tools = tool_schemas(row["system"])
     gold = {"name": answer["name"], "parameters": answer["parameters"], "types": {}}
     for tool in tools:
         if tool["function"]["name"] == answer["name"]:
             properties = tool["function"]["parameters"]["properties"]
             gold["types"] = {name: schema["type"] for name, schema in properties.items()}
+    source = row["other"].get("file", row["other"].get("sample_id"))
     if prompt_form == "paper":
         messages = [{"role": "system", "content": row["system"]}, {"role": "user", "content": row["user"]}]
-    else:
-        messages = dialogue(row["system"], row["user"])
-    prompt: Any = tokenizer.apply_chat_template(
-        messages,
-        tools=None if prompt_form == "paper" else tools,
-        tokenize=False,
-        add_generation_prompt=True,
-        **chat_template_kwargs,
-    )
-    source = row["other"].get("file", row["other"].get("sample_id"))
-    return Sample(id, f"level-{level}", f"level-{level}/{source}", prompt, gold)
+        return gold, messages, None, source
+    return gold, dialogue(row["system"], row["user"]), tools, source
 
 
 def tool_schemas(system: str) -> list[dict[str, Any]]:

@@ -48,7 +48,9 @@ def make_parser(benchmarks: Mapping[str, type[Benchmark]]) -> argparse.ArgumentP
     Returns:
         `argparse.ArgumentParser`
     """
-    parser = argparse.ArgumentParser("rest-trl evaluate", description="Evaluate a checkpoint, with error bars.")
+    # Abbreviations are refused, because `chosen_benchmark` would not see that of `--benchmark`.
+    description = "Evaluate a checkpoint, with error bars."
+    parser = argparse.ArgumentParser("rest-trl evaluate", description=description, allow_abbrev=False)
     installable = sorted(name for name, benchmark in benchmarks.items() if benchmark.needs_setup)
     parser.add_argument("--setup", choices=installable, nargs="+", help="only install what these benchmarks need")
     parser.add_argument("--setup_python", help="Python 3.11 or 3.12 to set up with (default: the running one)")
@@ -90,10 +92,15 @@ def check_options(arguments: argparse.Namespace, benchmarks: Mapping[str, type[B
     Raises:
         ValueError: if an option is useless or lacking.
     """
-    needed = () if arguments.setup else ("benchmark", "model", "output_dir")
-    if lacking := [name for name in needed if vars(arguments)[name] is None]:
+    if arguments.setup:
+        parser = make_parser(benchmarks)
+        for name, value in vars(arguments).items():
+            if name not in ("setup", "setup_python") and value != parser.get_default(name):
+                raise ValueError(f"--{name} is for a run, and --setup only installs: leave out one of them")
+        return
+    if lacking := [name for name in ("benchmark", "model", "output_dir") if vars(arguments)[name] is None]:
         raise ValueError(f"--{lacking[0]} is needed, unless there is --setup")
-    if arguments.setup_python is not None and not arguments.setup:
+    if arguments.setup_python is not None:
         raise ValueError("--setup_python is for --setup")
     benchmark_options = {
         name: [path for path, benchmark in benchmarks.items() if name in benchmark.options]

@@ -59,7 +59,8 @@ class Benchmark(ABC):
         protocol (`tuple[str, ...]`, *optional*, defaults to `()`):
             The settings in which two runs must agree, so that a difference between them comes from the models.
         published (`tuple[Published, ...]`, *optional*, defaults to `()`):
-            The paper's figures.
+            The paper's figures, for `rest-trl compare --published`. It finds benchmarks of this package only: a run
+            does not record the dotted path of another one.
         published_metric (`str`, *optional*):
             The metric of the paper's figures.
         needs_setup (`bool`, *optional*, defaults to `False`):

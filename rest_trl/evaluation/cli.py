@@ -94,7 +94,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, Any]:
     Raises:
         SystemExit: with one line that names cause and cure, if an argument, the data or the server is wrong.
     """
-    console = Console()
+    console = Console(markup=False, emoji=False)  # paths and names are shown as they are, with their brackets
     PartialState()  # accelerate's loggers raise an error without it
     try:
         benchmarks, chosen = find_benchmarks(), chosen_benchmark(args)

@@ -46,7 +46,7 @@ def main(args: Sequence[str] | None = None) -> None:
         SystemExit: with one line that names cause and cure, if the runs cannot be compared.
     """
     arguments = make_parser().parse_args(args)
-    console = Console()
+    console = Console(markup=False, emoji=False)  # paths and settings are shown as they are, with their brackets
     try:
         if arguments.published:
             unused = [name for name in ("metric", *_FILES) if vars(arguments)[name] is not None]

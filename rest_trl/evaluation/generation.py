@@ -1,5 +1,6 @@
 """Sampling settings, the interface of a backend, and a run's completions: read from the store, or generated."""
 
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -8,6 +9,7 @@ from accelerate.logging import get_logger
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from ..runs.files import encode
 from .samples import Completion
 from .store import CompletionStore
 
@@ -33,7 +35,8 @@ class GenerationSettings:
             temperature 0.
         seed (`int`, *optional*, defaults to `0`):
             Seed of the sampling, unused at temperature 0. A run that continues after an interruption may sample other
-            completions than it would have sampled without the interruption.
+            completions than it would have sampled without the interruption. The backends of vLLM give each prompt a
+            seed of its own, see [`prompt_seed`].
 
     Raises:
         ValueError: if a value is out of its range.
@@ -106,6 +109,24 @@ def complete(
                 bar.update()
     found = {id: store.get(id, prompt) for id, prompt in prompts.items()}
     return {id: completion for id, completion in found.items() if completion is not None}
+
+
+def prompt_seed(seed: int, id: str) -> int:
+    """
+    The seed of one prompt, for backends that sample each prompt with a random generator of its own.
+
+    With one seed for all, equal prompts would get equal completions, such as the trials of a task.
+
+    Args:
+        seed (`int`):
+            Seed of the run.
+        id (`str`):
+            Id of the prompt.
+
+    Returns:
+        `int`: 32 bits, the same whenever the run goes on.
+    """
+    return zlib.crc32(encode(f"{seed}/{id}"))
 
 
 def to_completion(

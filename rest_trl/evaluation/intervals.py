@@ -43,8 +43,8 @@ def accuracy_interval(correct: ArrayLike, clusters: Sequence[str], level: float 
 
     This is Wilson's interval with two changes for clusters. The sample size is divided by the design effect, which is
     the variance of the accuracy by clusters over that of independent samples, and the normal quantile is replaced by
-    Student's for the number of clusters. Where the variance by clusters is 0, for instance because all answers agree,
-    the design effect is that of clusters whose samples always agree.
+    Student's for the number of clusters. Where all clusters have the same accuracy, for instance because all answers
+    agree, the design effect is that of clusters whose samples always agree.
 
     Args:
         correct (`ArrayLike` of shape `(n,)`):
@@ -77,7 +77,7 @@ def accuracy_interval(correct: ArrayLike, clusters: Sequence[str], level: float 
         return Interval(estimate, float(wilson.low), float(wilson.high), n, k)
     if k == 1:
         return Interval(estimate, 0.0, 1.0, n, k)
-    effective = n / _design_effect(sums, sizes)
+    effective = n / design_effect(sums, sizes, estimate * (1 - estimate))
     quantile = stats.t.ppf((1 + level) / 2, k - 1)
     shrink = 1 + quantile**2 / effective
     centre = (estimate + quantile**2 / (2 * effective)) / shrink
@@ -162,15 +162,29 @@ def cluster_variance(sums: NDArray[Any], sizes: NDArray[Any]) -> float:
     return float((residuals**2).sum() / n**2 * k / (k - 1))
 
 
-def _design_effect(sums: NDArray[Any], sizes: NDArray[Any]) -> float:
-    """By how much clusters multiply the variance of the accuracy, compared with as many independent samples."""
+def design_effect(sums: NDArray[Any], sizes: NDArray[Any], variance: float) -> float:
+    """
+    By how much clusters multiply the variance of the mean of all values, compared with as many independent samples.
+
+    Args:
+        sums, sizes (`np.ndarray` of shape `(k,)`):
+            Sum and number of the values of every cluster, of [`cluster_sums`]. The values are whole numbers.
+        variance (`float`):
+            Variance of a single value.
+
+    Returns:
+        `float`: where all clusters have the same mean, or there is only one, no variance between them was seen. Then
+        it is the design effect of clusters whose samples always agree, the worst case.
+    """
     n = sizes.sum()
-    mean = sums.sum() / n
-    clustered = cluster_variance(sums, sizes)
-    if mean in (0, 1) or clustered == 0:
-        # No variance was seen. This is the design effect if the samples of a cluster always agree, the worst case.
+    if _have_one_mean(sums, sizes):
         return float((sizes**2).sum() / n)
-    return float(clustered / (mean * (1 - mean) / n))
+    return cluster_variance(sums, sizes) / (variance / float(n))
+
+
+def _have_one_mean(sums: NDArray[Any], sizes: NDArray[Any]) -> bool:
+    """Whether all clusters have the same mean. Whole numbers are compared, because means may differ by rounding."""
+    return bool(np.all(sums * sizes.sum() == sums.sum() * sizes))
 
 
 def bootstrap_interval(sums: NDArray[Any], sizes: NDArray[Any], level: float, seed: int) -> tuple[float, float]:
@@ -196,7 +210,7 @@ def bootstrap_interval(sums: NDArray[Any], sizes: NDArray[Any], level: float, se
     k = len(sizes)
     if k == 1:
         return -1.0, 1.0
-    if np.all(sums * sizes.sum() == sums.sum() * sizes):
+    if _have_one_mean(sums, sizes):
         # All clusters have the same mean, so all resamples have it, and the bootstrap's interval would have width 0.
         # But there may be clusters with other means that were not drawn. If they make up a share q of all clusters, k
         # draws miss them with probability (1 - q) ** k. At this level, q can be as large as `unseen`.

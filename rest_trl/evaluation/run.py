@@ -4,7 +4,6 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -61,8 +60,7 @@ def evaluate(
             "reused": reused,
             "seconds": round(time.monotonic() - start, 1),
         }
-        lines = [json.dumps(asdict(score), ensure_ascii=False) for score in scores]
-        write_atomically(output_dir / "samples.jsonl", "".join(f"{line}\n" for line in lines))
+        write_atomically(output_dir / "samples.jsonl", "".join(map(_line, scores)))
         write_atomically(output_dir / "summary.json", json.dumps(summary, indent=2) + "\n")
     return summary
 
@@ -147,6 +145,14 @@ def read_scores(output_dir: Path) -> list[Score]:
         return [Score(**json.loads(line)) for line in path.read_text(encoding="utf-8").split("\n") if line]
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} cannot be read ({error}): give the command of the run again to write it") from error
+
+
+def _line(score: Score) -> str:
+    """A line of `samples.jsonl`. Calls that are too deep to be written as JSON are left out; the text has them."""
+    try:
+        return json.dumps(vars(score), ensure_ascii=False) + "\n"
+    except RecursionError:
+        return json.dumps({**vars(score), "calls": []}, ensure_ascii=False) + "\n"
 
 
 def _missing(scores: Sequence[Score]) -> int:

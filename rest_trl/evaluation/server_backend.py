@@ -11,7 +11,7 @@ from accelerate.logging import get_logger
 from transformers import PreTrainedTokenizerBase
 
 from ..serving.client import ServerClient
-from .generation import GenerationSettings, prompt_token_ids, to_completion
+from .generation import GenerationSettings, prompt_seed, prompt_token_ids, to_completion
 from .samples import Completion
 
 
@@ -135,7 +135,7 @@ class ServerGenerator:
             "max_tokens": max_tokens,
             "temperature": settings.temperature,
             "top_p": settings.top_p,
-            "seed": settings.seed,
+            "seed": prompt_seed(settings.seed, id),
             # Otherwise the server takes these from the checkpoint's generation_config.json.
             "top_k": 0,
             "min_p": 0.0,

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
-from .intervals import LEVEL, Interval, bootstrap_interval, cluster_sums, cluster_variance
+from .intervals import LEVEL, Interval, bootstrap_interval, cluster_sums, design_effect
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,7 @@ def compare_paired(
     gained, lost = int(((twos == 1) & (ones == 0)).sum()), int(((ones == 1) & (twos == 0)).sum())
     low, high = bootstrap_interval(differences, sizes, level, seed)
     discordant = (gained + lost) / n
-    # The design effect is the variance of the difference by clusters, over what it would be for independent samples.
-    independent = (discordant - estimate**2) / n
-    clustered = cluster_variance(differences, sizes)
-    design_effect = clustered / independent if independent > 0 and k > 1 else 1.0
+    effect = design_effect(differences, sizes, discordant - estimate**2)
     return PairedComparison(
         Interval(estimate, low, high, n, k),
         gained,
@@ -94,7 +91,7 @@ def compare_paired(
         # McNemar's exact test. For equally good models, it is a coin toss which of them is right where they differ.
         float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0,
         _exchange_p(differences),
-        minimum_detectable_difference(n, discordant, design_effect) if discordant else None,
+        minimum_detectable_difference(n, discordant, effect) if discordant else None,
     )
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -65,9 +65,6 @@ class CompletionStore:
 
     def __len__(self) -> int:
         return len(self._completions)
-
-    def __iter__(self) -> Iterator[Completion]:
-        return iter(self._completions.values())
 
     def get(self, id: str, prompt: str) -> Completion | None:
         """

@@ -81,6 +81,7 @@ class TinyWorld(SingleTurnBenchmark):
         if not right:
             names, gold_names = ([call.name for call in calls] for calls in (parsed.calls, gold.calls))
             why = f"unreadable: {parsed.errors[0]}" if parsed.errors else f"calls {names}, gold {gold_names}"
+            why = f"truncated; {why}" if completion.truncated else why
         return Score(
             sample.id,
             sample.subset,

@@ -63,7 +63,9 @@ class TransformersGenerator:
     @torch.no_grad()
     def generate(self, prompts: Mapping[str, str]) -> Iterator[Completion]:
         """See [`~rest_trl.evaluation.generation.Generator`]."""
-        settings, context = self.settings, self.model.config.get_text_config().max_position_embeddings
+        settings, config = self.settings, self.model.config.get_text_config()
+        # Models without an embedding of positions, such as Bloom and Mamba, state no limit.
+        context = config.max_position_embeddings if hasattr(config, "max_position_embeddings") else None
         prompt_ids = prompt_token_ids(prompts, self.tokenizer, context)
         ids = list(prompt_ids)
         sampling: dict[str, Any] = {"do_sample": False}
@@ -73,13 +75,14 @@ class TransformersGenerator:
             batch = ids[start : start + self.batch_size]
             length = len(prompt_ids[batch[0]])
             padded = [[self.pad_token_id] * (length - len(prompt_ids[id])) + prompt_ids[id] for id in batch]
+            room = settings.max_new_tokens if context is None else context - length
             mask = [[0] * (length - len(prompt_ids[id])) + [1] * len(prompt_ids[id]) for id in batch]
             with torch.random.fork_rng():
                 torch.manual_seed(settings.seed + start)
                 output = self.model.generate(
                     input_ids=torch.tensor(padded, device=self.model.device),
                     attention_mask=torch.tensor(mask, device=self.model.device),
-                    max_new_tokens=min(settings.max_new_tokens, context - length),
+                    max_new_tokens=min(settings.max_new_tokens, room),
                     **sampling,
                 )
             for id, row in zip(batch, output[:, length:].tolist(), strict=True):

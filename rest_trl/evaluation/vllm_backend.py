@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from .generation import GenerationSettings, prompt_token_ids, to_completion
+from .generation import GenerationSettings, prompt_seed, prompt_token_ids, to_completion
 from .samples import Completion
 
 
@@ -83,7 +83,7 @@ class VLLMGenerator:
                     max_tokens=min(settings.max_new_tokens, context - len(prompt_ids[id])),
                     temperature=settings.temperature,
                     top_p=settings.top_p,
-                    seed=settings.seed,
+                    seed=prompt_seed(settings.seed, id),
                     skip_special_tokens=False,
                 )
                 for id in batch

@@ -68,6 +68,20 @@ def paper_samples(tokenizer, paper_data):
     return load_samples(str(paper_data / "api_bank"), tokenizer)
 
 
+@pytest.fixture
+def make_data(tmp_path):
+    """A folder with one sample a level, of which the first may be changed."""
+
+    def make(**change):
+        row = {"system": SYSTEM, "user": USER, "answer": [GOLD], "other": {"file": "a"}}
+        for level in LEVELS:
+            content = json.dumps([row | change if level == 1 else row])
+            (tmp_path / f"level-{level}-api_processed.json").write_text(content)
+        return str(tmp_path)
+
+    return make
+
+
 def gold_call(sample):
     return {"name": sample.gold["name"], "parameters": sample.gold["parameters"]}
 
@@ -272,6 +286,42 @@ class TestLoadSamples:
             load_samples(str(tmp_path), tokenizer)
         with pytest.raises(ValueError, match="unknown prompt form 'other': choose one of paper, native"):
             load_samples(str(tmp_path), tokenizer, "other")
+
+    def test_takes_a_template_from_the_arguments(self, make_data, tokenizer, monkeypatch):
+        monkeypatch.setattr(tokenizer, "chat_template", None)
+        with pytest.raises(ValueError, match="the tokenizer has no chat template"):
+            load_samples(make_data(), tokenizer)
+        template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+        samples = load_samples(make_data(), tokenizer, chat_template_kwargs={"chat_template": template})
+        assert [sample.prompt for sample in samples] == [SYSTEM + USER] * 3
+
+    @pytest.mark.parametrize(
+        "template",
+        ["{{ raise_exception('no') }}", "{{ messages + 1 }}", "{{ messages | sum }}"],
+        ids=["refuses", "type", "sum"],
+    )
+    def test_a_template_that_fails_is_named_as_such(self, make_data, tokenizer, template):
+        with pytest.raises(
+            ValueError, match=r"template cannot render Level1_0 in the paper form \(.*use the other form"
+        ):
+            load_samples(make_data(), tokenizer, chat_template_kwargs={"chat_template": template})
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"other": "text"},
+            {"other": None},
+            {"answer": []},
+            {"answer": {"name": "AddAgenda"}},
+            {"system": SYSTEM.replace('"type": "str"', '"type": "date"')},
+            {"system": SYSTEM.replace('{"title": {', "{title: {")},
+            {"user": USER.replace('{"name": "Logout"', '{"name": Logout')},
+        ],
+        ids=["other", "no other", "no answer", "no parameters", "type", "parameters", "call"],
+    )
+    def test_names_a_sample_of_another_structure(self, make_data, tokenizer, change):
+        with pytest.raises(ValueError, match="Level1_0 is not an API-Bank sample as processed by ToolRL: "):
+            load_samples(make_data(**change), tokenizer, "native")
 
 
 class TestDialogue:

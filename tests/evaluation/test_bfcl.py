@@ -16,6 +16,7 @@ from rest_trl.evaluation.bfcl import (
     Verdict,
     cache_dir,
     check_category,
+    environment,
     environment_python,
     setup,
 )
@@ -91,6 +92,23 @@ class TestSetup:
         (tmp_path / "bfcl_v3.lock").touch()
         with pytest.raises(RuntimeError, match="another setup of BFCL v3 is at work"):
             setup("v3", root=tmp_path)
+
+    def test_what_it_makes_can_be_read_by_others(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(environment, "_check_python", lambda python: None)
+        monkeypatch.setattr(environment, "_install", lambda python, requirements: None)
+
+        def run(command: list[str], **kwargs: Any) -> Any:
+            Path(command[-1]).mkdir()
+            return subprocess.CompletedProcess(command, 0)
+
+        monkeypatch.setattr(environment.subprocess, "run", run)
+        before = os.umask(0o022)
+        try:
+            setup("v3", root=tmp_path)
+        finally:
+            os.umask(before)
+        (stamp,) = (tmp_path / "bfcl_v3").iterdir()
+        assert stamp.stat().st_mode & 0o777 == 0o644
 
     def test_cache_dir_follows_the_environment(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("REST_TRL_CACHE", str(tmp_path))

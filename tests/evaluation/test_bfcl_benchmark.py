@@ -246,7 +246,7 @@ class TestPrompts:
 def case():
     functions = [{"name": "a.f", "description": "", "parameters": {"type": "dict", "properties": {}}}]
     turns = [[{"role": "user", "content": f"question {number}"}] for number in range(2)]
-    return Case("x_0", turns, functions, {}, [])
+    return Case("x_0", turns, functions, {})
 
 
 # The official process where no sandbox can be made: the C library, which all levels go through, is not to be had.
@@ -321,6 +321,31 @@ class TestPromptRenderer:
         prompt = renderer.render(messages, case().functions)
         assert [prompt.count(text) for text in ("value 1", "value 2", "result 1", "result 2")] == [1, 1, 1, 1]
         assert renderer.one_call_per_message == template.startswith(("llama3", "gptoss"))
+
+    @pytest.mark.parametrize(
+        ("shown", "key"), [("thinking", "thinking"), ("nowhere", "reasoning")], ids=["another key", "no key"]
+    )
+    def test_a_key_that_the_template_refuses_is_not_that_of_the_reasoning(self, tokenizer, monkeypatch, shown, key):
+        refusal = "{% if message.reasoning_content %}{{ raise_exception('an unknown key') }}{% endif %}"
+        template = tokenizer.chat_template.replace("reasoning_content", shown)
+        start = "{%- for message in messages %}"
+        monkeypatch.setattr(tokenizer, "chat_template", template.replace(start, start + refusal))
+        renderer = PromptRenderer(tokenizer, "hermes")
+        renderer.check_dialogues()
+        (message,) = renderer.turn("<think>\na\n</think>\n\nHello.")
+        assert message == {"role": "assistant", "content": "Hello.", key: "a"}
+
+    def test_shows_no_reasoning_to_a_template_that_refuses_all_keys(self, tokenizer, monkeypatch):
+        refusal = "{% if message.keys() | reject('in', known) | list %}{{ raise_exception('unknown') }}{% endif %}"
+        known = "{% set known = ['role', 'content', 'tool_calls', 'tool_call_id', 'name'] %}"
+        start = "{%- for message in messages %}"
+        monkeypatch.setattr(
+            tokenizer, "chat_template", known + tokenizer.chat_template.replace(start, start + refusal)
+        )
+        renderer = PromptRenderer(tokenizer, "hermes")
+        renderer.check_dialogues()
+        (message,) = renderer.turn("<think>\na\n</think>\n\nHello.")
+        assert message == {"role": "assistant", "content": "Hello."}
 
     def test_reads_calls_none_and_unreadable_ones(self, tokenizer):
         renderer = PromptRenderer(tokenizer, "hermes")

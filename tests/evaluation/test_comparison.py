@@ -115,6 +115,15 @@ class TestMain:
         assert "api\\_bank" in latex and latex.count("&") == 2 * (len(COLUMNS) - 1)
         assert files["figure"].read_bytes().startswith(b"\x89PNG")
 
+    def test_prints_brackets_as_they_are(self, make_run, capsys):
+        a = make_run("[a] :key:", range(60), chat_template_kwargs={"chat_template": "[INST]{{ q }}[/INST]"})
+        main([str(a), str(make_run("b", range(60)))])
+        printed = "".join(capsys.readouterr().out.split())
+        assert "A:" + str(a).replace(" ", "") in printed
+        assert "chat_template_kwargsdiffers:{'chat_template':'[INST]{{q}}[/INST]'}andNone" in printed
+        main([str(a), "--published"])
+        assert "[a]:key:" in "".join(capsys.readouterr().out.split())
+
     @pytest.mark.parametrize(
         ("options", "message"),
         [

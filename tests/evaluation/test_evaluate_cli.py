@@ -9,6 +9,7 @@ from huggingface_hub import constants
 from rest_trl import cli as rest_trl_cli
 from rest_trl.evaluation import cli
 from rest_trl.evaluation.arguments import make_parser
+from rest_trl.evaluation.bfcl_benchmark import BFCLv3
 from rest_trl.evaluation.catalog import find_benchmarks
 from rest_trl.evaluation.cli import main
 from rest_trl.evaluation.run import read_scores
@@ -67,6 +68,30 @@ class TestEvaluate:
             main([*BASE, "--output_dir", str(path), *arguments])
         assert str(error.value).startswith("rest-trl evaluate: error: ") and "\n" not in str(error.value)
         assert message in str(error.value)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--revision", "x"], "--revision is for a run, and --setup only installs"),
+            (["--model", "tiny"], "--model is for a run"),
+            (["--seed", "1"], "--seed is for a run"),
+            (["--categories", "simple"], "--categories is for a run"),
+        ],
+    )
+    def test_refuses_options_that_do_nothing_for_a_setup(self, arguments, message, monkeypatch):
+        monkeypatch.setattr(BFCLv3, "setup", lambda python: pytest.fail("it was set up"))
+        with pytest.raises(SystemExit, match=f"rest-trl evaluate: error: {message}"):
+            main(["--setup", "bfcl_v3", *arguments])
+
+    def test_takes_no_abbreviations(self, tmp_path, capsys):
+        with pytest.raises(SystemExit) as error:
+            main(["--bench", "tiny", "--model", "tiny", "--output_dir", str(tmp_path)])
+        assert error.value.code == 2 and "unrecognized arguments: --bench" in capsys.readouterr().err
+
+    def test_prints_a_path_as_it_is(self, tmp_path, capsys):
+        path = tmp_path / "[name] :key:"
+        main([*BASE, "--limit", "1", "--output_dir", str(path)])
+        assert str(path / "samples.jsonl").replace(" ", "") in "".join(capsys.readouterr().out.split())
 
     def test_says_that_no_server_answers(self, tmp_path):
         server = [

@@ -16,11 +16,13 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="th
 
 # Evaluates each expression in a child of its own and writes what came of it.
 PROGRAM = """
-import importlib.util, json, socket, sys
+import importlib.util, json, resource, socket, sys
 spec = importlib.util.spec_from_file_location("sandbox", sys.argv[1])
 sandbox = sys.modules["sandbox"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sandbox)
 level, expressions = sys.argv[2], json.loads(sys.argv[3])
+for name, value in json.loads(sys.argv[4]).items():
+    resource.setrlimit(vars(resource)[name], (value, value))
 limits = sandbox.Limits(wall_seconds=3.0, cpu_seconds=2, answer_bytes=1 << 20)
 outcomes = []
 for expression in expressions:
@@ -41,11 +43,13 @@ print(json.dumps({"outcomes": outcomes}))
 OS = "__import__('os')"
 
 
-def evaluate(level: str, *expressions: str) -> list[dict[str, str]]:
-    command = [sys.executable, "-I", "-c", PROGRAM, sandbox.__file__, level, json.dumps(expressions)]
+def evaluate(level: str, *expressions: str, hard_limits: dict[str, int] | None = None) -> list[dict[str, str]]:
+    arguments = [sandbox.__file__, level, json.dumps(expressions), json.dumps(hard_limits or {})]
+    command = [sys.executable, "-I", "-c", PROGRAM, *arguments]
     output = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     result = json.loads(output)
     if "refused" in result:
+        assert not hard_limits, result
         pytest.skip(f"this machine does not allow {level}: {result['refused']}")
     return result["outcomes"]
 
@@ -108,6 +112,13 @@ class TestSandboxedChild:
         outcomes = evaluate(level, "len('a' * 10 ** 9)", "'a' * (1 << 21)", "'a' * 10")
         assert outcomes[0]["error"].startswith("MemoryError")
         assert outcomes[1:] == [{"error": "an answer longer than 1048576 bytes"}, {"answer": "a" * 10}]
+
+    def test_keeps_within_the_hard_limits_of_the_machine(self, level: str) -> None:
+        evaluate(level, "1")  # a level that this machine does not allow at all is skipped here
+        hard_limits = {"RLIMIT_CPU": 1, "RLIMIT_AS": 400 << 20, "RLIMIT_FSIZE": 1 << 20, "RLIMIT_NOFILE": 32}
+        outcomes = evaluate(level, "1 + 1", "len('a' * (450 << 20))", hard_limits=hard_limits)
+        assert outcomes[0] == {"answer": "2"}
+        assert outcomes[1]["error"].startswith("MemoryError")
 
     def test_survives_a_child_that_ends(self, level: str) -> None:
         outcomes = evaluate(level, f"{OS}._exit(0)", "exit()", "(lambda f: f(f))(lambda f: f(f))", "2")

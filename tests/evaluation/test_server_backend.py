@@ -12,6 +12,9 @@ from rest_trl.evaluation.generation import GenerationSettings
 from rest_trl.evaluation.server_backend import ServerGenerator
 
 
+SETTINGS = GenerationSettings(2)
+
+
 def answer(content):
     """Two tokens that the prompt determines."""
     ids = [content["prompt"][0], 5]
@@ -37,8 +40,8 @@ def no_pauses(monkeypatch):
 
 @pytest.fixture
 def make(server, tokenizer):
-    def make(**arguments):
-        return ServerGenerator(server.url, "served", tokenizer, GenerationSettings(2), **arguments)
+    def make(settings=SETTINGS, **arguments):
+        return ServerGenerator(server.url, "served", tokenizer, settings, **arguments)
 
     return make
 
@@ -71,6 +74,19 @@ class TestGenerate:
         server.answers["/v1/completions"] = count
         assert len(list(make(concurrency=concurrency).generate(PROMPTS))) == len(PROMPTS)
         assert most == concurrency
+
+    def test_equal_prompts_have_seeds_of_their_own_which_stay_when_a_run_goes_on(self, server, make):
+        trials = {f"task/{trial}.0": "prompt" for trial in range(4)}
+
+        def seeds(prompts, seed=0):
+            server.requests.clear()
+            list(make(GenerationSettings(2, temperature=1.0, seed=seed), concurrency=1).generate(prompts))
+            return [content["seed"] for method, _, content in server.requests if method == "POST"]
+
+        first = seeds(trials)
+        assert len(set(first)) == 4
+        assert seeds({"task/2.0": "prompt"}) == first[2:3]
+        assert not set(seeds(trials, seed=1)) & set(first)
 
     def test_an_empty_set_of_prompts_asks_nothing(self, server, make):
         assert list(make().generate({})) == [] and not server.paths("POST")

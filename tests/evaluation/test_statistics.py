@@ -56,6 +56,13 @@ class TestAccuracyInterval:
         assert 0 <= interval.low <= interval.estimate <= interval.high <= 1
         assert interval.high - interval.low > 0.5
 
+    def test_is_not_narrow_because_all_clusters_have_the_same_mean(self):
+        # The mean of one in 49 is rounded, so the variance of these clusters is tiny and not 0.
+        interval = accuracy_interval(([1] + [0] * 48) * 40, np.repeat(np.arange(40), 49))
+        alone = accuracy_interval([1] + [0] * 39, np.arange(40))
+        assert interval.estimate == pytest.approx(1 / 49)
+        assert interval.high - interval.low == pytest.approx(alone.high - alone.low, abs=0.02)
+
     def test_refuses_what_is_no_sample(self):
         with pytest.raises(ValueError, match="at least one of each"):
             accuracy_interval([], [])
@@ -160,6 +167,17 @@ class TestComparePaired:
         assert difference.low < difference.high
         assert 0.05 < comparison.cluster_p <= 1 and 0.05 < comparison.mcnemar_p <= 1
         assert comparison.detectable is None
+
+    @pytest.mark.parametrize("size", [2, 49])
+    def test_takes_clusters_of_the_same_mean_for_one_sample_each(self, size):
+        # No variance by clusters is seen, or with 49 samples a tiny one, because their mean is rounded.
+        n = 40 * size
+        comparison = compare_paired([0] * n, ([1] + [0] * (size - 1)) * 40, np.repeat(np.arange(40), size))
+        assert comparison.difference.estimate == pytest.approx(1 / size) and comparison.gained == 40
+        assert comparison.detectable == minimum_detectable_difference(40, 1 / size)
+
+    def test_a_single_cluster_shows_no_difference(self):
+        assert compare_paired([0, 0, 1, 1] * 50, [0, 1, 0, 1] * 50, ["a"] * 200).detectable is None
 
     @pytest.mark.parametrize("name", ["api_bank", "api_bank level 2", "bfcl multi_turn"])
     @pytest.mark.parametrize("correlation", CORRELATIONS)

@@ -8,7 +8,7 @@ from accelerate import PartialState
 from replay import Replay
 
 from rest_trl.evaluation.benchmark import SingleTurnBenchmark
-from rest_trl.evaluation.generation import GenerationSettings, complete, prompt_token_ids
+from rest_trl.evaluation.generation import GenerationSettings, complete, prompt_seed, prompt_token_ids
 from rest_trl.evaluation.run import evaluate, read_scores
 from rest_trl.evaluation.samples import Completion, Sample, Score
 from rest_trl.evaluation.store import CompletionStore
@@ -148,6 +148,22 @@ class TestGenerationSettings:
             GenerationSettings(**wrong)
 
 
+class TestPromptSeed:
+    def test_is_one_of_each_prompt_and_of_each_seed(self):
+        ids = [f"task_{task}/{trial}.{turn}" for task in range(50) for trial in range(4) for turn in range(10)]
+        seeds = [prompt_seed(seed, id) for seed in (-1, 0, 1, 17) for id in ids]
+        assert len(set(seeds)) == len(seeds) and all(0 <= seed < 2**32 for seed in seeds)
+        assert prompt_seed(0, "lone \ud83d surrogate") != prompt_seed(0, "lone surrogate")
+
+
+def lists(depth):
+    """As many lists as that, each in the next."""
+    value = []
+    for _ in range(depth - 1):
+        value = [value]
+    return value
+
+
 class Fixed(SingleTurnBenchmark):
     """A benchmark of the samples in PROMPTS, all right with the same calls, that has no overall figure."""
 
@@ -173,13 +189,20 @@ class Fixed(SingleTurnBenchmark):
 class TestEvaluate:
     @pytest.mark.parametrize(
         "value",
-        ["lone \ud83d surrogate", float("inf"), 10**4000, "\u2028\x85"],
-        ids=["surrogate", "inf", "big", "lines"],
+        ["lone \ud83d surrogate", float("inf"), 10**4000, "\u2028\x85", lists(700)],
+        ids=["surrogate", "inf", "big", "lines", "deep"],
     )
     def test_writes_whatever_a_model_may_have_called(self, tokenizer, tmp_path, value):
         calls = [{"name": "f", "arguments": {"x": value}}]
         evaluate(Fixed(calls), Replay(tokenizer, TEXTS), tmp_path, {"model": "m"})
         assert [score.calls for score in read_scores(tmp_path)] == [calls] * len(PROMPTS)
+
+    def test_leaves_out_calls_that_are_too_deep_to_be_written(self, tokenizer, tmp_path):
+        calls = [{"name": "f", "arguments": {"x": lists(20_000)}}]
+        summary = evaluate(Fixed(calls), Replay(tokenizer, TEXTS), tmp_path, {"model": "m"})
+        assert summary["subsets"]["all"]["exact"]["accuracy"] == 1
+        scores = read_scores(tmp_path)
+        assert [(score.calls, score.text) for score in scores] == [([], text) for text in TEXTS.values()]
 
     def test_gives_the_reason_why_there_is_no_overall_figure(self, tokenizer, tmp_path):
         summary = evaluate(Fixed(), Replay(tokenizer, TEXTS), tmp_path, {"model": "m"})

@@ -103,8 +103,7 @@ class OfficialBFCL:
             stdin.flush()
         except BrokenPipeError:
             pass  # the process is dead: the answer below is empty, and the error says why
-        line = stdout.readline()
-        if not line:
+        if not (line := stdout.readline()):
             self._stderr.seek(0)
             raise BFCLError(f"the process of BFCL {self.version} died:\n{self._stderr.read()[-2000:]}")
         answer = json.loads(line)
@@ -246,8 +245,6 @@ class OfficialBFCL:
                 for category in categories
                 if category in counts and counts[category] != sizes[category]
             ]
-            if lacking:
-                averages[name] = f"not given: {', '.join(lacking)}"
-            else:
-                averages[name] = float(tables[table][column].rstrip("%"))
+            reasons = ", ".join(lacking)
+            averages[name] = f"not given: {reasons}" if lacking else float(tables[table][column].rstrip("%"))
         return averages

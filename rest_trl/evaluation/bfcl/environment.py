@@ -4,11 +4,11 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from tqdm import tqdm
 
+from ...runs.files import write_atomically
 from .samples import BFCLError
 
 
@@ -137,9 +137,7 @@ def setup(version: str, root: Path | None = None, python: str | None = None) -> 
         if made.returncode:
             raise BFCLError(f"{python} cannot make an environment in {environment}: {made.stdout}{made.stderr}")
         _install(environment / "bin" / "python", requirements)
-        with tempfile.NamedTemporaryFile("w", dir=environment, delete=False) as stamp:
-            stamp.write(requirements.read_text())
-        os.replace(stamp.name, _stamp(environment))
+        write_atomically(_stamp(environment), requirements.read_text())
     finally:
         lock.unlink()
     return environment_python(version, root)

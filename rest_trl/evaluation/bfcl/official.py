@@ -75,7 +75,7 @@ class Official:
             for turn in added:
                 entry["question"][int(turn)] = [{"role": "user", "content": self._more_functions}]
             case = {"id": entry["id"], "turns": entry["question"], "functions": entry["function"]}
-            cases.append(case | {"functions_added": added, "classes": entry.get("involved_classes", [])})
+            cases.append(case | {"functions_added": added})
         return cases
 
     def entry(self, category: str, sample: str) -> tuple[dict[str, Any], Any]:

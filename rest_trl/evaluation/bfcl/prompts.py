@@ -46,8 +46,11 @@ class PromptRenderer:
         self._parse = lru_cache(maxsize=1024)(self._syntax.parse)
         self._kwargs = chat_template_kwargs or {}
         if tokenizer.chat_template is None and "chat_template" not in self._kwargs:
-            raise ValueError("the tokenizer has no chat template, with which BFCL's prompts are rendered")
-        self._reasoning_key = _REASONING_KEYS[0]
+            raise ValueError(
+                "the tokenizer has no chat template, with which BFCL's prompts are rendered: give one with "
+                "--chat_template_kwargs '{\"chat_template\": ...}'"
+            )
+        self._reasoning_key: str | None = _REASONING_KEYS[0]
         self.one_call_per_message = False
 
     def render(self, messages: list[dict[str, Any]], functions: Sequence[dict[str, Any]]) -> str:
@@ -141,11 +144,18 @@ class PromptRenderer:
         )
 
     def _find_reasoning_key(self, history: list[dict[str, Any]], functions: Sequence[dict[str, Any]]) -> None:
+        taken = []
         for key in _REASONING_KEYS:
             thinking = [history[0], {**history[1], key: "probe reasoning"}, *history[2:]]
-            if "probe reasoning" in self.render(thinking, functions):
+            try:
+                prompt = self.render(thinking, functions)
+            except RENDERING_ERRORS:  # the template refuses a message with this key
+                continue
+            if "probe reasoning" in prompt:
                 self._reasoning_key = key
                 return
+            taken.append(key)
+        self._reasoning_key = taken[0] if taken else None
 
     def read(self, text: str) -> Calls:
         """
@@ -212,7 +222,7 @@ class PromptRenderer:
     def _assistant(self, content: str, reasoning: str) -> dict[str, Any]:
         message = {"role": "assistant", "content": content}
         # The template decides whether it shows the reasoning of earlier turns.
-        return {**message, self._reasoning_key: reasoning} if reasoning else message
+        return {**message, self._reasoning_key: reasoning} if reasoning and self._reasoning_key else message
 
     def _content(self, text: str, readable: bool) -> tuple[str, str]:
         """The text for the user and the reasoning in a completion."""

@@ -32,15 +32,12 @@ class Case:
             have their official names, such as `"dict"` and `"float"`.
         functions_added (`dict[int, list[dict]]`):
             The functions that become available at the start of a turn, by the turn's index.
-        classes (`list[str]`):
-            The simulators that a dialogue works on.
     """
 
     id: str
     turns: list[list[dict[str, Any]]]
     functions: list[dict[str, Any]]
     functions_added: dict[int, list[dict[str, Any]]]
-    classes: list[str]
 
 
 @dataclass(frozen=True)

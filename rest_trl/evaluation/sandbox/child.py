@@ -33,7 +33,7 @@ class SandboxError(Exception):
 @dataclass(frozen=True)
 class Limits:
     """
-    How much a child may use.
+    How much a child may use. A lower hard limit that the parent already has is kept.
 
     Args:
         wall_seconds (`float`, *optional*, defaults to `30.0`):

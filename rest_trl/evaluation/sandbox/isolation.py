@@ -85,6 +85,8 @@ def set_limits(cpu_seconds: int, memory_bytes: int) -> None:
     """
     Limit processor time, memory, open files and their size, and forbid new processes.
 
+    Where the process already has a lower hard limit, as in jobs of batch systems, that one is kept.
+
     Args:
         cpu_seconds (`int`):
             Processor time in seconds.
@@ -93,7 +95,6 @@ def set_limits(cpu_seconds: int, memory_bytes: int) -> None:
 
     Raises:
         OSError: if the memory in use cannot be read.
-        ValueError: if the process already has a hard limit below the one to be set.
     """
     with open("/proc/self/statm") as file:
         in_use = int(file.read().split()[0]) * resource.getpagesize()
@@ -105,7 +106,9 @@ def set_limits(cpu_seconds: int, memory_bytes: int) -> None:
         (resource.RLIMIT_NPROC, 0),
         (resource.RLIMIT_CORE, 0),
     ):
-        resource.setrlimit(kind, (value, value))
+        hard = resource.getrlimit(kind)[1]
+        limit = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(kind, (limit, limit))
 
 
 def forbid_syscalls() -> None:
