@@ -10,6 +10,8 @@ from datasets import Dataset
 from tokenizers.processors import TemplateProcessing
 
 from rest_trl.data import load_rest_dataset, prepare_dataset
+from rest_trl.data.loading import prepare_sources
+from rest_trl.data.sources import dataset_source
 from rest_trl.rewards import ToolSchemaReward
 
 
@@ -286,6 +288,24 @@ class TestTemplates:
         tokenizer = with_template(tokenizer, trl_template("llama3_2"))
         prompts = load_rest_dataset(path, tokenizer, strict=True)["prompt"]
         assert len(prompts) == 12 and len(set(prompts)) == 3
+
+    @pytest.mark.parametrize("column", ["tools", "functions"])
+    def test_a_blank_string_declares_no_tools(self, tokenizer, tmp_path, column):
+        rows = [{"messages": dialogue(), column: blank} for blank in (None, "", " \n")]
+        dataset = load_rest_dataset(write_lines(tmp_path / "rows.jsonl", rows), tokenizer, strict=True)
+        assert "tools" not in dataset.column_names and len(set(dataset["prompt"])) == 3
+
+    def test_text_that_a_template_leaves_out_of_a_gold_is_noted(self, tokenizer):
+        messages = dialogue()
+        messages[4]["content"] = "<think>\nIt says so.\n</think>\n\nIt is  sunny.\n"
+        source = dataset_source(Dataset.from_list([{"messages": messages, "tools": [WEATHER]}]), "d")
+        notes = {}
+        for name in ("llama3_2", "qwen3", "qwen3_5_think"):
+            _, (report,), *_ = prepare_sources([source], with_template(tokenizer, trl_template(name)))
+            notes[name] = dict(report.notes)
+        (note,) = notes.pop("llama3_2").items()
+        assert note == ("gold without all text of its turn: the chat template does not render the rest", 1)
+        assert notes == {"qwen3": {}, "qwen3_5_think": {}}
 
     def test_template_arguments_are_passed_on(self, tokenizer):
         dataset = self.steps("qwen3", tokenizer, dialogue(), chat_template_kwargs={"enable_thinking": False})

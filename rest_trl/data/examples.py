@@ -10,7 +10,7 @@ from accelerate.utils import tqdm
 
 from .masking import mask_step
 from .messages import MalformedRowError
-from .rendering import StepRenderer
+from .rendering import LOST_TEXT_NOTE, StepRenderer, loses_text
 from .rows import Row, Step
 from .schemas import FIRST_ROWS, detect_schema
 from .sources import Source
@@ -168,6 +168,7 @@ def render_source(
             continue
         for number, step in enumerate(steps):
             place = f"row {index}, step {number}"
+            report.notes.update(step.notes)  # they tell how the row was read, whether or not this step can be rendered
             masked = mask_step(step, masks, f"{seed} {source.name}#{index}")
             try:
                 prompt, solution = renderer.render(masked)
@@ -175,7 +176,8 @@ def render_source(
                 skip(place, error)
                 continue
             examples.append(Example(prompt, solution, f"{source.name}#{index}", number, masked))
-            report.notes.update(step.notes)
+            if loses_text(masked.turn, solution):
+                report.notes[LOST_TEXT_NOTE] += 1
             if masks and masked is step:
                 report.notes["step without tools in a column, so that none is masked"] += 1
             report.note_calls(step, place)

@@ -9,16 +9,13 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from .examples import Example, SourceReport, first_reasons, render_source
+from .lengths import DEFAULT_MAX_PROMPT_LENGTH, split_by_length
 from .masking import check_masks
 from .rendering import StepRenderer
 from .sources import Source, dataset_source, open_sources
 
 
 logger = get_logger(__name__)
-
-# [ours] The limit of a prompt if the user gives none and the tokenizer's is higher or missing: far above the 2,048
-# tokens of the paper, and low enough that one prompt does not take all memory of a GPU.
-DEFAULT_MAX_PROMPT_LENGTH = 32_768
 
 
 def load_rest_dataset(
@@ -239,29 +236,5 @@ def prepare_sources(
         reasons = [f"{report.name}, {reason}" for report in reports for reason in report.malformed]
         raise ValueError(f"All {len(reasons)} examples are malformed, none is left: {first_reasons(reasons)}")
     limit = max_prompt_length or min(tokenizer.model_max_length, DEFAULT_MAX_PROMPT_LENGTH)
-    kept, too_long = _split_by_length(examples, tokenizer, limit, exact=max_prompt_length is not None)
+    kept, too_long = split_by_length(examples, tokenizer, limit, exact=max_prompt_length is not None)
     return Prepared(kept, reports, too_long, limit, max_prompt_length is None)
-
-
-def _split_by_length(
-    examples: list[Example], tokenizer: PreTrainedTokenizerBase, limit: int, exact: bool
-) -> tuple[list[Example], list[Example]]:
-    """Take out the prompts over the limit, because `GRPOTrainer` itself accepts prompts of any length."""
-    kept: list[Example] = []
-    too_long: list[Example] = []
-    shortest = None
-    for example in examples:
-        # A prompt hardly ever has more tokens than bytes, and the default limit need not be exact, so prompts that do
-        # not exceed it in bytes are not tokenized.
-        if not exact and len(example.prompt.encode()) <= limit:
-            kept.append(example)
-            continue
-        length = len(tokenizer(example.prompt)["input_ids"])
-        shortest = length if shortest is None else min(shortest, length)
-        (kept if length <= limit else too_long).append(example)
-    if not kept:
-        raise ValueError(
-            f"All {len(examples)} prompts are longer than max_prompt_length={limit}: the shortest has "
-            f"{shortest} tokens. Raise the limit."
-        )
-    return kept, too_long

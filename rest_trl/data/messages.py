@@ -95,7 +95,8 @@ def normalize_tools(tools: Any) -> list[dict[str, Any]] | None:
 
     Args:
         tools (`Any`):
-            List of JSON schemas (or of JSON strings of them), a JSON string of such a list, or `None`.
+            List of JSON schemas (or of JSON strings of them), a JSON string of such a list, or `None`. A blank string
+            is none, too.
 
     Returns:
         `list[dict]` or `None`: The schemas, `None` if there are none.
@@ -103,7 +104,7 @@ def normalize_tools(tools: Any) -> list[dict[str, Any]] | None:
     Raises:
         [`MalformedRowError`]: If the tools are not a list of schemas, each with a name.
     """
-    tools = decode_json(tools, "tools")
+    tools = None if isinstance(tools, str) and not tools.strip() else decode_json(tools, "tools")
     if not tools:
         return None
     if not isinstance(tools, list):

@@ -3,8 +3,7 @@
 import json
 import os
 import random
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,15 +11,16 @@ from typing import Any, NamedTuple
 from datasets import Dataset
 
 from .examples import read_steps
-from .masking import mask_step
+from .leaks import TestQuestions, plain_words
+from .masking import check_masks, mask_step
 from .messages import MalformedRowError, Message
-from .rows import Step
+from .rendering import REASONING_KEYS
+from .rows import Step, text
 from .sources import open_sources
 
 
-# [ours] A training question that shares this many consecutive words with a text of the tests counts as a leak.
-SHARED_WORDS = 8
-_WORD = re.compile(r"\w+")
+# What the file keeps of a message beside role, content and calls, where a message has it.
+_KEPT = ("name", *REASONING_KEYS)
 
 
 class Part(NamedTuple):
@@ -86,33 +86,6 @@ class PartReport:
     test: int = 0
 
 
-class TestQuestions:
-    """
-    The questions that training data must not hold.
-
-    Args:
-        dataset_names (`Iterable[str]`):
-            Files or directories of tests, with any columns. Every text in them counts as a question.
-    """
-
-    __test__ = False  # pytest would collect the class because of its name
-
-    def __init__(self, dataset_names: Iterable[str] = ()) -> None:
-        self.short: set[tuple[str, ...]] = set()
-        self.runs: set[tuple[str, ...]] = set()
-        for name in dataset_names:
-            for source in open_sources(name, "train", None):
-                for raw in source.rows:
-                    for text in _texts(raw):
-                        words = plain_words(text)
-                        self.short.add(words)
-                        self.runs.update(_runs(words))
-
-    def hold(self, words: tuple[str, ...]) -> bool:
-        """Tell whether a question equals one of them word by word, or shares 8 consecutive words with one."""
-        return words in self.short or not self.runs.isdisjoint(_runs(words))
-
-
 def build_mixture(
     parts: Sequence[Part], seed: int = 0, tests: TestQuestions | None = None, test_number: int = 0
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[PartReport]]:
@@ -127,30 +100,30 @@ def build_mixture(
             The parts.
         seed (`int`, *optional*, defaults to `0`):
             Seed of the draw, the masks and the order.
-        tests ([`TestQuestions`], *optional*):
+        tests ([`~rest_trl.data.leaks.TestQuestions`], *optional*):
             Questions to keep out of both sides.
         test_number (`int`, *optional*, defaults to `0`):
-            Number of further steps to hold out as a test, from all parts in proportion and rounded for each.
+            Number of further steps to hold out as a test, from all parts in proportion.
 
     Returns:
         `tuple[list[dict], list[dict], list[PartReport]]`: Rows of training and of the test, with the columns `prompt`,
         `completion`, `tools`, `part` and `source`, and one report per part.
 
     Raises:
-        `ValueError`: If a part has too few steps.
+        `ValueError`: If a part has too few steps or a mask that there is not.
     """
+    for part in parts:
+        check_masks(part.masks)
     tests = tests or TestQuestions()
     taken: set[tuple[str, ...]] = set()
     sides: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
     reports = []
-    total = sum(part.number for part in parts)
-    for part in parts:
+    for part, share in zip(parts, _shares(test_number, [part.number for part in parts]), strict=True):
         dialogues, report = _read_part(part, taken, tests)
         reports.append(report)
         random.Random(f"{seed} {part.name}").shuffle(dialogues)
         queue = iter(dialogues)
-        report.test = round(test_number * part.number / total)
-        report.drawn = part.number
+        report.test, report.drawn = share, part.number
         for number, side in ((report.test, sides[1]), (report.drawn, sides[0])):
             steps = list(_draw(queue, number, taken))
             if len(steps) < number:
@@ -182,9 +155,14 @@ def write_mixture(rows: list[dict[str, Any]], path: Path) -> None:
     os.replace(temporary, path)
 
 
-def plain_words(text: str) -> tuple[str, ...]:
-    """The words of a text without case, punctuation and blanks."""
-    return tuple(_WORD.findall(text.casefold()))
+def _shares(number: int, weights: Sequence[int]) -> list[int]:
+    """Divide a number in proportion to weights. What rounding down leaves goes to the largest remainders."""
+    total = sum(weights)
+    shares = [number * weight // total for weight in weights]
+    by_remainder = sorted(range(len(weights)), key=lambda index: -(number * weights[index] % total))
+    for index in by_remainder[: number - sum(shares)]:
+        shares[index] += 1
+    return shares
 
 
 def _read_part(part: Part, taken: set[tuple[str, ...]], tests: TestQuestions) -> tuple[list[Dialogue], PartReport]:
@@ -229,8 +207,12 @@ def _draw(dialogues: Iterator[Dialogue], number: int, taken: set[tuple[str, ...]
 
 
 def _messages(step: Step) -> list[Message]:
+    """The history of a step, if all that the file keeps of it and of the turn can be written to columns."""
     if isinstance(step.history, str) or isinstance(step.turn, str):
         raise MalformedRowError("it holds text in a final form, which cannot be brought to the other parts' form")
+    for message in (*step.history, step.turn):
+        for key in _KEPT:
+            text(message.get(key, ""), f"{key} of a message")
     return step.history
 
 
@@ -256,16 +238,5 @@ def _message(message: Message) -> dict[str, Any]:
         }
         for call in message.get("tool_calls", [])
     ]
-    return {"role": message["role"], "content": message["content"], "tool_calls": calls or None}
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _texts(item)
-
-
-def _runs(words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    return (words[start : start + SHARED_WORDS] for start in range(len(words) - SHARED_WORDS + 1))
+    kept = {key: message[key] for key in _KEPT if key in message}
+    return {"role": message["role"], "content": message["content"], "tool_calls": calls or None, **kept}

@@ -82,5 +82,5 @@ def _python_or_json(value: str, label: str) -> Any:
     except MalformedRowError as error:
         try:
             return ast.literal_eval(value)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):  # `{{}}` is a TypeError
             raise error from None

@@ -1,6 +1,7 @@
 """Steps rendered with the model's chat template."""
 
 import json
+import re
 from functools import cached_property
 from typing import Any, cast
 
@@ -13,6 +14,11 @@ from .rows import Step
 
 # Keys under which data sets keep the reasoning apart from the content.
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+
+# Some templates write a call alone and leave out the text beside it. The gold then stays what the model should write
+# in that template, so that this is noted and not refused.
+LOST_TEXT_NOTE = "gold without all text of its turn: the chat template does not render the rest"
+_THINK_TAG = re.compile("</?think>")
 
 
 class StepRenderer:
@@ -116,6 +122,26 @@ class StepRenderer:
         if bos_token is None or self.tokenizer(".")["input_ids"][0] != self.tokenizer.bos_token_id:
             return ""
         return bos_token
+
+
+def loses_text(turn: str | Message, solution: str) -> bool:
+    """
+    Tell whether a solution lacks some of the content of its turn.
+
+    Args:
+        turn (`str` or `dict`):
+            The turn of the step.
+        solution (`str`):
+            What the template wrote for it.
+
+    Returns:
+        `bool`: Whether a part of the content, outside of the tags of `<think>`, is not there. Whitespace, which
+        templates strip and add, does not count.
+    """
+    if isinstance(turn, str):
+        return False
+    written = "".join(solution.split())
+    return any("".join(part.split()) not in written for part in _THINK_TAG.split(turn["content"]))
 
 
 def _shows(text: str, name: str) -> bool:

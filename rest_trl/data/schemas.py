@@ -1,6 +1,7 @@
 """The row schemas: which columns and rows tell them apart, and how a row of each becomes its steps."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from .messages import MalformedRowError, Message, normalize_messages, normalize_tools
 from .queries import looks_like_hammer, steps_of_hammer_row, steps_of_query
@@ -11,6 +12,7 @@ from .tools import json_schemas
 
 
 FIRST_ROWS = 20  # [ours] enough to tell schemas apart, and quick to read
+SYSTEM_NOTE = "column system is left out: the messages have a system message that says something else"
 
 
 def detect_schema(columns: Collection[str], rows: Sequence[Row], source: str) -> tuple[Schema, str]:
@@ -75,7 +77,15 @@ def _steps_of_dialogue(row: Row) -> list[Step]:
     tools = normalize_tools(row.get("tools"))
     if tools is None:  # `functions` is OpenAI's older name of the column
         tools = json_schemas(row.get("functions"))
-    return decompose(normalize_messages(row["messages"], "messages"), tools)
+    messages = normalize_messages(row["messages"], "messages")
+    system = row.get("system")
+    told = [message["content"] for message in messages if message["role"] == "system"]
+    if system and not told:
+        messages = [{"role": "system", "content": text(system, "system")}, *messages]
+    steps = decompose(messages, tools)
+    if system and told and system not in told:
+        steps[0] = replace(steps[0], notes=(*steps[0].notes, SYSTEM_NOTE))
+    return steps
 
 
 def _steps_of_prompt_solution(row: Row) -> list[Step]:

@@ -48,13 +48,27 @@ def _json_schema(function: dict[str, Any], label: str) -> dict[str, Any]:
     parameters = function.get("parameters") or {}
     if not isinstance(parameters, dict):
         raise MalformedRowError(f"{label}.parameters is a {type(parameters).__name__}, not an object")
-    # In a plain mapping, "properties" or "type" may name a parameter. The types of the values tell it from a schema.
-    if not isinstance(parameters.get("properties"), dict) or not isinstance(parameters.get("type", ""), str):
+    if not _is_schema(parameters):
         if parameters.get("type") in ("object", "dict") and "properties" not in parameters:
             parameters = {**parameters, "properties": {}}
         else:
             parameters = {"type": "object", "properties": parameters}
     return {"type": "function", "function": {**kept, "parameters": _typed({"type": "object", **parameters})}}
+
+
+def _is_schema(parameters: dict[str, Any]) -> bool:
+    """
+    Tell a JSON schema from a plain mapping, in which "properties" and "type" may name parameters.
+
+    The types of the values tell it: a type is a string, and each property is a schema or null. The properties decide
+    only where there is no type, because some data sets write a mere string for the schema of a property.
+    """
+    properties = parameters.get("properties")
+    if not isinstance(properties, dict):
+        return False
+    if "type" in parameters:
+        return isinstance(parameters["type"], str)
+    return all(isinstance(value, dict | bool | None) for value in properties.values())
 
 
 def _typed(schema: Any) -> Any:

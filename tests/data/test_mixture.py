@@ -5,7 +5,9 @@ from dataset_rows import query_row, toolace_row
 from datasets import Dataset
 
 from rest_trl.data import load_rest_dataset
-from rest_trl.data.mixture import Part, TestQuestions, build_mixture, plain_words, write_mixture
+from rest_trl.data.leaks import TestQuestions
+from rest_trl.data.mixture import Part, build_mixture, write_mixture
+from rest_trl.data.sources import open_sources
 from rest_trl.tool_calls import get_syntax
 
 
@@ -47,6 +49,19 @@ class TestBuildMixture:
         assert [sum(row["part"] == name for row in train) for name in names] == [20, 10, 10]
         assert [sum(row["part"] == name for row in test) for name in names] == [4, 2, 2]
         assert [(report.drawn, report.test) for report in reports] == [(20, 4), (10, 2), (10, 2)]
+
+    @pytest.mark.parametrize(
+        ("numbers", "test_number", "shares"),
+        [((10, 10, 10), 4, [2, 1, 1]), ((10, 10, 10), 5, [2, 2, 1]), ((20, 3, 7), 10, [7, 1, 2])],
+    )
+    def test_the_test_has_as_many_steps_as_it_is_asked_for(self, files, numbers, test_number, shares):
+        _, test, reports = build_mixture(parts(files, *numbers), test_number=test_number)
+        assert len(test) == test_number
+        assert [report.test for report in reports] == shares
+
+    def test_masks_that_there_are_not_are_an_error(self, files):
+        with pytest.raises(ValueError, match="has 'names': choose from functions, parameters"):
+            build_mixture([Part("xlam", files[1], 1, ("names",))])
 
     def test_no_question_is_in_two_parts_or_on_both_sides(self, files):
         train, test, _ = build_mixture(parts(files, 20, 10, 10), test_number=8)
@@ -109,21 +124,6 @@ class TestBuildMixture:
             build_mixture([Part("toolace", text, 1)])
 
 
-class TestTestQuestions:
-    def questions(self, tmp_path, *texts):
-        return TestQuestions([write(tmp_path / "tests.jsonl", [{"deep": [{"er": text}]} for text in texts])])
-
-    def test_a_short_question_is_held_where_it_is_the_same_word_by_word(self, tmp_path):
-        questions = self.questions(tmp_path, "Is it deep?")
-        assert questions.hold(plain_words("is it DEEP"))
-        assert not questions.hold(plain_words("is it very deep"))
-
-    def test_a_long_question_is_held_where_eight_words_in_a_row_are_the_same(self, tmp_path):
-        questions = self.questions(tmp_path, "Please tell me: is the water at berth seven deep enough for us?")
-        assert questions.hold(plain_words("is the water at berth seven deep enough"))
-        assert not questions.hold(plain_words("is the water at berth eight deep enough for us today"))
-
-
 class TestWriteMixture:
     def test_the_file_trains_with_the_calls_that_the_rows_made(self, files, tmp_path, tokenizer):
         train, _, _ = build_mixture(parts(files, 20, 10, 10))
@@ -138,3 +138,34 @@ class TestWriteMixture:
             calls = row["completion"][0]["tool_calls"] or []
             expected = [(c["function"]["name"], json.loads(c["function"]["arguments"])) for c in calls]
             assert [tuple(call) for call in parse(solution).calls] == expected
+
+    def test_reasoning_and_the_names_of_results_are_in_the_file_where_messages_have_them(self, files, tmp_path):
+        call = {"type": "function", "function": {"name": "depth", "arguments": {"port": "Brest"}}}
+        messages = [
+            {"role": "user", "content": "Depth at Brest?"},
+            {"role": "assistant", "content": "", "reasoning_content": "I ask.", "tool_calls": [call]},
+            {"role": "tool", "name": "depth", "content": "9"},
+            {"role": "assistant", "content": "Nine.", "thinking": "It says nine."},
+        ]
+        tools = [{"type": "function", "function": {"name": "depth", "parameters": {"properties": {"port": {}}}}}]
+        chats = write(tmp_path / "chats.jsonl", [{"messages": messages, "tools": tools}])
+        xlam = Part("xlam", files[1], 10)
+        train, _, _ = build_mixture([xlam, Part("chats", chats, 2, ("functions",))])
+        write_mixture(train, tmp_path / "train.parquet")
+        (source,) = open_sources(str(tmp_path / "train.parquet"), "train", None)
+        rows = [source.row(raw) for raw in source.rows]
+        assert all(set(row["prompt"][0]) == {"role", "content"} for row in rows)
+        first, second = sorted((row for row in rows if row["part"] == "chats"), key=lambda row: len(row["prompt"]))
+        assert first["completion"][0]["reasoning_content"] == "I ask."
+        _, asked, result = second["prompt"]
+        assert (asked["reasoning_content"], second["completion"][0]["thinking"]) == ("I ask.", "It says nine.")
+        assert result["name"] == asked["tool_calls"][0]["function"]["name"] != "depth"
+
+    def test_reasoning_that_is_no_text_is_counted_as_malformed(self, tmp_path):
+        turn = {"role": "assistant", "content": "Nine.", "thinking": [{"text": "It says nine."}]}
+        rows = [
+            {"messages": [{"role": "user", "content": f"{n}?"}, turn | extra]}
+            for n, extra in enumerate([{}, {"thinking": "a"}])
+        ]
+        _, _, (report,) = build_mixture([Part("chats", write(tmp_path / "chats.jsonl", rows), 1)])
+        assert report.malformed == ["chats.jsonl#0: thinking of a message is a list, not a string"]

@@ -158,6 +158,19 @@ class TestPublicShapes:
             "properties": {"type": {"type": "string"}, "properties": {"type": "object"}},
         }
 
+    @pytest.mark.parametrize(
+        ("parameters", "names"),
+        [
+            ({"properties": {"type": "str", "description": "which"}, "port": {"type": "str"}}, ["properties", "port"]),
+            ({"properties": {"port": {"type": "str"}, "other": True}}, ["port", "other"]),
+            ({"type": "object", "properties": {"port": "string"}}, ["port"]),
+        ],
+    )
+    def test_what_properties_hold_tells_a_schema_from_a_plain_mapping(self, tokenizer, tmp_path, parameters, names):
+        row = {**XLAM, "tools": [{"name": "depth", "parameters": parameters}]}
+        (example,) = prepared([row], tokenizer, tmp_path, strict=True).examples
+        assert list(example.given.tools[0]["function"]["parameters"]["properties"]) == names
+
 
 class TestOpenAIFiles:
     def test_the_older_function_call_is_a_call_and_not_left_out(self, tokenizer):
@@ -181,6 +194,32 @@ class TestOpenAIFiles:
         examples, (report,), *_ = prepared([OPENAI], tokenizer, tmp_path)
         assert len(examples) == 2 and "Nine metres." in examples[1].prompt
         assert list(report.notes.values()) == [1]
+
+    def test_it_is_counted_also_where_the_first_trained_turn_cannot_be_rendered(self, tokenizer, tmp_path):
+        turns = [("user", "?"), ("assistant", "Nine."), ("assistant", " "), ("user", "!"), ("assistant", "Ten.")]
+        messages = [{"role": role, "content": content} for role, content in turns]
+        messages[1]["weight"] = 0
+        examples, (report,), *_ = prepared([{"messages": messages}], tokenizer, tmp_path)
+        assert [example.solution for example in examples] == ["Ten."] and len(report.malformed) == 1
+        assert report.notes == {"assistant turn of weight 0, which is history alone": 1}
+
+    @pytest.mark.parametrize("column", ["messages", "conversations"])
+    def test_a_column_system_comes_before_the_messages(self, tokenizer, tmp_path, column):
+        messages = OPENAI["messages"][1:]
+        rows = [{column: messages, "system": "Be brief."}, {column: messages, "system": None}]
+        examples, (report,), *_ = prepared(rows, tokenizer, tmp_path, strict=True)
+        assert examples[0].given.history == [{"role": "system", "content": "Be brief."}, messages[0]]
+        assert examples[2].given.history == [messages[0]]
+        assert not any("system" in note for note in report.notes)
+
+    def test_a_system_message_wins_over_the_column_which_is_noted_where_it_says_something_else(
+        self, tokenizer, tmp_path
+    ):
+        rows = [{**OPENAI, "system": system} for system in ("Be brief.", "Be long.")]
+        examples, (report,), *_ = prepared(rows, tokenizer, tmp_path, strict=True)
+        assert examples[0].prompt == examples[2].prompt and "Be long." not in examples[2].prompt
+        (note,) = [note for note in report.notes if "system" in note]
+        assert report.notes[note] == 1
 
     def test_parameters_of_a_call_are_its_arguments(self, tokenizer):
         call = {"name": "depth", "parameters": {"port": "Brest"}}
@@ -229,6 +268,15 @@ BROKEN = [
     (XLAM, {**XLAM, "query": ["?"]}, "query is a list, not a string"),
     (HAMMER_SFT, {**HAMMER_SFT, "instruction": "Call tools."}, "no section AVAILABLE TOOLS and no QUERY"),
     (HAMMER_SFT, {**HAMMER_SFT, "output": "```\nsorry\n```"}, "output is not valid JSON"),
+    (HAMMER_SFT, {**HAMMER_SFT, "output": '[{{"name": "f"}}]'}, "output is not valid JSON"),
+    (HAMMER_SFT, {**HAMMER_SFT, "output": "[" * 100_000}, "output is not valid JSON"),
+    (HAMMER_SFT, {**HAMMER_SFT, "output": "-" * 100_000 + "1"}, "output is not valid JSON"),
+    (
+        HAMMER_SFT,
+        {**HAMMER_SFT, "instruction": HAMMER_SFT["instruction"].replace("[{'name'", "[{{'name': 'f'}}, {'name'")},
+        "the section AVAILABLE TOOLS is not valid JSON",
+    ),
+    (OPENAI, {**OPENAI, "messages": OPENAI["messages"][1:], "system": 3}, "system is a int, not a string"),
     (OPENAI, {"messages": [{"role": "critic", "content": "?"}]}, "has the role 'critic'"),
     (OPENAI, {"messages": [{"role": ["user"], "content": "?"}]}, "has the role ['user']"),
     (OPENAI, {"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "a part that is not text"),
