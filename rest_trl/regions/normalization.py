@@ -3,6 +3,8 @@
 import numpy as np
 import torch
 
+from .turns import find_turns
+
 
 DELTA = 1e-8  # stabiliser of the normalisation
 
@@ -67,23 +69,20 @@ def normalize_turns(coefficients: torch.Tensor, mask: torch.Tensor, policy_mask:
     """
     whole = normalize(coefficients, mask)
     policy = policy_mask.cpu().numpy().astype(bool)
-    count, length = policy.shape
-    framed = np.zeros((count, length + 2), dtype=bool)
-    framed[:, 1:-1] = policy
-    rows, columns = np.divmod(np.flatnonzero(framed[:, 1:] != framed[:, :-1]), length + 1)
-    several = np.bincount(rows[::2], minlength=count) > 1
+    rows, starts, stops = find_turns(policy)
+    several = np.bincount(rows, minlength=len(policy)) > 1
     if not several.any():
         return whole
     # On the CPU, because sums by index are not deterministic on a GPU.
-    edges = rows * length + columns  # where each turn starts, and the place after its last token
+    edges = np.column_stack([starts, stops]) + policy.shape[1] * rows[:, None]  # of each turn, in the flat batch
     kept = mask.to(coefficients.dtype)
     weighed = coefficients * kept
     sums, tokens = (
-        np.add.reduceat(np.append(values.detach().cpu().numpy().ravel().astype(np.float64), 0), edges)[::2]
+        np.add.reduceat(np.append(values.detach().cpu().numpy().ravel().astype(np.float64), 0), edges.ravel())[::2]
         for values in (weighed, kept)
     )
     means = np.zeros(policy.size)
-    means[policy.ravel()] = np.repeat(sums / tokens.clip(1), edges[1::2] - edges[::2])
+    means[policy.ravel()] = np.repeat(sums / tokens.clip(1), stops - starts)
     means_of_turns = torch.from_numpy(means).to(weighed).view_as(weighed)
     # A sum in another order differs in the last bits, so completions of one turn keep theirs.
     has_several = torch.from_numpy(several).to(weighed.device).unsqueeze(1)

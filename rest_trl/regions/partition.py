@@ -9,49 +9,12 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ..tool_calls import REGION_OF_PART, ParsedCompletion, Part, ToolCallSyntax, get_syntax
+from ..tool_calls import REGION_OF_PART, Part, ToolCallSyntax, get_syntax
 from .token_bytes import TokenBytes, byte_offsets
+from .turns import Turn, find_turns
 
 
 _REGIONS = torch.tensor(REGION_OF_PART, dtype=torch.int8)
-
-
-class Turn(NamedTuple):
-    """
-    An assistant turn and where its tokens lie.
-
-    Args:
-        parsed ([`~rest_trl.tool_calls.ParsedCompletion`]):
-            The parsed turn.
-        text (`str`):
-            Its text; each byte of a character that was cut off is a lone surrogate.
-        column (`int`):
-            Column of its first token.
-        token_starts (`np.ndarray` of shape `(N,)`):
-            Where each of its tokens starts, in bytes of the text.
-    """
-
-    parsed: ParsedCompletion
-    text: str
-    column: int
-    token_starts: np.ndarray
-
-    def columns(self, positions: Sequence[int]) -> list[int]:
-        """
-        The column of the first token that starts at or after each position.
-
-        Args:
-            positions (`Sequence[int]`):
-                Places in the text, in characters.
-
-        Returns:
-            `list[int]`
-        """
-        places = np.array(positions, np.int64)
-        if not self.text.isascii():
-            inside = np.minimum(places, len(self.text))
-            places = byte_offsets(self.text)[inside] + places - inside
-        return (self.column + np.searchsorted(self.token_starts, places)).tolist()
 
 
 class Reading(NamedTuple):
@@ -116,12 +79,9 @@ class Partitioner:
         ids, policy = completion_ids.cpu().numpy(), mask.cpu().numpy().astype(bool)
         self.token_bytes.cover(int(ids.max(initial=0)))
         token_ids = ids[policy]
-        # Every turn is a run of the mask; turns follow one another both in `token_ids` and in their bytes.
-        framed = np.zeros((len(policy), policy.shape[1] + 2), dtype=bool)
-        framed[:, 1:-1] = policy
-        edges = np.flatnonzero(framed[:, 1:] != framed[:, :-1])
-        rows, columns = np.divmod(edges[::2], policy.shape[1] + 1)
-        token_bounds = np.concatenate([[0], np.cumsum(edges[1::2] - edges[::2])])
+        # Turns follow one another both in `token_ids` and in their bytes.
+        rows, columns, stops = find_turns(policy)
+        token_bounds = np.concatenate([[0], np.cumsum(stops - columns)])
         lengths = self.token_bytes.lengths[token_ids]
         byte_ends = np.cumsum(lengths)
         token_starts = byte_ends - lengths

@@ -6,7 +6,8 @@ from itertools import groupby
 import torch
 from torch.nn.functional import pad
 
-from .partition import Partitioner, Turn
+from .partition import Partitioner
+from .turns import Turn
 
 
 class RolloutReader:

@@ -45,6 +45,9 @@ def stare(
     Returns:
         `torch.Tensor` of shape `(B, T)`
 
+    Raises:
+        ValueError: if `share` is not between 0 and 1.
+
     Example:
 
     ```python
@@ -60,6 +63,10 @@ def stare(
 
     ```
     """
+    if not 0 <= share <= 1:
+        raise ValueError(
+            f"share={share} must be between 0 and 1: it is the share of the tokens that stare weighs more"
+        )
     policy = mask.bool()
     coefficients = torch.ones_like(entropies)
     per_token = advantages if advantages.dim() == 2 else advantages.unsqueeze(1)

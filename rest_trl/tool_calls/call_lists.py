@@ -150,8 +150,9 @@ class MistralSyntax(NamedCallSyntax, CallListSyntax):
 
     name = "mistral"
     think, end_think = "[THINK]", "[/THINK]"
-    markers = (think, end_think, "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]")
-    evidence = (Evidence(("[TOOL_CALLS]",), tokens=("[TOOL_CALLS]",)),)
+    call = "[TOOL_CALLS]"
+    markers = (think, end_think, call, "[CALL_ID]", "[ARGS]")
+    evidence = (Evidence((call,), tokens=(call,)),)
     vllm_parser = "mistral"
     _call_ahead = re.compile(r"\[TOOL_CALLS\]\s*(?:\[\s*\{|[^\s\[{]+\s*(?:\[CALL_ID\][^\s\[{]*)?(?:\[ARGS\]|\{))")
     _header = re.compile(
@@ -161,7 +162,7 @@ class MistralSyntax(NamedCallSyntax, CallListSyntax):
     _is_list = re.compile(r"\s*(?:\{|\[(?![A-Z/]))")
 
     def _open(self, draft: Draft, marker: str) -> None:
-        if marker != "[TOOL_CALLS]":
+        if marker != self.call:
             super()._open(draft, marker)
         elif not self._is_list.match(draft.text, draft.position):
             self._call(draft)

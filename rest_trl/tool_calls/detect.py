@@ -32,7 +32,8 @@ def detect_syntax(tokenizer: "PreTrainedTokenizerBase") -> str:
     names = _most_specific(
         (name, set(piece.template))
         for name, piece in evidence
-        if all(marker in template for marker in piece.template)
+        if piece.template
+        and all(marker in template for marker in piece.template)
         and not any(marker in template for marker in piece.without)
     )
     if not names:

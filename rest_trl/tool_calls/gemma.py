@@ -142,6 +142,8 @@ class GemmaSyntax(MarkerSyntax):
         arguments = _Arguments(f"{{x:{text}}}", 0, len(text) + 4, self.quote, self.quotes_are_untyped)
         if arguments.error or "x" not in arguments.values:
             raise ValueError(arguments.error or "no value")
+        if arguments.position < arguments.end or len(arguments.names) > 1:
+            raise ValueError("text behind the value")
         return arguments.values["x"]
 
     def _call(self, draft: Draft) -> None:

@@ -9,6 +9,7 @@ from .syntax import ToolCallSyntax
 
 
 THINK, END_THINK = "<think>", "</think>"
+CALL, END_CALL = "<tool_call>", "</tool_call>"
 
 
 class MarkerSyntax(ToolCallSyntax):

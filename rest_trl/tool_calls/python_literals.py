@@ -9,16 +9,17 @@ import json
 import keyword
 import math
 import re
+import sys
 from typing import Any
 
 from .parsed import ToolCall
 from .python_calls import Token
+from .untyped import CONSTANTS
 
 
 # This is far below Python's recursion limit, and deeper than the arguments of any tool.
 _MAX_DEPTH = 100
 
-_CONSTANTS = {"True": True, "False": False, "None": None, "true": True, "false": False, "null": None}
 _STRING = re.compile(r"(?P<prefix>\w*)(?P<quote>\"{3}|'{3}|[\"'])(?P<content>.*)(?P=quote)", re.DOTALL)
 _ESCAPE = re.compile(r"\\(?:([0-7]{1,3})|x(.{0,2})|u(.{0,4})|U(.{0,8})|(.))", re.DOTALL)
 _CHARACTERS = {"\n": "", "a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"} | {
@@ -49,6 +50,27 @@ def read_python_calls(text: str, tokens: list[Token], lenient: bool) -> list[Too
         ValueError: if the tokens are no such list.
     """
     return _Reader(text, tokens, lenient).calls()
+
+
+def read_python_value(text: str, tokens: list[Token], lenient: bool) -> Any:
+    """
+    Read the value of the only argument of the only call in a list, `[f(x=value)]`.
+
+    Args:
+        text (`str`):
+            The text that the tokens were found in.
+        tokens (`list[Token]`):
+            From [`write_python_calls`].
+        lenient (`bool`):
+            See [`read_python_calls`].
+
+    Returns:
+        `Any`: as a JSON value.
+
+    Raises:
+        ValueError: if the tokens are no such list.
+    """
+    return _Reader(text, tokens, lenient).only_value()
 
 
 class _Reader:
@@ -101,6 +123,14 @@ class _Reader:
         self.take(")")
         return ToolCall(name, arguments)
 
+    def only_value(self) -> Any:
+        for kind in ("[", "name", "(", "name", "="):
+            self.take(kind)
+        value = self.value(0)
+        for kind in (")", "]", "end"):
+            self.take(kind)
+        return value
+
     def name(self) -> str:
         name = self.take("name")
         if keyword.iskeyword(name) and not self.lenient:
@@ -118,9 +148,9 @@ class _Reader:
             return value
         if kind == "name":
             name = self.take(kind)
-            if name not in _CONSTANTS:
+            if name not in CONSTANTS:
                 raise ValueError(f"{name[:20]!r} is no literal")
-            return _CONSTANTS[name]
+            return CONSTANTS[name]
         if kind == "[":
             return self.items("]", depth)[0]
         if kind == "(":
@@ -169,12 +199,16 @@ class _Reader:
     def number(self) -> int | float:
         number = self.take("number")
         try:
-            return int(number, base=0)
+            integer = int(number, base=0)
         except ValueError:
             if self.lenient and number.isdecimal():
                 return int(number)
             if not set(".eE") & set(number):
                 raise
+        else:
+            if not number.isdecimal():
+                str(integer)  # Python limits its decimals only, so one of `0x` may be too long to be shown or written
+            return integer
         value = float(number)
         if not math.isfinite(value):
             raise ValueError(f"{number[:20]} is no JSON number")
@@ -208,4 +242,7 @@ def _unescape(escape: re.Match[str]) -> str:
     width = {"x": 2, "u": 4, "U": 8}[escape[0][1]]
     if len(digits) != width or not _HEXADECIMAL.fullmatch(digits):
         raise ValueError(f"{escape[0]!r} is no character")
-    return chr(int(digits, base=16))
+    code = int(digits, base=16)
+    if code > sys.maxunicode:
+        raise ValueError(f"{escape[0]!r} is no character")
+    return chr(code)

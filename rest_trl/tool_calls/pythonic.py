@@ -7,7 +7,7 @@ from .json_calls import skip_blank
 from .markers import END_THINK, THINK, MarkerSyntax
 from .parsed import STRUCTURE, TAG, Draft, ParsedCompletion
 from .python_calls import LENIENT_STRING, STRING, write_python_calls
-from .python_literals import read_python_calls
+from .python_literals import read_python_calls, read_python_value
 from .syntax import Evidence
 
 
@@ -28,7 +28,9 @@ class PythonCallsSyntax(MarkerSyntax):
     def read_value(self, text: str) -> Any:
         draft = Draft(f"[f(x={text})]")
         tokens, _ = write_python_calls(draft, len(draft.text), self.lenient)
-        return read_python_calls(draft.text, tokens, self.lenient)[0].arguments["x"]
+        if draft.position < len(draft.text):
+            raise ValueError("text behind the value")
+        return read_python_value(draft.text, tokens, self.lenient)
 
     def _list(self, draft: Draft, end: int) -> bool:
         """Parse the list of calls at the draft's position; returns whether it was closed."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
-from .json_calls import decode_value, skip_blank
+from .json_calls import decode_value
 from .parsed import ParsedCompletion
 
 
@@ -65,6 +65,8 @@ class ToolCallSyntax(ABC):
         argument_tags (`tuple[str, ...]`, *optional*, defaults to `()`):
             The tags that open a name, end a name, end a value and end a call, in this order, if tags separate the
             parameters.
+        call (`str`, *optional*, defaults to `""`):
+            The marker that opens a call, if other markers may stand between a tool's name and its JSON arguments.
         think, end_think (`str`, *optional*, defaults to `""`):
             What opens and what closes reasoning at the start of a turn; empty where the syntax has no reasoning.
     """
@@ -77,6 +79,7 @@ class ToolCallSyntax(ABC):
     argument_strings: ClassVar[str] = r'"[^"\\]*(?:\\.[^"\\]*)*"?'
     name_end: ClassVar[str] = ":"
     argument_tags: ClassVar[tuple[str, ...]] = ()
+    call: ClassVar[str] = ""
     think: ClassVar[str] = ""
     end_think: ClassVar[str] = ""
 
@@ -140,7 +143,11 @@ class ToolCallSyntax(ABC):
         Raises:
             ValueError: if it cannot be read.
         """
-        return decode_value(text, skip_blank(text, 0))[0]
+        text = text.strip(" \t\n\r")  # JSON knows no other white space
+        value, stop = decode_value(text, 0)
+        if stop < len(text):
+            raise ValueError(f"text behind the value: {text[stop:][:20]!r}")
+        return value
 
 
 def get_syntax(name: str) -> ToolCallSyntax:

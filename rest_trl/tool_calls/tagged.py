@@ -4,12 +4,11 @@ import re
 from typing import ClassVar
 
 from .json_calls import ARGUMENTS_KEYS, decode_value, read_call, skip_blank, write_call_parts, write_json_call
-from .markers import END_THINK, THINK, MarkerSyntax
+from .markers import CALL, END_CALL, END_THINK, THINK, MarkerSyntax
 from .parsed import RESPONSE, STRUCTURE, TAG, Draft, ParsedCompletion, ToolCall
 from .syntax import Evidence
 
 
-CALL, END_CALL = "<tool_call>", "</tool_call>"
 OPEN_RESPONSE, END_RESPONSE = "<response>", "</response>"
 
 

@@ -5,8 +5,8 @@ import math
 from typing import Any
 
 
-# Some chat templates write constants as JSON does, others as Python does.
-_CONSTANTS = {"true": True, "false": False, "null": None, "True": True, "False": False, "None": None}
+# Models and chat templates write constants as JSON does or as Python does, in any syntax.
+CONSTANTS = {"true": True, "false": False, "null": None, "True": True, "False": False, "None": None}
 _FIRST_CHARACTERS = frozenset("-0123456789{[")
 
 
@@ -42,8 +42,8 @@ def read_untyped(text: str) -> Any:
     ```
     """
     stripped = text.strip()
-    if stripped in _CONSTANTS:
-        return _CONSTANTS[stripped]
+    if stripped in CONSTANTS:
+        return CONSTANTS[stripped]
     if stripped[:1] not in _FIRST_CHARACTERS:
         return text
     try:

@@ -78,15 +78,9 @@ def written_calls(text: str, parts: Sequence[tuple[int, int, Part]], syntax: Too
     ```
     """
     calls: list[WrittenCall] = []
-    name, reached = "", 0
-    for start, stop, part in parts:
-        opening = None
-        if part is Part.TOOL_NAME:
-            name = text[start:stop]
-            opening = syntax.arguments_behind_name(text, stop)
-        elif part is Part.PARAMETER_VALUE and text[start] == "{":
-            opening = start + 1
-        if opening is None or opening < reached:
+    reached = 0
+    for name, opening in _openings(text, parts, syntax):
+        if opening < reached:
             continue
         if syntax.argument_tags:
             parameters = list(_between_tags(text, opening, syntax.argument_tags))
@@ -94,8 +88,33 @@ def written_calls(text: str, parts: Sequence[tuple[int, int, Part]], syntax: Too
             parameters = list(_between_marks(text, opening, syntax))
         reached = parameters[-1].stop if parameters else opening
         calls.append(WrittenCall(name, parameters))
-        name = ""
     return calls
+
+
+def _openings(text: str, parts: Sequence[tuple[int, int, Part]], syntax: ToolCallSyntax) -> Iterator[tuple[str, int]]:
+    """Where the arguments of each call open, and the tool's name if it stands before them in the same call."""
+    marks = _marks(syntax.argument_strings, syntax.name_end, syntax.markers)
+    name, name_stop, depth = "", 0, 0
+    for start, stop, part in parts:
+        opening = None
+        if part is Part.TOOL_NAME:
+            name, name_stop, depth = text[start:stop], stop, 0
+            opening = syntax.arguments_behind_name(text, stop)
+        elif part is Part.PARAMETER_VALUE and text[start] == "{":
+            opening = start + 1
+        elif name and part is Part.TAG and syntax.call and syntax.call in text[start:stop]:
+            name = ""
+        elif name and part is Part.STRUCTURE:
+            # Where the name stands in the JSON object of its call, a brace that closes that object or opens another
+            # one divides the name from arguments behind it. The quote that closes the name opens no string.
+            quoted = start == name_stop and text[start] == '"'
+            for match in marks.finditer(text, start + quoted, stop):
+                depth += (match.group() == "{") - (match.group() == "}")
+                if depth < 0:
+                    name = ""
+        if opening is not None:
+            yield name if depth == 0 else "", opening
+            name, depth = "", 0
 
 
 @lru_cache

@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 from .json_calls import skip_blank
-from .markers import END_THINK, THINK, MarkerSyntax
+from .markers import CALL, END_CALL, END_THINK, THINK, MarkerSyntax
 from .parsed import PARAMETER_NAME, PARAMETER_VALUE, STRUCTURE, TAG, TOOL_NAME, Draft, Part, ToolCall
 from .syntax import Evidence
 from .untyped import read_untyped
 
 
-CALL, END_CALL = "<tool_call>", "</tool_call>"
 FUNCTION, END_FUNCTION = "<function=", "</function>"
 PARAMETER, END_PARAMETER = "<parameter=", "</parameter>"
 KEY, END_KEY, VALUE, END_VALUE = "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"

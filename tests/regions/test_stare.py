@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from rest_trl.regions.rules import checked_coefficients, needs_forward_pass
@@ -45,6 +46,14 @@ class TestStare:
     def test_takes_one_token_at_least(self):
         advantages = torch.tensor([0.0, 0.0, 0.0, 1.0])
         assert (coefficients(advantages=advantages, share=0.001) != 1).sum() == 1
+
+    @pytest.mark.parametrize("share", [1.5, 10.0, -0.1, float("nan")])
+    def test_refuses_a_share_that_is_none(self, share):
+        with pytest.raises(ValueError, match=r"share=.*must be between 0 and 1"):
+            coefficients(share=share)
+
+    def test_takes_all_tokens(self):
+        assert (coefficients(share=1.0) != 1).sum() == 95
 
     def test_asks_for_a_forward_pass(self):
         assert needs_forward_pass(stare)

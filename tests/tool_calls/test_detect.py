@@ -70,3 +70,16 @@ class TestDetectSyntax:
 
         assert detect_syntax(tokenizer_with(EXCERPTS["hermes"] + "<similar>")) == "similar"
         assert detect_syntax(tokenizer_with(EXCERPTS["hermes"])) == "hermes"
+
+    def test_evidence_without_strings_of_a_template_fits_none(self, registry):
+        class ByToken(ToolCallSyntax):
+            name = "by_token"
+            evidence = (Evidence((), tokens=("<my>",)),)
+
+            def parse(self, text):
+                return ParsedCompletion()
+
+        with pytest.raises(ValueError, match="neither the chat template nor the added tokens"):
+            detect_syntax(tokenizer_with("{{ messages }}"))
+        assert detect_syntax(tokenizer_with("{{ messages }}", ["<my>"])) == "by_token"
+        assert detect_syntax(tokenizer_with(EXCERPTS["hermes"])) == "hermes"

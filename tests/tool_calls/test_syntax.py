@@ -104,3 +104,25 @@ class TestRegistration:
     def test_the_table_is_read_only(self):
         with pytest.raises(TypeError):
             SYNTAXES["mine"] = HermesSyntax
+
+
+class TestReadValue:
+    @pytest.mark.parametrize("text", ["1 2", '"x" y', '"x" "y"', "[1] ]", "{} 1", "1}", "1, 2", "1\u00a0"])
+    def test_refuses_text_behind_json(self, text):
+        with pytest.raises(ValueError, match="text behind the value"):
+            get_syntax("hermes").read_value(text)
+
+    def test_ignores_white_space_around_json(self):
+        assert get_syntax("hermes").read_value(' \n{"a": [1, "x"]}\t\r\n') == {"a": [1, "x"]}
+
+    @pytest.mark.parametrize("text", ["1}", "{a:1}}", "1}}", "[1]}", "1,y:2", "1,x:2"])
+    @pytest.mark.parametrize("name", ["gemma4", "functiongemma"])
+    def test_refuses_text_behind_a_value_of_gemma(self, name, text):
+        with pytest.raises(ValueError, match="text behind the value"):
+            get_syntax(name).read_value(text)
+
+    @pytest.mark.parametrize("text", ["1)", "1)]", "1)] 2", "1), g(y=2", "1, y=2", "1, x=2", "1 2", "[1] 'x'"])
+    @pytest.mark.parametrize("name", ["pythonic", "lfm2"])
+    def test_refuses_text_behind_a_value_of_python(self, name, text):
+        with pytest.raises(ValueError, match=r"text behind the value|expected, not"):
+            get_syntax(name).read_value(text)
