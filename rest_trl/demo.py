@@ -32,7 +32,7 @@ from .rollouts.held_out import count_exact, sample
 from .runs.checkpoints import find_checkpoint, naming_full_disk
 from .runs.endings import run_errors, setup_errors
 from .runs.progress import show_progress
-from .runs.results import check_output_dir, remove_results
+from .runs.results import check_output_dir, continues, remove_results
 from .tiny import TINY, TINY_DATASETS, is_tiny, load_tiny_dataset
 from .tool_calls import Region
 from .train import make_parser, make_trainer
@@ -136,7 +136,7 @@ def main(args: list[str] | None = None) -> ResTGRPOTrainer:
     Returns:
         [`ResTGRPOTrainer`]: the trainer after training.
     """
-    console = Console(record=True, highlight=False)
+    console = Console(record=True, highlight=False, markup=False, emoji=False)
     start = time.perf_counter()
     prog = "rest_trl.demo"
     configure_logging()
@@ -145,7 +145,7 @@ def main(args: list[str] | None = None) -> ResTGRPOTrainer:
         output = Path(training_args.output_dir)
         resume = find_checkpoint(training_args.resume_from_checkpoint, output)
         overwrites = script_args.overwrite_output_dir or (resume is None and (output / SHOWN).exists())
-        check_output_dir(output, resume is not None, overwrites)
+        check_output_dir(output, continues(resume, output), overwrites)
         trainer = make_trainer(script_args, training_args, model_args)
         show_progress(trainer)
         if overwrites:

@@ -57,7 +57,7 @@ def make_parser() -> argparse.ArgumentParser:
     show.add_argument("--max_completion_length", type=int, metavar="TOKENS", help="limit of a completion")
     show.add_argument("--tool_call_syntax", help="wire syntax (default: the model's)")
     show.add_argument("--mask_tools", nargs="+", choices=MASKS, help="give these names random ones, as Hammer does")
-    show.add_argument("--seed", type=int, help="seed of the random names (default: 0)")
+    show.add_argument("--seed", type=int, help="seed of the random names (default: that of training)")
     show.add_argument("--limit", type=int, default=3, help="examples to show (default: 3)")
     mix = commands.add_parser("mix", help="build the paper's mixture of ToolACE, Hammer with masked names, and xLAM")
     mix.add_argument("--toolace", default=TOOLACE, help="a file, a directory or a Hub id (default: %(default)s)")
@@ -74,17 +74,32 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The value of each option: from the command line, else from the recipe, else the command's default."""
-    options: dict[str, Any] = dict.fromkeys(_RECIPE.values()) | {"split": "train", "revision": "main", "seed": 0}
+    from transformers import TrainingArguments
+
+    options: dict[str, Any] = dict.fromkeys(_RECIPE.values())
+    options |= {"split": "train", "revision": "main", "seed": TrainingArguments.seed}
     if arguments.config is not None:
-        recipe = yaml.safe_load(find_recipe(arguments.config).read_text(encoding="utf-8"))
-        if not isinstance(recipe, dict):
-            raise ValueError(f"{arguments.config} is no YAML mapping of arguments")
-        options |= {_RECIPE[key]: value for key, value in recipe.items() if key in _RECIPE}
+        options |= _recipe_options(arguments.config)
     options |= {name: value for name, value in vars(arguments).items() if name in options and value is not None}
     for name, option in (("dataset", "a data set"), ("model", "--model")):
         if options[name] is None:
             raise ValueError(f"give {option}, or a recipe that names it with --config")
     return options
+
+
+def _recipe_options(config: Path) -> dict[str, Any]:
+    """What a recipe gives, as the parser of the training program reads it."""
+    from ..train import make_parser as make_recipe_parser
+
+    with find_recipe(config).open(encoding="utf-8") as file:  # an error of YAML names the file that it reads from
+        recipe = yaml.safe_load(file)
+    if not isinstance(recipe, dict):
+        raise ValueError(f"{config} is no YAML mapping of arguments")
+    given = {key: value for key, value in recipe.items() if key in _RECIPE}
+    parser = make_recipe_parser("rest-trl data")
+    parser.set_defaults_with_config(**given, use_cpu=True, bf16=False)  # this machine need not be able to train
+    parsed = {name: value for part in parser.parse_args_into_dataclasses([]) for name, value in vars(part).items()}
+    return {_RECIPE[key]: parsed[key] for key in given}
 
 
 def _show(arguments: argparse.Namespace, console: Console) -> None:
@@ -93,8 +108,8 @@ def _show(arguments: argparse.Namespace, console: Console) -> None:
     from ..data.sources import dataset_source, open_sources
     from ..data.summary import summarize
     from ..display.dataset import show_examples, show_sources, show_summary
-    from ..runs.inputs import find_model, load_tokenizer
-    from ..tiny import TINY_DATASETS, is_tiny, load_tiny_dataset
+    from ..runs.inputs import find_model, load_tiny_split, load_tokenizer
+    from ..tiny import TINY_DATASETS, is_tiny
 
     options = _options(arguments)
     tokenizer = load_tokenizer(find_model(options["model"]), options["revision"], bool(options["trust_remote_code"]))
@@ -104,7 +119,8 @@ def _show(arguments: argparse.Namespace, console: Console) -> None:
             raise ValueError(
                 f"--mask_tools needs rows with tools in a column, and {options['dataset']} has prompts of text"
             )
-        sources = [dataset_source(load_tiny_dataset(name=options["dataset"]), options["dataset"])]
+        rows = load_tiny_split(options["dataset"], options["split"], options["dataset_config"])
+        sources = [dataset_source(rows, options["dataset"])]
     else:
         sources = open_sources(options["dataset"], options["split"], options["dataset_config"])
     prepared = prepare_sources(
@@ -160,10 +176,11 @@ def main(args: list[str] | None = None) -> None:
     """
     arguments = make_parser().parse_args(args)
     configure_logging()
-    try:
-        (_show if arguments.command == "show" else _mix)(arguments, Console())
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"rest-trl data: error: {' '.join(str(error).split())}") from error
+    from ..runs.endings import setup_errors  # here, because it takes seconds, and `--help` does not need it
+
+    with setup_errors("rest-trl data", before="it was done"):
+        # Without markup, because rows and paths may hold what rich would replace.
+        (_show if arguments.command == "show" else _mix)(arguments, Console(markup=False, emoji=False))
 
 
 if __name__ == "__main__":

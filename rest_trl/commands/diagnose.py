@@ -130,7 +130,7 @@ def main(args: Sequence[str] | None = None) -> None:
     own, overrides = make_parser().parse_known_args(given)
     recipe = ["--model_name_or_path", own.checkpoint, "--output_dir", str(own.output_dir), "--diagnose_steps", "1"]
     config = ["--config", own.config] if own.config else []
-    with setup_errors(_PROG):
+    with setup_errors(_PROG, before="the report was written"):
         if (Path(own.checkpoint) / "adapter_config.json").exists():
             raise ValueError(f"{own.checkpoint} holds an adapter: merge it into its model, and diagnose that")
         settings = Settings(own.gradients, own.dimension, own.theory_groups)
@@ -150,7 +150,7 @@ def main(args: Sequence[str] | None = None) -> None:
         command = shlex.join([*_PROG.split(), *given])
         facts = Facts(command, training_args, trainer.progress, max(1, minibatch // len(groups[0].mask)), seconds)
         report = write_report(diagnosis, facts, own.output_dir)
-    console = Console()
+    console = Console(markup=False, emoji=False)  # a path may hold what rich would replace
     console.print(f"Report:  {report}", soft_wrap=True, highlight=False)
     console.print(f"Picture: {report.with_suffix('.png')}", soft_wrap=True, highlight=False)
 

@@ -37,13 +37,15 @@ def one_line(error: BaseException) -> str:
 
 
 @contextmanager
-def setup_errors(prog: str) -> Iterator[None]:
+def setup_errors(prog: str, before: str = "training started") -> Iterator[None]:
     """
     End the program with one line where its arguments, model or data cannot be used.
 
     Args:
         prog (`str`):
             Name of the program in messages.
+        before (`str`, *optional*, defaults to `"training started"`):
+            What is true at the end of the context, for the message on Ctrl-C.
 
     Raises:
         SystemExit: with that line, or with status 130 on Ctrl-C.
@@ -53,7 +55,7 @@ def setup_errors(prog: str) -> Iterator[None]:
     except _USER_ERRORS as error:
         raise SystemExit(f"{prog}: error: {one_line(error)}") from error
     except KeyboardInterrupt:
-        sys.stderr.write(f"{prog}: interrupted before training started\n")
+        sys.stderr.write(f"{prog}: interrupted before {before}\n")
         raise SystemExit(INTERRUPTED) from None
 
 

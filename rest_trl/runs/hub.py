@@ -3,6 +3,8 @@
 import shlex
 from typing import Any
 
+from .endings import one_line
+
 
 def push(trainer: Any, prog: str) -> None:
     """
@@ -26,5 +28,5 @@ def push(trainer: Any, prog: str) -> None:
         command += ["--revision", args.hub_revision] if args.hub_revision else []
         raise SystemExit(
             f"{prog}: error: the trained model is saved in {args.output_dir}, but pushing it to {repo} failed "
-            f"({type(error).__name__}: {' '.join(str(error).split())}). Push it with: {shlex.join(command)}"
+            f"({type(error).__name__}: {one_line(error)}). Push it with: {shlex.join(command)}"
         ) from error

@@ -137,13 +137,15 @@ def load_tasks_split(script_args: Any, split: str, size: int | None = None) -> D
                 "leave it out"
             )
     if name == TINY_AGENTS:
-        tiny_split = _tiny_split(script_args, split)
+        tiny_split = _tiny_split(name, split, script_args.dataset_config)
         return load_tasks(tiny_split, size or (2048 if tiny_split == "train" else TINY_EVAL_SIZE))
     if is_tiny(name, TINY_DATASETS):
         raise ValueError(
             f"{name} has no tasks for an environment: choose {TINY_AGENTS}, or leave out environment_factory"
         )
     dataset = concatenate_datasets([*map(_rows, open_sources(name, split, script_args.dataset_config))])
+    if not len(dataset):
+        raise ValueError(f"{name} is empty: it has no rows to train on.")
     if "prompt" not in dataset.column_names or not isinstance(dataset[0]["prompt"], list):
         raise ValueError(
             f"{name} has no column prompt of messages, which an environment needs: "
@@ -187,11 +189,7 @@ def load_split(
                 f"mask_tools needs rows with tools in a column, and {script_args.dataset_name} has prompts of text: "
                 "leave it out"
             )
-        if _tiny_split(script_args, split) == "train":
-            dataset = _first(load_tiny_dataset(name=script_args.dataset_name), size)
-        else:
-            default = TINY_EVAL_SIZE if script_args.dataset_name == TINY else TASK_EVAL_SIZE
-            dataset = load_tiny_dataset("test", size=size or default, name=script_args.dataset_name)
+        dataset = load_tiny_split(script_args.dataset_name, split, script_args.dataset_config, size)
         if script_args.max_prompt_length is not None:
             _check_lengths(dataset, tokenizer, script_args)
         return dataset
@@ -209,6 +207,31 @@ def load_split(
     return _first(dataset, size)
 
 
+def load_tiny_split(name: str, split: str, config: str | None = None, size: int | None = None) -> Dataset:
+    """
+    Load one split of an embedded data set.
+
+    Args:
+        name (`str`):
+            One of [`~rest_trl.tiny.TINY_DATASETS`].
+        split (`str`):
+            Name of the split.
+        config (`str`, *optional*):
+            Configuration that the arguments ask for; embedded data sets have none.
+        size (`int`, *optional*):
+            See [`load_split`].
+
+    Returns:
+        [`~datasets.Dataset`] with columns `prompt` and `solution`.
+
+    Raises:
+        ValueError: if there is no such split, or a configuration is asked for.
+    """
+    if _tiny_split(name, split, config) == "train":
+        return _first(load_tiny_dataset(name=name), size)
+    return load_tiny_dataset("test", size=size or (TINY_EVAL_SIZE if name == TINY else TASK_EVAL_SIZE), name=name)
+
+
 def _check_lengths(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, script_args: Any) -> None:
     """Refuse a `max_prompt_length` that would drop prompts of an embedded data set, and allow one that drops none."""
     longest = max(map(len, tokenizer(list(dataset["prompt"]))["input_ids"]))
@@ -219,12 +242,9 @@ def _check_lengths(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, script_
         )
 
 
-def _tiny_split(script_args: Any, split: str) -> Split:
-    name = script_args.dataset_name
-    if script_args.dataset_config is not None:
-        raise ValueError(
-            f"{name} has no configurations, but dataset_config={script_args.dataset_config!r}: leave it out"
-        )
+def _tiny_split(name: str, split: str, config: str | None) -> Split:
+    if config is not None:
+        raise ValueError(f"{name} has no configurations, but dataset_config={config!r}: leave it out")
     if split not in ("train", "test"):
         raise ValueError(f"{name} has the splits 'train' and 'test', not {split!r}")
     return "train" if split == "train" else "test"

@@ -99,7 +99,9 @@ def main(arguments: list[str], command: str = "train") -> None:
         finally:
             signal.signal(signal.SIGINT, before)
     except (ValueError, OSError) as error:  # from the configuration, not from the program's process
-        raise SystemExit(f"{prog}: error: {' '.join(str(error).split())}") from error
+        from .endings import one_line  # here, because it imports TRL, which takes seconds
+
+        raise SystemExit(f"{prog}: error: {one_line(error)}") from error
     except CalledProcessError as error:
         raise SystemExit(_status(prog, error.returncode)) from None
     except SignalException as error:  # from torchrun's own signal handler

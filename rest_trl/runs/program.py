@@ -17,7 +17,7 @@ from .inputs import TASK_EVAL_SIZE, TINY_EVAL_SIZE, find_model, load_tokenizer
 from .kernels import release_kernels_warning
 from .parser import RecipeParser
 from .progress import show_progress
-from .results import check_output_dir, remove_results
+from .results import check_output_dir, continues, remove_results
 
 
 logger = get_logger(__name__)
@@ -149,7 +149,8 @@ def run(prog: str, parser: Callable[[str], RecipeParser], make_trainer: Callable
         arguments = parser(prog).parse_args_and_config(args)
         script_args, training_args = arguments[:2]
         resume = find_checkpoint(training_args.resume_from_checkpoint, training_args.output_dir)
-        check_output_dir(training_args.output_dir, resume is not None, script_args.overwrite_output_dir)
+        resumes = continues(resume, training_args.output_dir)
+        check_output_dir(training_args.output_dir, resumes, script_args.overwrite_output_dir)
         trainer = make_trainer(*arguments)
         show_progress(trainer)
         if script_args.overwrite_output_dir:

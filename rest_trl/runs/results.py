@@ -34,6 +34,22 @@ def earlier_results(output_dir: str | Path) -> list[Path]:
     return checkpoint_dirs(output_dir) + sorted(path for name in _FINAL for path in Path(output_dir).glob(name))
 
 
+def continues(checkpoint: str | Path | None, output_dir: str | Path) -> bool:
+    """
+    Tell whether a run goes on with the results in its directory.
+
+    Args:
+        checkpoint (`str` or `Path`, *optional*):
+            The checkpoint that the run resumes from.
+        output_dir (`str` or `Path`):
+            The run's directory; it need not exist.
+
+    Returns:
+        `bool`: false for the checkpoint of another directory, whose run has nothing to do with the results in this.
+    """
+    return checkpoint is not None and Path(checkpoint).resolve().is_relative_to(Path(output_dir).resolve())
+
+
 def check_output_dir(output_dir: str | Path, resumes: bool, overwrites: bool) -> None:
     """
     Refuse a directory in which a new run cannot write, or would overwrite earlier results.
@@ -42,7 +58,7 @@ def check_output_dir(output_dir: str | Path, resumes: bool, overwrites: bool) ->
         output_dir (`str` or `Path`):
             Where the run is to write; it need not exist.
         resumes (`bool`):
-            Whether the run goes on from a checkpoint.
+            Whether the run goes on from a checkpoint in this directory, see [`continues`].
         overwrites (`bool`):
             Whether the user lets the run remove earlier results.
 

@@ -109,11 +109,15 @@ class GuardedGeneration:
             client.note(_WrongWeightsError(str(error)))
             return
         try:
-            config: Any = client.server.config()
-            dtype = getattr(torch, config["model_config"]["dtype"].removeprefix("torch."))
+            config = client.server.config()
         except requests.RequestException as error:
             client.note(error)
             return
+        if config is None:  # it had them at the start of the run
+            client.sent = False
+            client.note(StaleWeightsError("restarted without VLLM_SERVER_DEV_MODE=1"))
+            return
+        dtype = getattr(torch, config["model_config"]["dtype"].removeprefix("torch."))
         client.update_named_params(dequantized_metadata(model, dtype), iter_dequantized_params(model, dtype))
         client.reset_prefix_cache()
 
@@ -155,7 +159,8 @@ class GuardedGeneration:
         try:
             client.server.wait_until_healthy(args.vllm_server_timeout)
             version = client.server.weight_version()
-            if version not in (client.mark, client.found, "default"):
+            # No mark at all is that of an old vLLM, or of a server that `check_config` refuses.
+            if version not in (client.mark, client.found, "default", None):
                 return self._farewell(f"another run ({version}) has taken the vLLM server at {client.base_url}")
             client.sent = client.sent and version == client.mark
             if not client.sent:

@@ -125,14 +125,19 @@ def check_server(model: Any, args: GRPOConfig, calls_tools: bool = False) -> Non
 
     Raises:
         ConnectionError: on all ranks, if the server cannot be reached.
-        ValueError: on all ranks, if it lacks the development endpoints or weight transfer, its context is too short
-            or it serves another model.
+        ValueError: on all ranks, if its address ends with `/v1` or `/`, it lacks the development endpoints or weight
+            transfer, its context is too short or it serves another model.
     """
     problem: list[Exception | None] = [None]
     if PartialState().is_main_process:
         try:
             name = model if isinstance(model, str) else model.config._name_or_path
-            client = ServerClient(server_url(args.vllm_server_base_url, args.vllm_server_host, args.vllm_server_port))
+            url = server_url(args.vllm_server_base_url, args.vllm_server_host, args.vllm_server_port)
+            client = ServerClient(url)
+            if url != client.url:  # TRL would ask for /v1/health until it is killed
+                raise ValueError(
+                    f"vllm_server_base_url={url} is no address behind which TRL can put its paths: write {client.url}"
+                )
             try:
                 client.wait_until_healthy(args.vllm_server_timeout)
             except ConnectionError as error:

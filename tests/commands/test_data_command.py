@@ -1,11 +1,18 @@
 import json
+import re
+import signal
 
 import pytest
 from dataset_rows import OPENAI, TOOLACE, XLAM, query_row, toolace_row
 from datasets import Dataset
 
+from rest_trl import ResTGRPOConfig
 from rest_trl.commands.data import main
+from rest_trl.data import loading
 from rest_trl.data.summary import bins
+from rest_trl.runs.inputs import TINY_EVAL_SIZE, load_split
+from rest_trl.tiny import load_tiny_dataset
+from rest_trl.train import ResTScriptArguments
 
 
 def write(path, rows):
@@ -76,9 +83,62 @@ class TestShow:
     def test_the_tiny_world_is_a_data_set(self, run):
         assert "1,606 with calls, 442 without, 0 unreadable" in run("show", "tiny", "--model", "tiny", "--limit", "0")
 
+    def test_shows_the_split_of_the_tiny_world_that_is_asked_for(self, run):
+        out = run("show", "tiny", "--model", "tiny", "--split", "test", "--limit", "1")
+        (row,) = (line for line in out.splitlines() if "tiny" in line and "│" in line)
+        assert [cell.strip() for cell in row.split("│")][3] == str(TINY_EVAL_SIZE)
+        held_out = load_tiny_dataset("test", size=1)
+        assert held_out["solution"][0].strip() in out
+
+    def test_reads_a_recipe_as_training_does(self, run, tmp_path, monkeypatch):
+        given = {}
+        prepare = loading.prepare_sources
+        monkeypatch.setattr(
+            loading, "prepare_sources", lambda *args, **kwargs: given.update(kwargs) or prepare(*args, **kwargs)
+        )
+        file = write(tmp_path / "a.jsonl", [XLAM])
+        (tmp_path / "recipe.yaml").write_text(
+            f"model_name_or_path: tiny\ndataset_name: {file}\nmask_tools: functions\nseed: '7'\nbf16: true\n"
+            "chat_template_kwargs: '{\"enable_thinking\": false}'\ntrust_remote_code: 'false'\nan_sft_argument: 1\n"
+        )
+        run("show", "--config", tmp_path / "recipe.yaml")
+        assert (given["mask_tools"], given["seed"]) == (["functions"], 7)
+        assert given["chat_template_kwargs"] == {"enable_thinking": False}
+
+    def test_gives_tools_the_names_that_they_have_in_training(self, run, tmp_path, tokenizer):
+        file = write(tmp_path / "a.jsonl", [XLAM])
+        (tmp_path / "recipe.yaml").write_text(f"model_name_or_path: tiny\ndataset_name: {file}\n")
+        masks = ["functions", "parameters"]
+        config = ResTGRPOConfig("out", use_cpu=True, bf16=False)
+        rows = load_split(ResTScriptArguments(file, mask_tools=masks), config, tokenizer, "train")
+        call = json.loads(re.search(r"<tool_call>\n(.*)\n", rows["solution"][0])[1])
+        for source in ([file, "--model", "tiny"], ["--config", tmp_path / "recipe.yaml"]):
+            out = run("show", *source, "--mask_tools", *masks)
+            assert f'"name": "{call["name"]}"' in out and f'"{next(iter(call["arguments"]))}"' in out
+
+    def test_a_name_in_brackets_is_no_markup(self, run, tmp_path):
+        file = write(tmp_path / "[bold]:bug:.jsonl", [{"prompt": "[/INST] a", "solution": "[b] c [/b]"}])
+        out = run("show", file, "--model", "tiny")
+        assert "[bold]:bug:.jsonl#0, step 0" in out and "[/INST] a" in out and "[b] c [/b]" in out
+
+    def test_ctrl_c_is_one_line(self, run, monkeypatch, capsys):
+        monkeypatch.setattr(loading, "prepare_sources", lambda *args, **kwargs: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(SystemExit) as error:
+            run("show", "tiny", "--model", "tiny")
+        assert error.value.code == 130
+        assert capsys.readouterr().err.splitlines()[-1] == "rest-trl data: interrupted before it was done"
+
+    def test_a_recipe_that_is_no_yaml_is_one_line(self, run, tmp_path):
+        (tmp_path / "broken.yaml").write_text("seed: [1\nmodel: {")
+        with pytest.raises(SystemExit, match=r"^rest-trl data: error: .*broken\.yaml") as error:
+            run("show", "--config", tmp_path / "broken.yaml")
+        assert "\n" not in str(error.value)
+
     @pytest.mark.parametrize(
         ("args", "message"),
         [
+            (["tiny", "--model", "tiny", "--split", "dev"], "tiny has the splits 'train' and 'test', not 'dev'"),
+            (["tiny", "--model", "tiny", "--dataset_config", "small"], "tiny has no configurations"),
             (["x.jsonl", "--model", "tiny"], "There is no file or directory x.jsonl"),
             (["--model", "tiny"], "give a data set, or a recipe"),
             (["tiny"], "give --model, or a recipe"),
@@ -112,6 +172,12 @@ class TestMix:
             for split in ("train", "test")
         }
         assert sizes == {"train": 16, "test": 4}
+
+    def test_a_path_in_brackets_is_printed_whole(self, run, tmp_path):
+        file = write(tmp_path / "xlam.jsonl", map(query_row, range(20)))
+        output = tmp_path / "[bold]" / "train.parquet"
+        out = run("mix", "--xlam", file, "--numbers", 0, 0, 4, "--output", output)
+        assert f"4 steps: {output}" in "".join(out.splitlines())
 
     def test_the_output_is_not_overwritten_by_the_test(self, run, tmp_path):
         with pytest.raises(SystemExit, match="give the output another name"):

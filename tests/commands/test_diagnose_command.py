@@ -1,7 +1,10 @@
+import signal
+
 import pandas as pd
 import pytest
 import yaml
 
+from rest_trl.commands import diagnose
 from rest_trl.commands.diagnose import main
 
 
@@ -46,8 +49,10 @@ class TestDiagnose:
         assert (tmp_path / "out/report.png").stat().st_size > 10_000
         assert str(tmp_path / "out/report.md") in capsys.readouterr().out
 
-    def test_reports_on_projected_gradients_of_the_head(self, recipe, tmp_path):
-        text, table = run(recipe, tmp_path / "out", "--groups", "4", "--gradients", "head", "--dimension", "16")
+    def test_reports_on_projected_gradients_of_the_head(self, recipe, tmp_path, capsys):
+        output_dir = tmp_path / "[bold]"
+        text, table = run(recipe, output_dir, "--groups", "4", "--gradients", "head", "--dimension", "16")
+        assert f"Report:  {output_dir}/report.md" in capsys.readouterr().out
         assert "projected at random to 256 numbers" in text and "0 backward passes a group" in text
         assert "Theorem 1\n\nNot measured" in text
         assert (table["measure"] == "trace").any() and not table["measure"].str.startswith("theorem").any()
@@ -77,6 +82,14 @@ class TestDiagnose:
         (tmp_path / "adapter_config.json").write_text("{}")
         with pytest.raises(SystemExit, match="merge it"):
             main([str(tmp_path), "--config", str(recipe)])
+
+    def test_says_of_ctrl_c_that_there_is_no_report(self, recipe, tmp_path, monkeypatch, capsys):
+        monkeypatch.setattr(diagnose, "make_trainer", lambda *arguments: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(SystemExit) as error:
+            run(recipe, tmp_path)
+        assert error.value.code == 130
+        line = "rest-trl diagnose: interrupted before the report was written"
+        assert capsys.readouterr().err.splitlines()[-1] == line
 
     def test_stands_where_the_training_of_the_checkpoint_stopped(self, recipe, tmp_path):
         from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerState

@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from rest_trl.runs.checks import check_model, check_tokenizer
-from rest_trl.runs.results import check_output_dir
+from rest_trl.runs.results import check_output_dir, continues
 from rest_trl.tiny import TINY_MODEL_DIR
 
 
@@ -78,3 +78,15 @@ class TestCheckOutputDir:
     def test_refuses_no_name(self):
         with pytest.raises(ValueError, match="output_dir is empty"):
             check_output_dir("", resumes=False, overwrites=False)
+
+
+class TestContinues:
+    def test_is_true_in_the_directory_of_the_checkpoint_alone(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "link").symlink_to(tmp_path / "a")
+        checkpoint = "a/checkpoint-100"
+        for output_dir in ("a", "./a", tmp_path / "a", "link", checkpoint):
+            assert continues(checkpoint, output_dir)
+        for output_dir in ("b", "a/checkpoint-10", "ab"):
+            assert not continues(checkpoint, output_dir)
+        assert not continues(None, "a")

@@ -1,9 +1,12 @@
 import json
 
 import pytest
+from datasets import Dataset
 from transformers import AutoTokenizer
 
 from rest_trl import ResTGRPOConfig
+from rest_trl.data.sources import dataset_source
+from rest_trl.runs import inputs
 from rest_trl.runs.inputs import (
     TASK_EVAL_SIZE,
     TINY_EVAL_SIZE,
@@ -201,3 +204,15 @@ class TestLoadTasksSplit:
         file.write_text(json.dumps({"prompt": "?", "goal": 1}))
         with pytest.raises(ValueError, match="no column prompt of messages"):
             self.load(str(file))
+
+    def test_refuses_a_file_without_rows(self, tmp_path):
+        file = tmp_path / "rows.jsonl"
+        file.touch()
+        with pytest.raises(ValueError, match=r"rows\.jsonl is empty: it has no rows to train on"):
+            self.load(str(file))
+
+    def test_refuses_a_table_without_rows(self, monkeypatch):
+        empty = dataset_source(Dataset.from_dict({"prompt": []}), "tasks")
+        monkeypatch.setattr(inputs, "open_sources", lambda *arguments: [empty])
+        with pytest.raises(ValueError, match="tasks is empty: it has no rows to train on"):
+            self.load("tasks")

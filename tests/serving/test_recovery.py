@@ -138,6 +138,14 @@ class TestGuardedGeneration:
         assert "step 5: the vLLM server" in caplog.text and "all weights are sent anew" in caplog.text
         assert server.paths("POST").count("/v1/completions") == 2
 
+    def test_a_server_restarted_without_development_endpoints_ends_the_run_with_the_cure(self, server, tmp_path):
+        trainer = make_trainer(server.url, tmp_path)
+        trainer.vllm_generation.sync_weights()
+        server.answers["/server_info"] = server.answers["/weight_info"] = None
+        with pytest.raises(VLLMServerError, match=r"no development endpoints.*VLLM_SERVER_DEV_MODE=1"):
+            completions(trainer)
+        assert server.paths("POST").count("/v1/completions") == 1
+
     def test_a_server_that_other_runs_take_ends_the_run(self, server, tmp_path):
         trainer = make_trainer(server.url, tmp_path)
         trainer.vllm_generation.sync_weights()
@@ -221,6 +229,19 @@ class TestQuantizedPolicies:
             trainer.vllm_generation.sync_weights()
         assert "\n" not in str(error.value)
         assert not trainer.vllm_generation.vllm_client.client.received and server.version == "default"
+
+    @pytest.mark.parametrize("has_weight_info", [True, False])
+    def test_end_the_run_with_the_cure_if_the_server_has_no_development_endpoints(
+        self, server, tmp_path, has_weight_info
+    ):
+        trainer = make_trainer(server.url, tmp_path, quantized_model())
+        trainer.vllm_generation.sync_weights()
+        server.answers["/server_info"] = None
+        if not has_weight_info:
+            server.answers["/weight_info"] = None
+        with pytest.raises(VLLMServerError, match=r"no development endpoints.*VLLM_SERVER_DEV_MODE=1") as error:
+            trainer.vllm_generation.sync_weights()
+        assert str(error.value).endswith("Then: go on from checkpoint-4")
 
     def test_go_on_if_the_server_fails_when_it_is_asked_for_its_dtype(self, server, tmp_path):
         trainer = make_trainer(server.url, tmp_path, quantized_model())

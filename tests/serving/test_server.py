@@ -46,6 +46,14 @@ class TestCheckServer:
         with FakeVLLM(changed(model=TINY)) as server:
             check(server.url, model)
 
+    @pytest.mark.parametrize("end", ["/v1", "/v1/", "/"])
+    def test_refuses_an_address_to_which_trl_cannot_add_its_paths(self, end):
+        with (
+            FakeVLLM(changed(model=TINY)) as server,
+            pytest.raises(ValueError, match=rf"^vllm_server_base_url={server.url}{end} .* write {server.url}$"),
+        ):
+            check(server.url + end)
+
     def test_names_the_command_that_starts_a_server_that_is_not_there(self):
         with FakeVLLM() as server:
             url = server.url

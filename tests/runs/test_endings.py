@@ -1,0 +1,18 @@
+import pytest
+
+from rest_trl.runs.endings import INTERRUPTED, setup_errors
+
+
+class TestSetupErrors:
+    @pytest.mark.parametrize(
+        ("said", "line"),
+        [
+            ({}, "prog: interrupted before training started"),
+            ({"before": "the report was written"}, "prog: interrupted before the report was written"),
+        ],
+    )
+    def test_say_before_what_ctrl_c_came(self, capsys, said, line):
+        with pytest.raises(SystemExit) as error, setup_errors("prog", **said):
+            raise KeyboardInterrupt
+        assert error.value.code == INTERRUPTED
+        assert capsys.readouterr().err.splitlines()[-1] == line
