@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from accelerate.logging import get_logger
 from accelerate.utils import gather_object
 from trl import GRPOTrainer
 from trl.extras.profiling import profiling_context
@@ -30,9 +29,6 @@ from .serving.packing import keep_unpacked
 from .serving.recovery import guard
 from .serving.server import check_server
 from .tool_calls import detect_syntax, get_syntax
-
-
-logger = get_logger(__name__)
 
 
 class ResTGRPOTrainer(TurnRewards, WholeCheckpoints, BranchedRollouts, RefilledGroups, GRPOTrainer):
@@ -178,8 +174,11 @@ class ResTGRPOTrainer(TurnRewards, WholeCheckpoints, BranchedRollouts, RefilledG
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Any:
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         if self._credit is not None:
-            columns = {name: [row[name] for row in inputs] for name in inputs[0]}
-            arguments = {**columns, "completions": completions, "completion_ids": completion_ids_list}
+            columns = [name for name in inputs[0] if name not in ("prompt", "completion", "completion_ids")]
+            arguments: dict[str, Any] = {name: [row[name] for row in inputs] for name in columns}
+            arguments |= {"prompts": prompts, "completions": completions, "completion_ids": completion_ids_list}
+            if self.environments is not None:
+                arguments["environments"] = self.environments
             self._credit.take(rewards, self.reward_funcs, arguments, self.state)
         return rewards
 

@@ -30,85 +30,14 @@ prefix, too.
 """
 
 import math
-from collections import deque
-from collections.abc import Hashable, Sequence
-from itertools import pairwise
-from operator import attrgetter
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from .baselines import Members, baselines
-from .scaling import affine
-
-
-class Segment(NamedTuple):
-    """
-    Tokens of a completion that share a status.
-
-    Args:
-        start (`int`):
-            Column of its first token.
-        stop (`int`):
-            Column after its last token.
-        status (`Hashable`):
-            What the prefix tells beside `decided`. Completions of a group are compared where they have the same
-            status; a status occurs at most once in a completion.
-        decided (`float`):
-            Sum of the reward's parts that the prefix before the segment has decided.
-        own (`float`):
-            The part that is decided within the segment; only `local` credit reads it.
-        lost (`float`, *optional*, defaults to `0.0`):
-            By how much a discount lowers the undecided parts.
-        prior (`float`, *optional*, defaults to `0.0`):
-            How many members of the baseline the guess from whole completions counts as.
-    """
-
-    start: int
-    stop: int
-    status: Hashable
-    decided: float
-    own: float = 0.0
-    lost: float = 0.0
-    prior: float = 0.0
-
-
-_NOTHING = Segment(0, 0, None, 0.0)  # stands for the segment of a reward where it has none
-
-
-class _Run(NamedTuple):
-    """Tokens of one joint status, with the segment of each of the K rewards that they lie in."""
-
-    start: int
-    stop: int
-    status: Hashable
-    segments: Sequence[Segment]
-
-
-def _runs(segments: Sequence[Sequence[Segment]]) -> list[_Run]:
-    """The segments of one completion under each of K rewards as runs of tokens with a joint status."""
-    decomposed = [index for index, of_reward in enumerate(segments) if of_reward]
-    if len(decomposed) == 1:  # the usual case, in which the statuses need no joining
-        before, behind = [_NOTHING] * decomposed[0], [_NOTHING] * (len(segments) - 1 - decomposed[0])
-        return [
-            _Run(segment.start, segment.stop, segment.status, [*before, segment, *behind])
-            for segment in segments[decomposed[0]]
-        ]
-    bounds = sorted({bound for of_reward in segments for segment in of_reward for bound in segment[:2]})
-    runs, ahead = [], [deque(sorted(of_reward, key=attrgetter("start"))) for of_reward in segments]
-    for start, stop in pairwise(bounds):
-        inside = [_at(start, of_reward) for of_reward in ahead]
-        if any(segment is not _NOTHING for segment in inside):
-            runs.append(_Run(start, stop, tuple(segment.status for segment in inside), inside))
-    return runs
-
-
-def _at(column: int, ahead: deque[Segment]) -> Segment:
-    """The segment at a column; those that end before it are dropped, as no later column asks for them."""
-    while ahead and ahead[0].stop <= column:
-        ahead.popleft()
-    return ahead[0] if ahead and ahead[0].start <= column else _NOTHING
+from .scaling import affine, counted_rewards
+from .segments import Segment, joint_runs
 
 
 def credited_advantages(
@@ -186,7 +115,7 @@ def credited_advantages(
     factors, offsets = affine(rewards, weights, num_generations, scale_rewards, aggregation)
     credit_segments(
         per_token,
-        rewards,
+        counted_rewards(rewards, aggregation),
         factors,
         offsets,
         segments,
@@ -219,7 +148,7 @@ def credit_segments(
         per_token (`torch.Tensor` of shape `(B, T)`):
             Advantages, which tokens without a segment keep.
         rewards (`torch.Tensor` of shape `(N, K)`):
-            Rewards of each function, NaN where it gave none.
+            Rewards of each function, see [`~rest_trl.credit.scaling.counted_rewards`].
         factors, offsets (`torch.Tensor` of shapes `(N, K)` and `(N,)`):
             See [`~rest_trl.credit.scaling.affine`].
         segments (`Sequence[Sequence[Sequence[Segment]]]` of shape `(N, K, ...)`):
@@ -232,12 +161,13 @@ def credit_segments(
             See [`credited_advantages`].
     """
     # In NumPy from here on: a completion has only a few segments, and a tensor operation for each is slower.
-    known, scales, shifts = (values.double().numpy() for values in (rewards.nan_to_num(0.0), factors, offsets))
+    known, scales, shifts = (values.double().numpy() for values in (rewards, factors, offsets))
     scorable, found = (~rewards.isnan().all(1)).tolist(), per_token.numpy()
     first_group = local_rows.start // num_compared * num_compared
     for group in range(first_group, local_rows.stop, num_compared):
         rows = [row for row in range(group, group + num_compared) if scorable[row]]
-        runs = [(row, run) for row in rows for run in _runs(segments[row])]
+        decomposed = [k for k in range(known.shape[1]) if any(segments[row][k] for row in rows)]
+        runs = [(row, run) for row in rows for run in joint_runs(segments[row], decomposed)]
         if not runs:
             continue
         of_row = np.array([row for row, _ in runs])
@@ -245,11 +175,12 @@ def credit_segments(
             [[(part.decided, part.own, part.lost, part.prior) for part in run.segments] for _, run in runs]
         )
         decided, own, lost, prior = parts.transpose(2, 0, 1)
-        undecided = own if local else known[of_row] - decided - lost
+        left_out = np.isnan(known[of_row])
+        undecided = np.where(left_out, np.nan, own) if local else known[of_row] - decided - lost
         guesses = np.zeros(len(runs)) if local else prior.max(1)
         members = Members([run.status for _, run in runs], undecided, decided, known[of_row], guesses)
         centred = undecided - baselines(members, known[rows], leave_one_out)
-        values = (centred * scales[of_row]).sum(1) - shifts[of_row]
+        values = (np.where(left_out, 0.0, centred) * scales[of_row]).sum(1) - shifts[of_row]
         for (row, run), value in zip(runs, values.tolist(), strict=True):
             # NaN where there is nothing to compare with, or TRL's scaling has no value.
             if row in local_rows and not math.isnan(value):

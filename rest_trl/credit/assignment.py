@@ -9,9 +9,10 @@ from accelerate.logging import get_logger
 from accelerate.utils import gather_object
 from transformers import TrainerState
 
-from .advantages import Segment, credited_advantages
+from .advantages import credited_advantages
 from .branches import branched_advantages
 from .rewards import DecomposedReward
+from .segments import Segment
 from .turn_rewards import TurnReward
 
 
@@ -65,7 +66,8 @@ class CreditAssignment:
             reward_funcs (`Sequence` of length `K`):
                 Reward functions.
             arguments (`dict[str, Any]`):
-                For the completions of this process: `completions`, `completion_ids` and the columns of the data set.
+                For the completions of this process: `prompts`, `completions`, `completion_ids`, the columns
+                of the data set, and `environments`, if there are any.
             trainer_state ([`~transformers.TrainerState`]):
                 State of the training.
         """

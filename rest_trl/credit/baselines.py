@@ -14,7 +14,7 @@ class Members(NamedTuple):
         status (`Sequence[Hashable]` of length `M`):
             What the prefix tells, see [`~rest_trl.credit.Segment`].
         undecided (`numpy.ndarray` of shape `(M, K)`):
-            The undecided parts of the rewards.
+            The undecided parts of the rewards, NaN where a reward is left out.
         decided (`numpy.ndarray` of shape `(M, K)`):
             The parts of the rewards that the prefix has decided.
         total (`numpy.ndarray` of shape `(M, K)`):
@@ -47,15 +47,20 @@ def baselines(members: Members, totals: np.ndarray, leave_one_out: bool) -> np.n
     """
     numbers: dict[Hashable, int] = {}
     indices = np.array([numbers.setdefault(status, len(numbers)) for status in members.status])
-    of_status = np.zeros((len(numbers), totals.shape[1]))
-    np.add.at(of_status, indices, members.undecided)
     own = int(leave_one_out)
-    sums = of_status[indices] - own * members.undecided
-    counts = np.bincount(indices)[indices] - float(own)
-    num_others = len(totals) - own
-    if num_others:
-        guesses = (totals.sum(0) - own * members.total) / num_others - members.decided
-        sums += members.prior[:, None] * guesses
-        counts += members.prior
-    with np.errstate(invalid="ignore"):  # 0 / 0 where there is no other member
-        return sums / counts[:, None]
+    sums, counts = (
+        _of_status(values, indices, len(numbers)) - own * values
+        for values in (np.nan_to_num(members.undecided), 1.0 - np.isnan(members.undecided))
+    )
+    num_others = (~np.isnan(totals)).sum(0) - own * ~np.isnan(members.total)
+    priors = members.prior[:, None] * (num_others > 0)
+    with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 where there is no other member
+        guesses = (np.nansum(totals, 0) - own * np.nan_to_num(members.total)) / num_others - members.decided
+        return (sums + np.where(priors > 0, priors * guesses, 0.0)) / (counts + priors)
+
+
+def _of_status(values: np.ndarray, indices: np.ndarray, num_statuses: int) -> np.ndarray:
+    """For each run, the sum of the values over all runs of its status: of shape `(M, K)`."""
+    sums = np.zeros((num_statuses, values.shape[1]))
+    np.add.at(sums, indices, values)
+    return sums[indices]

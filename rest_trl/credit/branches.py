@@ -38,8 +38,9 @@ from collections.abc import Sequence
 
 import torch
 
-from .advantages import Segment, credit_segments
-from .scaling import affine
+from .advantages import credit_segments
+from .scaling import affine, counted_rewards
+from .segments import Segment
 
 
 def branched_advantages(
@@ -105,10 +106,8 @@ def branched_advantages(
     local_rows = range(len(rewards))[rows or slice(None)]
     rewards, weights = rewards.float().cpu(), weights.float().cpu()
     factors, offsets = affine(rewards, weights, num_generations, scale_rewards, aggregation)
-    unscorable = rewards.isnan().all(1, keepdim=True)
-    # TRL counts a missing reward as 0 in a sum of rewards, and leaves it out where each is normalised by itself.
-    counted = rewards if aggregation == "normalize_then_sum" else rewards.nan_to_num(0.0)
-    counted = counted.masked_fill(unscorable, torch.nan)
+    unscorable = rewards.isnan().all(1)
+    counted = counted_rewards(rewards, aggregation)
     of_branch, siblings = _sums(counted, branch_size)
     of_group, members = _sums(counted, num_generations)
     if leave_one_out:
@@ -118,7 +117,7 @@ def branched_advantages(
         behind = counted - of_branch / siblings
         shared = of_branch / siblings - of_group / members
     behind, shared = (
-        ((values * factors).nan_to_num(0.0, 0.0, 0.0).sum(1) - offsets).masked_fill(unscorable[:, 0], 0.0)[
+        ((values * factors).nan_to_num(0.0, 0.0, 0.0).sum(1) - offsets).masked_fill(unscorable, 0.0)[
             local_rows.start : local_rows.stop
         ]
         for values in (behind, shared)
@@ -126,7 +125,7 @@ def branched_advantages(
     per_token = behind.unsqueeze(1).repeat(1, num_tokens)
     credit_segments(
         per_token,
-        rewards,
+        counted,
         factors,
         offsets,
         segments,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
-from .turn_rewards import Reader
+from .turn_rewards import Reader, plain_reward
 
 
 METHOD = "turn_rewards"
@@ -116,7 +116,7 @@ def has_turn_rewards(environment: type) -> bool:
 def _total(environment: Any) -> float:
     if not has_turn_rewards(type(environment)):
         return 0.0
-    rewards = environment.turn_rewards()
+    rewards = plain_reward(environment.turn_rewards())
     if not isinstance(rewards, list) or not all(isinstance(x, int | float) and math.isfinite(x) for x in rewards):
         raise ValueError(
             f"{type(environment).__name__}.{METHOD} gave {rewards!r:.200}: it must return a list of finite numbers, "

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from .advantages import Segment
+from .segments import Segment
 
 
 @runtime_checkable
@@ -22,8 +22,9 @@ class DecomposedReward(Protocol):
 
         Args:
             args, kwargs:
-                Of what TRL calls the reward function with: `completions`, `completion_ids`, `trainer_state` and the
-                columns of the data set, all by name.
+                What TRL calls the reward function with, all by name, except `log_extra` and `log_metric`: `prompts`,
+                `completions`, `completion_ids`, `trainer_state`, the columns of the data set, and `environments`, if
+                there are any.
 
         Returns:
             `Sequence[Sequence[Segment]]` of length `B`: for each completion, in the order of its tokens; columns are

@@ -31,8 +31,9 @@ def affine(
         means = torch.nanmean(grouped, dim=1).repeat_interleave(num_generations, 0)
         sums = ((rewards - means) * factors).nansum(1)
         sums[rewards.isnan().all(1)] = torch.nan
-        deviation = nanstd(sums) if len(sums) > 1 else torch.zeros(())
-        return factors / (deviation + _EPSILON), torch.nanmean(sums).expand(len(rewards)) / (deviation + _EPSILON)
+        # Of fewer than two scorable completions, TRL's deviation and mean are NaN, which would spread to the loss.
+        deviation, offset = nanstd(sums).nan_to_num(0.0), torch.nanmean(sums).nan_to_num(0.0)
+        return factors / (deviation + _EPSILON), offset.expand(len(rewards)) / (deviation + _EPSILON)
     sums = (rewards * weights).nansum(1)
     sums[rewards.isnan().all(1)] = torch.nan
     size = (rewards * weights).abs().nan_to_num(0.0).max()
@@ -43,6 +44,24 @@ def affine(
     else:
         factors = _inverse(nanstd(sums.view(-1, num_generations), dim=1), size).repeat_interleave(num_generations)
     return factors.unsqueeze(1) * weights, torch.zeros(len(sums))
+
+
+def counted_rewards(rewards: torch.Tensor, aggregation: str) -> torch.Tensor:
+    """
+    What TRL counts for a reward that a function did not give.
+
+    It is 0 in a sum of rewards. Where each is normalised by itself it is left out, as are completions without any.
+
+    Args:
+        rewards, aggregation:
+            See [`~rest_trl.credit.credited_advantages`].
+
+    Returns:
+        `torch.Tensor` of shape `(N, K)`: NaN where a reward is left out.
+    """
+    if aggregation == "normalize_then_sum":
+        return rewards
+    return rewards.nan_to_num(0.0).masked_fill(rewards.isnan().all(1, keepdim=True), torch.nan)
 
 
 def has_spread(rewards: torch.Tensor, weights: torch.Tensor, num_generations: int, aggregation: str) -> torch.Tensor:

@@ -9,7 +9,7 @@ import torch
 from accelerate.utils import gather_object
 from trl.trainer.utils import is_async_callable
 
-from .advantages import Segment
+from .segments import Segment
 from .turns import turn_segments
 
 
@@ -63,7 +63,7 @@ class TurnReward:
         return self._summed(self.reward_func(**kwargs), kwargs["completion_ids"])
 
     def _summed(self, values: Sequence[Any], completion_ids: Sequence[Sequence[int]]) -> list[float | None]:
-        self._values, self._completion_ids = [_plain(value) for value in values], completion_ids
+        self._values, self._completion_ids = [plain_reward(value) for value in values], completion_ids
         if any(isinstance(value, list) for value in self._values):
             for value, spans in zip(self._values, self._reader(completion_ids), strict=True):
                 if isinstance(value, list):
@@ -137,10 +137,22 @@ class AsyncTurnReward(TurnReward):
         return self._summed(await self.reward_func(**kwargs), kwargs["completion_ids"])
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, torch.Tensor | np.ndarray):
-        return value.tolist()
-    return list(value) if isinstance(value, tuple) else value
+def plain_reward(value: Any) -> Any:
+    """
+    What a reward function gave for a completion, in Python's own types.
+
+    Args:
+        value (`Any`):
+            A number, a sequence of numbers, or no reward.
+
+    Returns:
+        `Any`: `None` also for NaN, which TRL reads as no reward, and other things unchanged.
+    """
+    if isinstance(value, torch.Tensor | np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, tuple | list):
+        return [item.tolist() if isinstance(item, torch.Tensor | np.ndarray | np.generic) else item for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def with_turns(reward_func: Any, name: str, reader: Reader, discount: float) -> Any:

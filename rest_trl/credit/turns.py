@@ -47,7 +47,7 @@ more to do with what follows soon.
 
 from collections.abc import Sequence
 
-from .advantages import Segment
+from .segments import Segment
 
 
 _PRIOR = 2.0  # members that the guess counts as; from 1 to 4 the variance is much the same
@@ -89,7 +89,8 @@ def turn_segments(
 
     Args:
         rewards (`Sequence[float]` of length `K`, or `float`):
-            Rewards of the turns. A single number is decided at the end of the last turn, and is not discounted.
+            Rewards of the turns. A single number is decided at the end of the last turn, if there is one, and is
+            not discounted.
         spans (`Sequence[tuple[int, int]]` of length `K`):
             Column of each turn's first token, and the column after its last.
         discount (`float`, *optional*, defaults to `1.0`):
@@ -107,7 +108,7 @@ def turn_segments(
     ```
     """
     if not isinstance(rewards, Sequence):
-        rewards, discount = [*[0.0] * (len(spans) - 1), float(rewards)], 1.0
+        rewards, discount = [0.0] * (len(spans) - 1) + [float(rewards)] * bool(spans), 1.0
     total, before = sum(rewards), 0.0
     prior = _PRIOR if discount == 1 else 0.0
     segments = []

@@ -271,6 +271,68 @@ class TestCreditedAdvantages:
         found = credited_advantages(torch.zeros(2), rewards, torch.ones(2), segments, 2, 3, scale_rewards="none")
         assert torch.equal(found, torch.tensor([[0.0, -0.25, 0.25], [0.0, 0.25, -0.25]]))
 
+    def test_a_completion_is_compared_with_those_that_will_have_no_segments_of_another_reward(self):
+        # Whether a call follows is decided later, so the first token must be compared with all completions.
+        rewards = torch.tensor([[4.0, 1.0], [0.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
+        whole = [Segment(0, 3, "valid", 0.0)]
+        segments = [[[Segment(1, 2, "value", 0.0)] if row < 2 else [], whole] for row in range(4)]
+        found = credited_advantages(torch.zeros(4), rewards, torch.ones(2), segments, 4, 3, scale_rewards="none")
+        assert torch.equal(found[:, 0], rewards.sum(1) - rewards.sum(1).mean())
+        assert found[:, 1].tolist() == [2.0, -2.0, -1.5, -1.5]
+
+    @pytest.mark.parametrize("leave_one_out", [False, True])
+    @pytest.mark.parametrize("num_rewards", [1, 2])
+    def test_a_status_that_comes_again_does_not_count_twice(self, num_rewards, leave_one_out):
+        rewards = torch.tensor([[3.0, 0.0], [1.0, 0.0], [0.0, 0.0]])[:, :num_rewards]
+        if num_rewards == 1:
+            again = [Segment(0, 1, "a", 0.0), Segment(2, 3, "a", 2.0)]
+            segments = [[again], [[Segment(0, 1, "a", 0.0)]], [[Segment(0, 1, "a", 0.0)]]]
+        else:  # between the segments of one reward, the joint status is that before them
+            segments = [[[Segment(1, 2, "a", 0.0)] if row == 0 else [], [Segment(0, 3, "b", 0.0)]] for row in range(3)]
+        found = credited_advantages(
+            torch.zeros(3),
+            rewards,
+            torch.ones(num_rewards),
+            segments,
+            3,
+            3,
+            scale_rewards="none",
+            leave_one_out=leave_one_out,
+        )
+        others = torch.tensor([0.5, 1.5, 2.0]) if leave_one_out else torch.full((3,), 4 / 3)
+        assert torch.allclose(found[:, 0], rewards[:, 0] - others)
+
+    def test_segments_without_a_token_are_in_no_baseline(self):
+        rewards = torch.tensor([[3.0], [1.0]])
+        segments = [[[Segment(0, 1, "a", 0.0)]], [[Segment(1, 1, "a", 0.0)]]]
+        found = credited_advantages(torch.zeros(2), rewards, torch.ones(1), segments, 2, 1, scale_rewards="none")
+        assert torch.equal(found, torch.zeros(2, 1))
+
+    @pytest.mark.parametrize("leave_one_out", [False, True])
+    @pytest.mark.parametrize("prior", [0.0, 2.0])
+    def test_a_missing_reward_counts_as_trl_counts_it(self, prior, leave_one_out):
+        # One status with nothing decided is GRPO, here with rewards that a function gave to some completions only.
+        rewards = torch.tensor([[1.0, torch.nan], [0.0, 5.0], [0.0, 5.0], [1.0, 4.0]])
+        for aggregation in ("sum_then_normalize", "normalize_then_sum"):
+            expected = trl_advantages(rewards, torch.ones(2), 4, "group", aggregation)
+            segments = [[[Segment(0, 1, "a", 0.0, prior=prior)], []]] * 4
+            found = credited_advantages(
+                torch.full((4,), torch.nan),
+                rewards,
+                torch.ones(2),
+                segments,
+                4,
+                1,
+                aggregation=aggregation,
+                leave_one_out=leave_one_out,
+            )[:, 0]
+            if not leave_one_out:
+                assert torch.allclose(found, expected, atol=1e-5)
+            elif aggregation == "sum_then_normalize":
+                assert torch.allclose(found, expected * 4 / 3, atol=1e-5)
+            else:  # each reward leaves one out of as many as it has
+                assert found.isfinite().all()
+
     def test_segments_of_two_rewards_need_no_order(self):
         rewards = torch.tensor([[3.0, 1.0], [1.0, 2.0]])
         values = [Segment(0, 1, "a", 0.0), Segment(1, 2, "b", 1.0), Segment(3, 4, "c", 2.0)]

@@ -149,8 +149,9 @@ class TestDecomposedReward:
             def __call__(self, completion_ids, **kwargs):
                 return [1.0 + len(ids) for ids in completion_ids]
 
-            def segments(self, completion_ids, solution, trainer_state, **kwargs):
-                assert len(solution) == len(completion_ids) and trainer_state.global_step == 0
+            def segments(self, prompts, completions, completion_ids, solution, trainer_state):
+                assert len(prompts) == len(completions) == len(solution) == len(completion_ids)
+                assert trainer_state.global_step == 0
                 return [[Segment(1, len(ids), "rest", 1.0)] for ids in completion_ids]
 
         assert isinstance(FirstToken(), DecomposedReward) and isinstance(ToolCallReward(), DecomposedReward)

@@ -6,6 +6,7 @@ import torch
 from test_advantages import SCALES, Toy, largest_z, trl_advantages
 
 from rest_trl.credit import Segment, branched_advantages, credited_advantages
+from rest_trl.credit.scaling import has_spread
 
 
 NO_SEGMENTS = [[[]]]
@@ -144,6 +145,15 @@ class TestBranchedAdvantages:
             found = self.of(rewards, [1] * 16, 4, aggregation=aggregation, leave_one_out=True)
             assert found.isfinite().all() and found[0].eq(0).all() and found[8:].eq(0).all()
             assert found[1:8].ne(0).all()
+
+    @pytest.mark.parametrize("num_missing", [3, 4])
+    def test_of_fewer_than_two_rewards_are_zero(self, num_missing):
+        rewards = torch.tensor([[2.0]] * (4 - num_missing) + [[torch.nan]] * num_missing)
+        arguments = rewards, torch.ones(1), NO_SEGMENTS * 4, [1] * 4, 4, 2, 2
+        for scale, aggregation in SCALES[:1] + SCALES[3:]:
+            found = branched_advantages(*arguments, scale_rewards=scale, aggregation=aggregation)
+            assert torch.equal(found, torch.zeros(4, 2))
+            assert not has_spread(rewards, torch.ones(1), 4, aggregation).any()
 
     def test_of_groups_without_spread_are_zero(self, rewards):
         rewards[:8] = rewards[0]

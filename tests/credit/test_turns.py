@@ -86,6 +86,10 @@ class TestTurnSegments:
         assert undecided == pytest.approx([3.07, 2.3, 2.0])
         assert rewards_to_go(rewards, 0.9) == pytest.approx(undecided)
 
+    @pytest.mark.parametrize("rewards", [2.0, []])
+    def test_of_a_completion_without_turns_are_none(self, rewards):
+        assert turn_segments(rewards, []) == []
+
     def test_need_a_span_for_every_reward(self):
         with pytest.raises(ValueError, match="zip"):
             turn_segments([1.0, 2.0], self.SPANS)

@@ -75,7 +75,9 @@ class TestReturnsOfTurns:
         found = roll_out(turn_trainer(tmp_path, script, rewards, credit_baseline="group"), 4)["advantages"]
         assert torch.allclose(found, whole.unsqueeze(1).expand_as(found), atol=1e-6)
 
-    @pytest.mark.parametrize("kind", [np.array, torch.tensor, tuple])
+    @pytest.mark.parametrize(
+        "kind", [np.array, torch.tensor, tuple, lambda turns: [*map(np.float32, turns)], lambda t: [*torch.tensor(t)]]
+    )
     def test_may_be_arrays_or_tuples(self, tmp_path, kind):
         plain = roll_out(turn_trainer(tmp_path), 4)["advantages"]
         assert torch.equal(roll_out(turn_trainer(tmp_path, rewards=[*map(kind, TURNS)]), 4)["advantages"], plain)
@@ -88,6 +90,13 @@ class TestReturnsOfTurns:
         assert first[1] == pytest.approx(2.5 - (2 * (2 - 1) + 3) / 3)
         assert second == pytest.approx([0.75, 3 - (2 * 2.25 + 2.5) / 3])
         assert fourth == [0.0, 0.0]
+
+    def test_an_outcome_that_is_nan_is_none_as_in_trl(self, tmp_path):
+        none, nan = (
+            roll_out(turn_trainer(tmp_path, rewards=[[1.0, 0.5, 2.0], 3.0, 1.0, missing]), 4)["advantages"]
+            for missing in (None, float("nan"))
+        )
+        assert none[0, 0] != 0 and torch.equal(none, nan)
 
     def test_count_for_less_with_a_discount(self, tmp_path):
         trainer = turn_trainer(tmp_path, turn_discount=0.5)
