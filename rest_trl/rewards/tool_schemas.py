@@ -160,7 +160,8 @@ class ToolSchemas:
             return Judgement(1.0, frozenset([UNKNOWN_TOOL]))
         try:
             return tool.judge(call.arguments, untyped)
-        except RecursionError:  # of a value that the policy has nested too deeply for any check
+        # Values that no check can take: nested too deeply, or numbers that cannot be divided, such as infinity.
+        except (RecursionError, OverflowError, ValueError):
             return Judgement(1.0, frozenset([WRONG_VALUE]))
 
 

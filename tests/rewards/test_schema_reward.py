@@ -108,6 +108,12 @@ class TestCalls:
         judgement = ToolSchemas([{"name": "f", "parameters": parameters}]).judge(ToolCall("f", {"x": value}))
         assert judgement.wrong == 1 and judgement.faults == {"wrong_value"}
 
+    @pytest.mark.parametrize("value", [float("inf"), float("nan"), 10**400])
+    def test_that_cannot_be_divided_are_wrong(self, value):
+        tools = [{"name": "f", "parameters": {"properties": {"x": {"type": "number", "multipleOf": 0.1}}}}]
+        judgement = ToolSchemas(tools).judge(ToolCall("f", {"x": value}))
+        assert judgement.wrong == 1 and judgement.faults == {"wrong_value"}
+
 
 class TestUntypedSyntaxes:
     TEXT = "<tool_call>\n<function=forecast>\n<parameter=city>\n{}\n</parameter>\n<parameter=days>\n{}\n</parameter>\n"
