@@ -63,7 +63,7 @@ def get_benchmark(name: str) -> type[Benchmark]:
         )
     try:
         benchmark = vars(importlib.import_module(module))[attribute]
-    except (ImportError, KeyError, ValueError) as error:
+    except (ImportError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"benchmark {name!r} cannot be imported ({type(error).__name__}: {error})") from error
     if not (isinstance(benchmark, type) and issubclass(benchmark, Benchmark)):
         raise ValueError(f"{name!r} is no subclass of rest_trl.evaluation.benchmark.Benchmark")

@@ -70,7 +70,7 @@ def get_coefficients_func(coefficients: str | CoefficientsFunc) -> CoefficientsF
     module, _, name = coefficients.rpartition(".")
     try:
         function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(
             f"coefficients={coefficients!r} cannot be imported ({error}): give one of {', '.join(PRESETS)} or "
             "the dotted path of a function, e.g. my_package.my_module.my_coefficients"

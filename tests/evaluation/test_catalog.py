@@ -42,6 +42,7 @@ class TestGetBenchmark:
             ("absent.Lengths", "cannot be imported .*No module named 'absent'"),
             ("user_benchmark.Absent", "cannot be imported .*KeyError: 'Absent'"),
             (".Lengths", "unknown benchmark|cannot be imported"),
+            (".user_benchmark.Lengths", "unknown benchmark|cannot be imported"),
             ("user_benchmark.A_NUMBER", "is no subclass of rest_trl.evaluation.benchmark.Benchmark"),
             ("user_benchmark.Unfinished", "it lacks from_options, score, name, metrics"),
         ],

@@ -28,6 +28,7 @@ class TestGetCoefficientsFunc:
             ("entropie", "cannot be imported .*entropy, released, uniform.*dotted path"),
             ("", "cannot be imported"),
             (".relative", "cannot be imported"),
+            (".relative.function", "cannot be imported"),
             ("no_such_package.function", "No module named 'no_such_package'"),
             ("rest_trl.regions.coefficients.no_such_function", "no attribute 'no_such_function'"),
             ("math.pi", "is a float, not a function"),

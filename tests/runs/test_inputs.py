@@ -153,6 +153,7 @@ class TestFindEnvironment:
         ("name", "message"),
         [
             ("HelpDesk", "'HelpDesk' cannot be imported"),
+            (".agents.HelpDesk", "'.agents.HelpDesk' cannot be imported"),
             ("absent.HelpDesk", "No module named 'absent'"),
             ("rest_trl.tiny.agents.Absent", "KeyError: 'Absent'"),
             ("rest_trl.tiny.TINY", "is a str, which cannot be called"),
