@@ -1,6 +1,6 @@
 """Diagnoses during a training."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from ..regions import Region
 from .groups import Group, split_groups
 from .measure import Diagnosis, Settings, diagnose
 from .moments import measures, tables
-from .rules import check_loss, rules_of
+from .rules import Rule, check_loss, rules_of
 
 
 class DiagnoseCallback(TrainerCallback):
@@ -22,7 +22,8 @@ class DiagnoseCallback(TrainerCallback):
     numbers of the training are touched, so the weights come out the same to the bit.
 
     A rollout has few groups, so one step's figures are mostly noise. `trace` and `signal` are without bias, so they
-    can be averaged over steps; the measures that `rest-trl diagnose` reports are ratios of such means.
+    can be averaged over steps; the measures that `rest-trl diagnose` reports are ratios of such means. Both are logged
+    as 0 where there is no gradient: in a region without tokens, and in a rollout whose groups all have equal rewards.
 
     Args:
         trainer ([`~rest_trl.ResTGRPOTrainer`]):
@@ -93,20 +94,21 @@ class DiagnoseCallback(TrainerCallback):
         if len(groups) < 2:
             return
         diagnosis = self.diagnose(groups, self._settings)
-        if diagnosis is not None:
-            metrics = self._trainer._metrics["train"]
-            minibatch = max(1, len(groups) // self._trainer.args.steps_per_rollout)
-            for name, value in scalars(diagnosis, minibatch).items():
-                metrics[name].append(value)
+        metrics = self._trainer._metrics["train"]
+        minibatch = max(1, len(groups) // self._trainer.args.steps_per_rollout)
+        for name, value in scalars(diagnosis, rules_of(self._trainer.args), minibatch).items():
+            metrics[name].append(value)
 
 
-def scalars(diagnosis: Diagnosis, minibatch: int) -> dict[str, float]:
+def scalars(diagnosis: Diagnosis | None, rules: Sequence[Rule], minibatch: int) -> dict[str, float]:
     """
     What is logged of a diagnosis.
 
     Args:
-        diagnosis ([`Diagnosis`]):
-            Of the groups of a rollout.
+        diagnosis ([`Diagnosis`], *optional*):
+            Of the groups of a rollout; `None` if they have no gradient.
+        rules (`Sequence[Rule]`):
+            The rules that are compared.
         minibatch (`int`):
             Groups of an optimiser step.
 
@@ -114,15 +116,19 @@ def scalars(diagnosis: Diagnosis, minibatch: int) -> dict[str, float]:
         `dict[str, float]`: trace by rule and region; signal, projection and alignment of the whole gradient by rule;
         what is not defined is left out.
     """
-    found = measures(tables(diagnosis.moments), diagnosis.reference, 0, minibatch)
+    if diagnosis is None:
+        zeros = torch.zeros(len(rules) * len(Region))
+        found = {"trace": zeros, "signal": zeros, "projection": zeros / 0, "alignment": zeros / 0}
+    else:
+        found = measures(tables(diagnosis.moments), diagnosis.reference, 0, minibatch)
     logged = {}
-    for index, rule in enumerate(diagnosis.rules):
+    for index, rule in enumerate(rules):
         for region in Region:
             place = index * len(Region) + region
             whole = region == Region.NONE
             of_region = "" if whole else f"/{region.name.lower()}"
             for name in ("trace", "signal", "projection", "alignment") if whole else ("trace",):
                 value = found[name][place].item()
-                if value == value and (whole or value > 0):
+                if value == value:
                     logged[f"diagnose/{name}/{rule}{of_region}"] = value
     return logged

@@ -1,12 +1,12 @@
 """A picture of where the gradient's noise comes from."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..display.colors import COLORS
+from ..display.reports import write_figure
 from ..regions import Region
 from .intervals import Estimates
 from .measure import Diagnosis
@@ -53,12 +53,7 @@ def plot_diagnosis(diagnosis: Diagnosis, minibatch: int, path: Path) -> None:
             label.set_color(COLORS[region].line)
             label.set_fontweight("bold")
             label.set_fontsize(9)
-    temporary = path.with_suffix(".tmp.png")
-    try:
-        figure.savefig(temporary, dpi=100)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_figure(figure, path, dpi=100)
 
 
 def _points(axis: Any, places: Any, estimates: Estimates, *, horizontal: bool = False, **style: Any) -> None:

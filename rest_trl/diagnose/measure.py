@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
+from ..credit.scaling import has_spread
 from ..regions import Region, RegionStatistics, region_sums, to_regions
 from .exact import exact_gradients, in_evaluation, trainable
 from .groups import Group
 from .head import HeadProjector, head_gradients
 from .moments import Moments, moments
-from .rules import Rule, distinct_weights, observed_statistics, token_weights
+from .rules import PER_COMPLETION, Rule, distinct_weights, observed_statistics, token_weights
 from .theory import TheoremTerms, theorem_terms
 from .tokens import TokenFacts, completion_logits, token_facts
 
@@ -36,7 +37,8 @@ class Settings:
         dimension (`int`, *optional*, defaults to `64`):
             Side of the square matrix that a projected gradient is.
         theory_groups (`int`, *optional*, defaults to `0`):
-            Groups that Theorem 1 is measured with; exact gradients only.
+            Groups that Theorem 1 is measured with; only with exact gradients and a loss that divides the terms of a
+            completion by its length.
         seed (`int`, *optional*, defaults to `0`):
             Of the projections and of the random signs.
 
@@ -78,7 +80,7 @@ class Diagnosis:
         theorem ([`TheoremTerms`], *optional*):
             Terms of Theorem 1.
         equal_groups (`int`):
-            Groups in which all advantages are exactly 0, because all completions have the same reward.
+            Groups in which all completions have the same reward, and so the same advantage, up to rounding.
         gradients (`str`):
             `"exact"` or `"head"`.
         parameters (`int`):
@@ -180,7 +182,9 @@ def diagnose(
     seconds["gradients"] = time.perf_counter() - start
     start = time.perf_counter()
     terms = None
-    if kind == "exact" and settings.theory_groups:
+    # The terms are those of a loss per completion. With another loss, the mean that the variance takes from them is of
+    # another scale.
+    if kind == "exact" and settings.theory_groups and args.loss_type in PER_COMPLETION:
         some = bar(groups[: settings.theory_groups], "Theorem 1")
         generator = torch.Generator().manual_seed(settings.seed)
         of_some = facts[: settings.theory_groups]
@@ -193,7 +197,7 @@ def diagnose(
         sum(_violations(group, fact) for group, fact in zip(groups, facts, strict=True)),
         observed_statistics(groups, facts),
         terms,
-        sum(not bool(group.advantages["completion"].any()) for group in groups),
+        sum(_is_equal(group) for group in groups),
         kind,
         numbers,
         4 * len(groups) * passes * numbers,
@@ -209,3 +213,9 @@ def _lemma_sums(group: Group, fact: TokenFacts) -> torch.Tensor:
 
 def _violations(group: Group, fact: TokenFacts) -> int:
     return int(((fact.expected > fact.bound + _TOLERANCE) & group.mask.bool()).sum())
+
+
+def _is_equal(group: Group) -> bool:
+    # Equal rewards minus their mean in float32 need not be 0, but they are all the same.
+    advantages = group.advantages["completion"][:, :1].cpu()
+    return not bool(has_spread(advantages, torch.ones(1), len(advantages), "sum_then_normalize"))

@@ -1,12 +1,12 @@
 """The report of a diagnosis: `report.md`, `report.png` and `estimates.parquet`."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..display.reports import markdown_table
 from ..regions import Region
 from ..regions.coefficients import curriculum_weights, region_weights
 from ..runs.files import write_atomically, write_table
@@ -15,6 +15,7 @@ from .intervals import Estimates
 from .measure import Diagnosis
 from .moments import tables
 from .results import gradient_estimates, lemma_estimates, region_name, result_table, theorem_estimates
+from .rules import PER_COMPLETION
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def _whole(diagnosis: Diagnosis, facts: Facts, found: dict[str, Estimates]) -> s
         "where a rule keeps it. *Signal-to-noise*: squared mean along GRPO's mean over the trace, over GRPO's. "
         f"*Alignment*: cosine of the mean gradient of {facts.minibatch} groups, an optimiser step, with GRPO's mean "
         f"gradient. GRPO itself: {noise}.\n\n"
-        + _table(["credit/coefficients", "noise", "projection", "signal-to-noise", "alignment"], rows)
+        + markdown_table(["credit/coefficients", "noise", "projection", "signal-to-noise", "alignment"], rows)
     )
 
 
@@ -150,9 +151,9 @@ def _regions(diagnosis: Diagnosis, found: dict[str, Estimates]) -> str:
         "## Regions\n\nGRPO's gradient by region. *Noise*: trace of the region's part over that of the whole; the "
         f"covariance between regions is the rest, {between:+.2f}. *Signal*: projection of the region's mean onto the "
         "whole mean; shares add up to 1.\n\n"
-        + _table(["region", "share of tokens", "entropy (nats)", "noise", "signal"], rows)
+        + markdown_table(["region", "share of tokens", "entropy (nats)", "noise", "signal"], rows)
         + "\n\nNoise of a region's part under each rule, over GRPO's in the same region:\n\n"
-        + _table(["credit/coefficients", *names], ratios)
+        + markdown_table(["credit/coefficients", *names], ratios)
     )
 
 
@@ -169,13 +170,14 @@ def _lemma(diagnosis: Diagnosis) -> str:
         "`1 - sum p^2`, which is at most `1 - exp(-H)`. Means over sampled tokens; the expectation is right if the "
         "difference holds 0. That is to be so for all tokens together; the region of a token may depend on the token "
         f"itself, and its mean is then another. The inequality fails at {diagnosis.violations} of {int(tokens.sum())} "
-        "tokens.\n\n" + _table(["region", "squared score", "expectation", "difference", "bound"], rows)
+        "tokens.\n\n" + markdown_table(["region", "squared score", "expectation", "difference", "bound"], rows)
     )
 
 
 def _theorem(diagnosis: Diagnosis, facts: Facts, found: dict[str, Estimates]) -> str:
     if diagnosis.theorem is None:
-        return "## Theorem 1\n\nNot measured: it needs exact gradients and --theory_groups."
+        losses = " or ".join(PER_COMPLETION)
+        return f"## Theorem 1\n\nNot measured: it needs exact gradients, --theory_groups and --loss_type {losses}."
     theorem = theorem_estimates(diagnosis.theorem, tables(diagnosis.moments).pairs[0, 0].item())
     labels = (
         "variance of a completion's gradient, measured",
@@ -190,9 +192,9 @@ def _theorem(diagnosis: Diagnosis, facts: Facts, found: dict[str, Estimates]) ->
     ]
     return (
         f"## Theorem 1\n\nFor GRPO's loss, from {len(diagnosis.theorem.squares)} groups. The theorem takes three "
-        "steps from the variance of a completion's gradient to its bound; the first two need an advantage that is "
-        "independent of the tokens.\n\n"
-        + _table(["term", "value", "over the measured variance"], steps)
+        "steps from the variance of a completion's gradient to its bound; the first two hold for an advantage that "
+        "is independent of the tokens, and completions of one length.\n\n"
+        + markdown_table(["term", "value", "over the measured variance"], steps)
         + f"\n\nThe bound {'holds' if theorem.steps.value[3] >= measured else 'FAILS'} for these completions.\n\n"
         + _optimal_weights(diagnosis, facts, theorem.betas, found)
     )
@@ -226,7 +228,7 @@ def _optimal_weights(diagnosis: Diagnosis, facts: Facts, betas: Estimates, found
     return (
         "`beta` of a token is the square of its logits' Jacobian times `1 - exp(-H)`; the paper's surrogate takes the "
         "Jacobian for the same everywhere. Weights have mean 1 over tokens.\n\n"
-        + _table(
+        + markdown_table(
             ["region", "1 - exp(-H)", "beta", "weight of Theorem 2", "weight of the surrogate", "bounded, as used"],
             rows,
         )
@@ -247,8 +249,3 @@ def _number(value: float) -> str:
     if abs(value) >= 100:
         return f"{float(f'{value:.3g}'):,.0f}"
     return f"{value:.2f}" if abs(value) >= 0.095 or value == 0 else f"{value:.2g}"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -154,27 +154,24 @@ def token_weights(
             scale = mask / (count * args.max_completion_length)
         else:
             scale = mask * (len(groups) / max(1, tokens))
-        coefficients = {
-            name: checked_coefficients(
-                function,
-                group.mask,
-                {
-                    "completion_ids": group.completion_ids,
-                    "region_ids": to_regions(group.part_ids),
-                    "part_ids": group.part_ids,
-                    "advantages": group.advantages["completion"],
-                    "region_entropies": entropies,
-                    "region_shares": shares,
-                    "progress": progress,
-                    "step": step,
-                    "entropies": fact.entropies,
-                },
-            )
-            for name, function in functions.items()
+        known = {
+            "completion_ids": group.completion_ids,
+            "region_ids": to_regions(group.part_ids),
+            "part_ids": group.part_ids,
+            "region_entropies": entropies,
+            "region_shares": shares,
+            "progress": progress,
+            "step": step,
+            "entropies": fact.entropies,
+            "per_token_logps": fact.log_probs,
         }
-        weights.append(
-            torch.stack([scale * group.advantages[rule.credit] * coefficients[rule.coefficients] for rule in rules])
-        )
+        of_rules = []
+        for rule in rules:
+            advantages = group.advantages[rule.credit]
+            arguments = {**known, "advantages": advantages}
+            coefficients = checked_coefficients(functions[rule.coefficients], group.mask, arguments)
+            of_rules.append(scale * advantages * coefficients)
+        weights.append(torch.stack(of_rules))
     return weights
 
 

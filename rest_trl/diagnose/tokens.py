@@ -1,5 +1,6 @@
 r"""
-Facts of the policy's distribution at each sampled token: its entropy, and the squared score of Lemma 2.
+Facts of the policy's distribution at each sampled token: its entropy, the token's log-probability, and the squared
+score of Lemma 2.
 
 The score of a token with respect to the logits is \(s_t = e_{y_t} - p_t\), so its square is
 \(\lVert s_t \rVert^2 = 1 - 2 p_{t, y_t} + \sum_v p_{t, v}^2\). Lemma 2 of the paper:
@@ -21,6 +22,8 @@ class TokenFacts(NamedTuple):
     Args:
         entropies (`torch.Tensor`):
             `H`, in nats.
+        log_probs (`torch.Tensor`):
+            Log-probability of the sampled token.
         squares (`torch.Tensor`):
             Square of the sampled token's score.
         expected (`torch.Tensor`):
@@ -30,6 +33,7 @@ class TokenFacts(NamedTuple):
     """
 
     entropies: torch.Tensor
+    log_probs: torch.Tensor
     squares: torch.Tensor
     expected: torch.Tensor
     bound: torch.Tensor
@@ -78,7 +82,7 @@ def token_facts(logits: torch.Tensor, completion_ids: torch.Tensor) -> TokenFact
 
     ```python
     >>> [round(fact.item(), 4) for fact in token_facts(torch.zeros(1, 1, 2), torch.zeros(1, 1, dtype=torch.long))]
-    [0.6931, 0.5, 0.5, 0.5]
+    [0.6931, -0.6931, 0.5, 0.5, 0.5]
 
     ```
     """
@@ -86,5 +90,6 @@ def token_facts(logits: torch.Tensor, completion_ids: torch.Tensor) -> TokenFact
     probs = log_probs.exp()
     entropies = -(probs * log_probs).sum(-1)
     concentration = probs.square().sum(-1)
-    chosen = probs.gather(-1, completion_ids.unsqueeze(-1)).squeeze(-1)
-    return TokenFacts(entropies, 1 - 2 * chosen + concentration, 1 - concentration, -torch.expm1(-entropies))
+    chosen = log_probs.gather(-1, completion_ids.unsqueeze(-1)).squeeze(-1)
+    squares = 1 - 2 * chosen.exp() + concentration
+    return TokenFacts(entropies, chosen, squares, 1 - concentration, -torch.expm1(-entropies))

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -123,7 +123,8 @@ def read_completions(path: Path, tokenizer: PreTrainedTokenizerBase, limit: int)
         `list[Completion]`
 
     Raises:
-        ValueError: if a row has none of the columns, or its calls have been taken out of the text.
+        ValueError: if a row has none of the columns, its calls have been taken out of the text, or a line is no JSON
+            object.
         FileNotFoundError: if there is no such file.
     """
     if path.is_dir():
@@ -131,8 +132,7 @@ def read_completions(path: Path, tokenizer: PreTrainedTokenizerBase, limit: int)
     if path.suffix == ".parquet":
         rows = _table(path, limit)
     elif path.suffix in (".jsonl", ".json"):
-        with path.open(encoding="utf-8") as file:
-            rows = [json.loads(line) for _, line in zip(range(limit), file, strict=False)]
+        rows = _lines(path, limit)
     else:
         rows = [{"completion": path.read_text(encoding="utf-8")}]
     return [_completion(f"{path}, row {index}", index, row, tokenizer) for index, row in enumerate(rows)]
@@ -144,10 +144,26 @@ def tokens_path(path: Path) -> Path:
 
 
 def _last_table(path: Path) -> Path:
-    tables = sorted([*path.glob("completions_*.parquet"), *path.glob("completions/completions_*.parquet")])
-    if not tables:
+    tables = [*path.glob("completions_*.parquet"), *path.glob("completions/completions_*.parquet")]
+    # By number, because from step 100,000 on names have another length.
+    steps = {int(step): table for table in tables if (step := table.stem.removeprefix("completions_")).isdecimal()}
+    if not steps:
         raise ValueError(f"{path} holds no tables of completions: train with log_completions, or give a file")
-    return tables[-1]
+    return steps[max(steps)]
+
+
+def _lines(path: Path, limit: int) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(islice(file, limit), 1):
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                row = None
+            if not isinstance(row, dict):
+                raise ValueError(f"line {number} of {path} is no JSON object: write each completion as one on a line")
+            rows.append(row)
+    return rows
 
 
 def _table(path: Path, limit: int) -> list[dict[str, Any]]:

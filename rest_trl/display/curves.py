@@ -1,12 +1,12 @@
 """The curves of a run as one picture."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..tool_calls import Region
 from .colors import COLORS
+from .reports import write_figure
 
 
 _SMOOTHED_FROM = 10  # points: of fewer, a mean over neighbours says less than the points themselves
@@ -114,12 +114,7 @@ def plot_curves(
             axis.text(0.5, 0.5, "none logged", ha="center", va="center", transform=axis.transAxes)
     for axis in axes[1]:
         axis.set_xlabel("step")
-    temporary = path.with_suffix(".tmp.png")
-    try:
-        figure.savefig(temporary, dpi=120)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_figure(figure, path, dpi=120)
 
 
 def _points(logs: Sequence[dict[str, float]], key: str) -> tuple[list[float], list[float]]:

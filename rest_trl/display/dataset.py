@@ -98,7 +98,7 @@ def show_examples(
     if examples:
         yield Group(Text("Golds, their regions in colour:"), legend())
     for example in examples:
-        yield Rule(f"{example.source}, step {example.step}")
+        yield Rule(Text(f"{example.source}, step {example.step}"))
         prompt, kept = example.prompt, _PROMPT_START + _PROMPT_END
         if len(prompt) > kept:
             left_out = f"\n… {len(prompt) - kept:,} characters …\n"
@@ -124,7 +124,7 @@ def show_mixture(reports: Sequence[PartReport]) -> Table:
     table = Table(*columns, title="Mixture, in rows and steps")
     for report in reports:
         numbers = (report.rows, len(report.malformed), report.same_query, report.leaks, report.drawn, report.test)
-        table.add_row(report.name, Text(report.schema), *(f"{number:,}" for number in numbers))
+        table.add_row(Text(report.name), Text(report.schema), *(f"{number:,}" for number in numbers))
     return table
 
 

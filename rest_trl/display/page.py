@@ -110,15 +110,18 @@ def _html_completion(item: Inspected, table: list[bytes]) -> str:
 
 
 def _html_tokens(item: Inspected, table: list[bytes]) -> list[str]:
-    # A character that is split over tokens is shown with the token that completes it.
+    # A character that is split over tokens is shown with the token that completes it, or as a replacement character
+    # with the last token if none does.
     decode = getincrementaldecoder("utf-8")("replace").decode
     spans = []
+    last = len(item.region_ids) - 1
     for place, (token_id, region_id) in enumerate(zip(item.completion.completion_ids, item.region_ids, strict=True)):
         token = table[token_id] if token_id < len(table) else b""
+        text = escape(decode(token, final=place == last))
         tip = f"{token.decode('utf-8', 'backslashreplace')!r} (id {token_id})\n{Region(region_id).name.lower()}"
         if item.coefficients is not None:
             tip += f", coefficient: {item.coefficients[place]:.4f}"
         if item.completion.advantages is not None:
             tip += f", advantage: {item.completion.advantages[place]:.4f}"
-        spans.append(f'<span class="t r{region_id}" data-tip="{escape(tip)}">{escape(decode(token))}</span>')
+        spans.append(f'<span class="t r{region_id}" data-tip="{escape(tip)}">{text}</span>')
     return spans

@@ -81,7 +81,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     arguments = make_parser().parse_args(args)
     PartialState()  # accelerate's loggers raise without it
-    console = Console()
+    console = Console(markup=False, emoji=False)  # a path or an error may hold what rich would replace
     try:
         study = load_study(arguments.config, arguments.seeds, arguments.workers)
         store = StudyStore(study.output_dir)

@@ -52,11 +52,13 @@ class Study:
     def __post_init__(self) -> None:
         if self.baseline not in self.arms:
             raise ValueError(f"baseline: there is no arm {self.baseline!r}: choose of {', '.join(self.arms)}")
+        if strange := [seed for seed in self.seeds if type(seed) is not int]:
+            raise ValueError(f"seeds must be whole numbers, got {strange[0]!r}")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise ValueError(f"seeds: give at least one, each once and none negative, not {list(self.seeds)}")
-        for name in ("held_out", "evaluations", "workers"):
+        for name in ("held_out", "evaluations", *(["workers"] if self.workers is not None else [])):
             value = vars(self)[name]
-            if value is not None and (type(value) is not int or value < 1):
+            if type(value) is not int or value < 1:
                 raise ValueError(f"{name} must be a positive whole number, got {value!r}")
 
 
@@ -90,6 +92,9 @@ def load_study(path: Path, seeds: int | None = None, workers: int | None = None)
             f"{path} is no study: "
             + "; ".join([f"unknown key {key!r}" for key in unknown] + [f"no {key}" for key in missing])
         )
+    for key in ("recipe", "baseline", "output_dir"):
+        if not isinstance(content[key], str):
+            raise ValueError(f"{path}: {key} must be a text, got {content[key]!r}")
     recipe = _mapping(path.parent / content["recipe"])
     arms = content["arms"]
     if not isinstance(arms, dict) or not arms:
@@ -102,12 +107,14 @@ def load_study(path: Path, seeds: int | None = None, workers: int | None = None)
         if given := [key for key in _OWN if key in (overrides or {})]:
             raise ValueError(f"{path}: the arm {name} sets {', '.join(given)}, which the study gives to each run")
     given_seeds = seeds if seeds is not None else content.get("seeds", 1)
+    if type(given_seeds) is not int and not isinstance(given_seeds, list):
+        raise ValueError(f"{path}: seeds must be their number or a list of them, got {given_seeds!r}")
     return Study(
         arms={name: {**recipe, **(overrides or {})} for name, overrides in arms.items()},
         baseline=content["baseline"],
         seeds=tuple(range(given_seeds) if isinstance(given_seeds, int) else given_seeds),
         output_dir=Path(content["output_dir"]),
-        workers=workers or content.get("workers"),
+        workers=workers if workers is not None else content.get("workers"),
         **{key: content[key] for key in ("held_out", "evaluations") if key in content},
     )
 

@@ -1,6 +1,5 @@
 """The curves of a study as one picture."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..display.reports import write_figure
 from .held_out import METRIC as HELD_OUT
 from .statistics import curves, mean_over_seeds, window_means, window_size
 
@@ -72,12 +72,7 @@ def plot_study(results: pd.DataFrame, arms: list[str], baseline: str, path: Path
             axis.legend(fontsize=8)
         else:
             axis.text(0.5, 0.5, "nothing to show", ha="center", va="center", transform=axis.transAxes)
-    temporary = path.with_suffix(".tmp.png")
-    try:
-        figure.savefig(temporary, dpi=110)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_figure(figure, path, dpi=110)
 
 
 def _smoothed(results: pd.DataFrame, arm: str, metric: str) -> pd.DataFrame:

@@ -57,10 +57,12 @@ class HeldOut(TrainerCallback):
             `float`
         """
 
-    def _sample(self, prompts: Sequence[str], seed: int) -> list[list[int]]:
+    def _sample(self, prompts: Sequence[str], seed: int, add_special_tokens: bool = False) -> list[list[int]]:
         """Ids of each completion up to the token that ends the turn, which is the last one if it was sampled."""
         max_new_tokens: Any = self._trainer.args.max_completion_length
-        sampled = sample(self._model(), self._tokenizer, prompts, max_new_tokens, seed)
+        sampled = sample(
+            self._model(), self._tokenizer, prompts, max_new_tokens, seed, add_special_tokens=add_special_tokens
+        )
         return [_until_end(ids, self._ends()) for ids in sampled.tolist()]
 
     def _model(self) -> Any:
@@ -100,11 +102,11 @@ class HeldOutCalls(HeldOut):
         """See [`HeldOut.measure`]."""
         size, exact = self._trainer.args.generation_batch_size or 1, 0.0
         for start in range(0, len(self._prompts), size):
-            solutions = self._solutions[start : start + size]
+            prompts, solutions = self._prompts[start : start + size], self._solutions[start : start + size]
             metrics: dict[str, float] = {}
             self._reward(
                 completions=[""] * len(solutions),
-                completion_ids=self._sample(self._prompts[start : start + size], seed=start),
+                completion_ids=self._sample(prompts, seed=start, add_special_tokens=True),  # as in the training
                 solution=solutions,
                 log_metric=metrics.__setitem__,
             )

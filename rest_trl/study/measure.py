@@ -99,7 +99,8 @@ def kind_of_error(completion: str, gold: Step) -> str:
         value for call, right in pairs for key, value in call.arguments.items() if value != right.arguments.get(key)
     ]
     reasoning = reasoning_of(completion)
-    worked_out = reasoning != gold.reasoning and all(re.search(f"= ?{value}\\.", reasoning) for value in wrong)
+    results = [re.escape(str(value)) for value in wrong]
+    worked_out = reasoning != gold.reasoning and all(re.search(f"= ?{result}\\.", reasoning) for result in results)
     return "value, from the reasoning" if worked_out else "value, in the call"
 
 
@@ -199,7 +200,7 @@ def main() -> None:
         counts = reasoned[reasoning_of(text) == step.reasoning]
         counts[0] += 1
         counts[1] += kind_of_error(text, step) == "none"
-    table = Table(title=f"{arguments.model} on {arguments.task}: {arguments.size} held-out prompts, temperature 1")
+    table = Table(title=f"{arguments.model} on {arguments.task}: {len(steps)} held-out prompts, temperature 1")
     table.add_column("completions")
     table.add_column("share")
     table.add_row("with exactly the gold calls", f"{errors.pop('none', 0) / len(steps):.3f}")
@@ -211,9 +212,10 @@ def main() -> None:
             table.add_row(f"exact, of the {count} that sampled {label} reasoning", f"{exact / count:.3f}")
     for given, share in given_reasonings(model, tokenizer, steps, arguments.seed).items():
         table.add_row(f"exact, with this reasoning put in: {given}", f"{share:.3f}")
-    groups = spreadless_share(model, tokenizer, steps[: arguments.groups], arguments.seed)
-    table.add_row(f"groups without spread, of {arguments.groups}", f"{groups:.3f}")
-    Console().print(table)
+    grouped = steps[: arguments.groups]
+    share = spreadless_share(model, tokenizer, grouped, arguments.seed)
+    table.add_row(f"groups without spread, of {len(grouped)}", f"{share:.3f}")
+    Console(markup=False, emoji=False).print(table)  # a path may hold what rich would replace
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ..display.reports import markdown_table
 from ..runs.files import write_atomically
 from .config import Study
 from .figure import TRAINING, plot_study
@@ -108,7 +108,7 @@ def _head(study: Study, results: pd.DataFrame, arms: Sequence[str], versions: Ma
             "",
             "![Curves of the study](report.png)",
             "",
-            _table(["arm", *differing], settings),
+            markdown_table(["arm", *differing], settings),
         ]
     )
 
@@ -148,7 +148,7 @@ def _accuracies(results: pd.DataFrame, arms: Sequence[str]) -> str:
         by_seed = [measure(results, arm) for measure in _MEASURES.values()]
         cells = [_estimate(mean_over_seeds(values)) if len(values) else "not measured" for values in by_seed]
         rows.append([arm, results.loc[results["arm"] == arm, "seed"].nunique(), *cells])
-    return "## Accuracy\n\n" + _table(["arm", "seeds", *_MEASURES], rows)
+    return "## Accuracy\n\n" + markdown_table(["arm", "seeds", *_MEASURES], rows)
 
 
 def _differences(results: pd.DataFrame, arms: Sequence[str], baseline: str) -> str:
@@ -164,12 +164,14 @@ def _differences(results: pd.DataFrame, arms: Sequence[str], baseline: str) -> s
                 [arm, name, difference.seeds, _estimate(difference, "+"), f"{paired.won} of {difference.seeds}{ties}"]
             )
     return f"## Paired differences to {baseline}\n\n" + (
-        _table(["arm", "measure", "seeds", "difference", "seeds won"], rows) if rows else "There is no pair of runs."
+        markdown_table(["arm", "measure", "seeds", "difference", "seeds won"], rows)
+        if rows
+        else "There is no pair of runs."
     )
 
 
 def _prices(results: pd.DataFrame, arms: Sequence[str], baseline: str) -> str:
-    base, rows = curves(results, baseline, TRAINING), []
+    base, rows, sizes = curves(results, baseline, TRAINING), [], set()
     for arm in arms:
         accuracies, cells = curves(results, arm, TRAINING), []
         if arm == baseline or accuracies.empty or base.empty:
@@ -178,10 +180,13 @@ def _prices(results: pd.DataFrame, arms: Sequence[str], baseline: str) -> str:
         for unit in ("rollouts", "generated_tokens"):
             price = price_of_level(accuracies, curves(results, arm, unit), base, curves(results, baseline, unit))
             cells.append("undefined" if price is None else _estimate(price.ratio, digits=2))
-            reached = reached if price is None else f"{price.reached} of {pairs}"
+            if price is not None:
+                reached = f"{price.reached} of {pairs}"
+                sizes.add(price.window)
         rows.append([arm, pairs, *cells, reached])
-    size = window_size(base.shape[1])
-    steps = f"{size} step{'s' * (size > 1)}"
+    # An arm of fewer steps than the baseline has smaller windows, for both.
+    windows = " or ".join(map(str, sorted(sizes or {window_size(base.shape[1])})))
+    steps = f"{windows} step{'s' * (windows != '1')}"
     text = (
         f"## Price of {baseline}'s final level\n\n"
         f"The level is {baseline}'s mean training accuracy over its last {steps}. Both mean curves are smoothed "
@@ -191,7 +196,9 @@ def _prices(results: pd.DataFrame, arms: Sequence[str], baseline: str) -> str:
         f"is undefined where {baseline} ends no better than it starts.\n\n"
     )
     return text + (
-        _table(["arm", "seeds", "rollouts", "generated tokens", "reached"], rows) if rows else "There is no pair."
+        markdown_table(["arm", "seeds", "rollouts", "generated tokens", "reached"], rows)
+        if rows
+        else "There is no pair."
     )
 
 
@@ -207,8 +214,9 @@ def _internals(results: pd.DataFrame, arms: Sequence[str]) -> str:
             rows.append(
                 [arm, f"`{metric}`", len(table), _estimate(mean_over_seeds(first)), _estimate(mean_over_seeds(last))]
             )
-    return "## Gradient norms and entropies (nats)\n\nMeans over the first and the last window of steps.\n\n" + _table(
-        ["arm", "metric", "seeds", "start", "end"], rows
+    return (
+        "## Gradient norms and entropies (nats)\n\nMeans over the first and the last window of steps.\n\n"
+        + markdown_table(["arm", "metric", "seeds", "start", "end"], rows)
     )
 
 
@@ -242,8 +250,3 @@ def _estimate(estimate: Estimate, sign: str = "", digits: int = 4) -> str:
 
 def _one_or_range(values: pd.Series) -> str:
     return f"{values.min()}" if values.min() == values.max() else f"{values.min()} to {values.max()}"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)

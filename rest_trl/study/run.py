@@ -100,11 +100,25 @@ def train(store: StudyStore, run: Run) -> pd.DataFrame:
         trainer.add_callback(held_out)
         training = held_out.outcome
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(directory)))
-    table = step_table(run, trainer.state.log_history, training_args.generation_batch_size)
+    table = step_table(
+        run,
+        trainer.state.log_history,
+        training_args.generation_batch_size,
+        training_args.num_generations,
+        training_args.gradient_accumulation_steps,
+        training_args.steps_per_generation * training_args.num_iterations,
+    )
     return table if training == TRAINING else table.assign(**{TRAINING: table[training]})
 
 
-def step_table(run: Run, log_history: list[dict[str, float]], completions: int) -> pd.DataFrame:
+def step_table(
+    run: Run,
+    log_history: list[dict[str, float]],
+    completions: int,
+    group_size: int = 1,
+    micro_steps: int = 1,
+    micro_steps_per_rollout: int = 1,
+) -> pd.DataFrame:
     """
     What a run has logged, as a table.
 
@@ -114,22 +128,34 @@ def step_table(run: Run, log_history: list[dict[str, float]], completions: int) 
         log_history (`list[dict[str, float]]`):
             `trainer.state.log_history`.
         completions (`int`):
-            Completions per rollout.
+            Completions that a rollout trains on.
+        group_size (`int`, *optional*, defaults to `1`):
+            Completions per prompt, for the groups that a rollout has sampled on top.
+        micro_steps (`int`, *optional*, defaults to `1`):
+            Micro-steps of an optimiser step.
+        micro_steps_per_rollout (`int`, *optional*, defaults to `1`):
+            Micro-steps that one rollout serves.
 
     Returns:
-        `pd.DataFrame`: one row per step; `arm`, `seed`, `step`, `rollouts` (completions up to this step, without
-        discarded ones), `generated_tokens` (all tokens sampled up to this step: those that completions share count
-        once, those of discarded completions count), and every metric under the name that it was logged with.
+        `pd.DataFrame`: one row per step; `arm`, `seed`, `step`, `rollouts` (all completions sampled up to this step,
+        discarded ones, too), `generated_tokens` (all tokens sampled up to this step: those that completions share
+        count once, those of discarded completions count), and every metric under the name that it was logged with.
     """
     rows: dict[int, dict[str, Any]] = {}
     for log in log_history:
         rows.setdefault(int(log["step"]), {}).update(log)
     table = pd.DataFrame([rows[step] for step in sorted(rows)])
-    # A step that trains on rollouts of an earlier one logs no lengths, and generates nothing.
+    # A step that trains on rollouts of an earlier one logs no lengths, and generates nothing. A step of several
+    # rollouts logs the means over them.
     lengths = table["completions/mean_length"]
-    table["rollouts"] = lengths.notna().cumsum() * completions
-    tokens = table["rest/generated_tokens"] if "rest/generated_tokens" in table else lengths * completions
-    table["generated_tokens"] = tokens.fillna(0).round().astype("int64").cumsum()
+    until = -(-lengths.notna().cumsum() * max(micro_steps, micro_steps_per_rollout) // micro_steps_per_rollout)
+    number = until.diff().fillna(until)
+
+    def total(mean: pd.Series) -> pd.Series:
+        return (mean * number).fillna(0).round().astype("int64").cumsum()
+
+    table["rollouts"] = total(completions + group_size * table.get("rest/groups/extra", 0 * lengths))
+    table["generated_tokens"] = total(table.get("rest/generated_tokens", lengths * completions))
     table["arm"], table["seed"] = run
     first = ["arm", "seed", "step", "rollouts", "generated_tokens"]
     return table[first + [name for name in table if name not in first]]

@@ -99,7 +99,8 @@ def default_workers(study: Study) -> int:
     """One run per GPU; without one, or if all arms are on the CPU, one per core that this process may use."""
     if torch.cuda.device_count() and not all(settings.get("use_cpu") for settings in study.arms.values()):
         return torch.cuda.device_count()
-    return len(os.sched_getaffinity(0))
+    # Not all systems tell which cores a process may use.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_study(study: Study, store: StudyStore, run_function: RunFunction) -> None:

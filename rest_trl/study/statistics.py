@@ -54,10 +54,13 @@ class Price:
             The share; infinite if the mean curve of the arm never reaches it.
         reached (`int`):
             Number of seeds in which the arm's own curve reaches it.
+        window (`int`):
+            Steps that a smoothed accuracy is the mean of.
     """
 
     ratio: Estimate
     reached: int
+    window: int
 
 
 def mean_over_seeds(values: ArrayLike) -> Estimate:
@@ -201,12 +204,12 @@ def price_of_level(
     value = float(ratios(np.full((1, count), 1 / count))[0])
     reached = int((accuracies.max(1) >= level).sum())
     if count < _BOOTSTRAP_SEEDS:
-        return Price(Estimate(value, None, None, count), reached)
+        return Price(Estimate(value, None, None, count), reached, size)
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLES) / count
     tail = stats.norm.cdf(np.sqrt(count / (count - 1)) * stats.t.ppf((1 - LEVEL) / 2, count - 1))
     # Infinite ratios have an order but no mean, so the quantiles are not interpolated.
     low, high = np.quantile(ratios(drawn), [tail, 1 - tail], method="nearest")
-    return Price(Estimate(value, float(low), float(high), count), reached)
+    return Price(Estimate(value, float(low), float(high), count), reached, size)
 
 
 def _spent_at(accuracies: NDArray[Any], spent: NDArray[Any], levels: NDArray[Any]) -> NDArray[Any]:

@@ -1,6 +1,7 @@
 """The folder of a study: what was asked for, and one file per finished run."""
 
 import json
+from contextlib import AbstractContextManager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -47,23 +48,23 @@ class StudyStore:
         """File with the one line that says why a run failed."""
         return self.work(run) / "failed.txt"
 
-    def lock(self) -> FileLock:
+    def lock(self) -> AbstractContextManager[Any]:
         """
         Take the folder for this process.
 
         Returns:
-            [`~filelock.FileLock`]: already acquired; the folder is free once this object or the process is gone.
+            `AbstractContextManager`: the folder is taken already, and free at the end of the context, or once this
+            object or the process is gone.
 
         Raises:
             ValueError: if another process has it.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.directory / ".lock")
         try:
-            lock.acquire(timeout=0)
+            # Not the lock itself, which as a context is acquired once more than it is released.
+            return FileLock(self.directory / ".lock").acquire(timeout=0)
         except Timeout as error:
             raise ValueError(f"another study is at work in {self.directory}: wait for it, or end it") from error
-        return lock
 
     def manifest(self) -> dict[str, Any]:
         """

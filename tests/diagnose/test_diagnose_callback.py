@@ -2,7 +2,7 @@ import copy
 
 import pytest
 import torch
-from sampled import DATASET, diagnosed_trainer, flat, sample_given
+from sampled import DATASET, diagnosed_trainer, flat, sample_given, text
 
 from rest_trl.diagnose import GRPO
 
@@ -41,9 +41,20 @@ class TestDiagnoseCallback:
         trainer = train(model, tokenizer, tmp_path, diagnose_steps=1, num_iterations=2, max_steps=4)
         assert diagnosed_steps(trainer) == [1, 3]
 
-    def test_logs_nothing_of_a_rollout_without_a_gradient(self, model, tokenizer, tmp_path, monkeypatch):
+    def test_logs_zeros_of_a_rollout_without_a_gradient(self, model, tokenizer, tmp_path, monkeypatch):
         sample_given(monkeypatch, tokenizer, [DATASET[0]["solution"]] * 16)
-        assert diagnosed_steps(train(model, tokenizer, tmp_path, max_steps=1)) == []
+        log = train(model, tokenizer, tmp_path, max_steps=1).state.log_history[0]
+        logged = {key: value for key, value in log.items() if key.startswith("diagnose/")}
+        assert set(logged.values()) == {0.0} and {key.split("/")[1] for key in logged} == {"trace", "signal"}
+        # The same names as of any rollout, but for the ratios, which are not defined.
+        sample_given(monkeypatch, tokenizer)
+        log = train(model, tokenizer, tmp_path, max_steps=1).state.log_history[0]
+        assert set(logged) == {key for key in log if key.startswith(("diagnose/trace/", "diagnose/signal/"))}
+
+    def test_logs_zero_for_a_region_that_a_rollout_lacks(self, model, tokenizer, tmp_path, monkeypatch):
+        sample_given(monkeypatch, tokenizer, [text(days) for days in (3, 4)] * 8)
+        log = train(model, tokenizer, tmp_path, max_steps=1).state.log_history[0]
+        assert log["diagnose/trace/completion/uniform/response"] == 0 < log["diagnose/trace/completion/uniform"]
 
     @pytest.mark.parametrize(
         "arguments", [{"loss_type": "vespo"}, {"loss_type": "cispo"}, {"top_entropy_quantile": 0.2}]

@@ -38,6 +38,14 @@ def loss_gradient(trainer, output):
     return flat(torch.autograd.grad(loss, list(trainer.model.parameters())))
 
 
+def surprise(*, mask, entropies, per_token_logps, **kwargs):
+    return mask * (entropies - per_token_logps)
+
+
+def good_tokens_only(*, mask, advantages, **kwargs):
+    return mask * ((advantages if advantages.dim() == 2 else advantages.unsqueeze(1)) > 0)
+
+
 class TestGradient:
     @pytest.mark.parametrize("loss_type", LOSS_TYPES)
     def test_of_grpo_is_that_of_the_trainers_loss(self, loss_type, model, tokenizer, tmp_path, monkeypatch):
@@ -48,7 +56,12 @@ class TestGradient:
         assert relative_difference(-gradient, loss_gradient(trainer, output)) < 2e-5
 
     @pytest.mark.parametrize(
-        "rule", [("region", "uniform"), ("region", "entropy"), ("region", "released"), ("local", "uniform")]
+        "rule",
+        [
+            *[("region", "uniform"), ("region", "entropy"), ("region", "released"), ("local", "uniform")],
+            # What a rule of the user's own is given is what a trainer gives it.
+            *[("completion", f"{__name__}.surprise"), ("region", f"{__name__}.good_tokens_only")],
+        ],
     )
     def test_of_a_rule_is_that_of_a_trainer_with_the_rule(self, rule, model, tokenizer, tmp_path, monkeypatch):
         trainer = diagnosed_trainer(model, tokenizer, tmp_path, credit=rule[0], coefficients=rule[1])

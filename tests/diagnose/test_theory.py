@@ -100,6 +100,29 @@ class TestTheorem1:
         variance, bound = exact_terms(model, advantages)
         assert variance > 5 * bound
 
+    @pytest.mark.parametrize(("lengths", "expected"), [((2, 2), 0.125), ((2, 3), 0.25 * (1 / 4 + 1 / 9))])
+    def test_needs_completions_of_one_length(self, lengths, expected):
+        # One parameter at 0, so that tokens are coins; the advantage is a coin, too. The first token chooses the sign
+        # with which the second one depends on the parameter; the second one chooses the length. A third one is
+        # certain. Where the gradients of the two add up, the completion is short.
+        parameter = torch.zeros((), requires_grad=True)
+        squares, bounds = [], []
+        for first, second in itertools.product((0, 1), repeat=2):
+            slopes = torch.tensor([1.0, 1.0 if first else -1.0])
+            logits = parameter * torch.outer(slopes, torch.tensor([-0.5, 0.5]))
+            ids = torch.tensor([first, second])
+            log_probs = logits.log_softmax(-1).gather(-1, ids.unsqueeze(-1))
+            length = lengths[0] if second else lengths[1]
+            gradient = torch.autograd.grad(log_probs.sum() / length, parameter)[0]
+            jacobians = torch.tensor([0.5, 0.5])  # squares of their Frobenius norms
+            facts = token_facts(logits.detach().unsqueeze(0), ids.unsqueeze(0))
+            squares.append(gradient.square())
+            bounds.append((jacobians * facts.bound[0]).sum() / length**2)
+        # The square of the advantage is 1 and its mean 0, so the variance is the mean of the squares.
+        variance, bound = torch.stack(squares).mean().item(), torch.stack(bounds).mean().item()
+        assert variance == pytest.approx(0.125) and bound == pytest.approx(expected)
+        assert (variance <= bound * (1 + 1e-6)) == (lengths == (2, 2))
+
 
 class TestTerms:
     def test_are_those_of_a_policy_whose_jacobian_is_known(self):

@@ -77,6 +77,15 @@ class TestReadCompletions:
         ):
             read_completions(path, tokenizer, 1)
 
+    @pytest.mark.parametrize(
+        ("text", "line"),
+        [('[{"completion": "a"}]', 1), ('[\n  {"completion": "a"}\n]', 1), ('{"completion": "a"}\n"b"', 2)],
+    )
+    def test_names_the_line_that_is_no_object(self, tokenizer, tmp_path, text, line):
+        (tmp_path / "a.json").write_text(text)
+        with pytest.raises(ValueError, match=rf"line {line} of .*a\.json is no JSON object"):
+            read_completions(tmp_path / "a.json", tokenizer, 9)
+
     def test_reads_as_many_as_are_wanted(self, tokenizer, tmp_path):
         path = jsonl(tmp_path / "ids.jsonl", *({"completion_ids": [5]} for _ in range(5)))
         assert [item.title for item in read_completions(path, tokenizer, 2)] == ["Completion 0", "Completion 1"]
@@ -85,7 +94,8 @@ class TestReadCompletions:
 class TestTablesOfARun:
     @pytest.fixture
     def run(self, tmp_path):
-        for step in (9, 10):
+        # The names of the last two differ in length.
+        for step in (9, 99_999, 100_000):
             table = tmp_path / "completions" / f"completions_{step:05d}.parquet"
             table.parent.mkdir(exist_ok=True)
             rows = {"step": [step] * 2, "prompt": ["p", "q"], "completion": ["a", "b"], "my_reward": [0.0, 1.0]}
@@ -103,16 +113,16 @@ class TestTablesOfARun:
 
     def test_are_found_from_the_directory_of_the_run(self, run, tokenizer):
         for path in (run, run / "completions"):
-            assert read_completions(path, tokenizer, 1)[0].title == "Completion 0, step 10"
+            assert read_completions(path, tokenizer, 1)[0].title == "Completion 0, step 100000"
 
     def test_may_lack_coefficients(self, run, tokenizer):
-        path = run / "completion_tokens" / "completion_tokens_00010.parquet"
+        path = run / "completion_tokens" / "completion_tokens_100000.parquet"
         pandas.read_parquet(path).assign(coefficients=None).to_parquet(path)
         (item,) = read_completions(run, tokenizer, 1)
         assert item.coefficients is None and item.part_ids == [4, 0]
 
     def test_must_fit_their_tokens(self, run, tokenizer):
-        path = run / "completion_tokens" / "completion_tokens_00010.parquet"
+        path = run / "completion_tokens" / "completion_tokens_100000.parquet"
         pandas.read_parquet(path).head(1).to_parquet(path)
         with pytest.raises(ValueError, match=r"has 1 rows and .* 2: they are of different runs"):
             read_completions(run, tokenizer, 1)

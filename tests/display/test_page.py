@@ -63,6 +63,13 @@ class TestHtmlPage:
         assert names and all("tool_name, coefficient: 1.2500" in tip for tip in names)
         assert not any("coefficient" in tip for _, tip, _ in tokens[half:])
 
+    def test_shows_that_a_completion_was_cut_off_inside_a_character(self):
+        tokenizer = AutoTokenizer.from_pretrained(TINY_MODEL_DIR)
+        ids = tokenizer("a🌍")["input_ids"][:-1]
+        completion = Completion("One", None, {}, ids, [True] * len(ids), None, None, True)
+        page = html_page("Page", [Inspected(completion, [Region.RESPONSE] * len(ids), None)], tokenizer)
+        assert "".join(text for *_, text in Tokens(page).tokens) == "a\N{REPLACEMENT CHARACTER}"
+
     def test_shows_prompt_rewards_and_notes(self, page):
         for text in ("Page &lt;1&gt;", "One &lt; two", "a &amp; b", "my_&lt;reward&gt; 1.500", "advantage -0.250"):
             assert text in page

@@ -68,6 +68,12 @@ class TestText:
         rows = section(report(tmp_path, make_results(noise=0.0, fast=2.0)), "Price of base's final level")
         assert rows == [["better", "8", "0.50 [0.50, 0.50]", "0.50 [0.50, 0.50]", "8 of 8"]]
 
+    @pytest.mark.parametrize(("steps", "named"), [(50, "last 10 steps"), (20, "last 4 steps")])
+    def test_names_the_window_that_the_price_was_taken_with(self, tmp_path, steps, named):
+        results = make_results(noise=0.0, fast=2.0)
+        text = report(tmp_path, results[(results["arm"] == "base") | (results["step"] <= steps)])
+        assert f"over its {named}. " in text and f"over windows of {named.removeprefix('last ')}," in text
+
     def test_says_that_an_arm_never_gets_there(self, tmp_path):
         rows = section(report(tmp_path, make_results(noise=0.0, fast=0.5)), "Price of base's final level")
         assert rows == [["better", "8", "never [never, never]", "never [never, never]", "0 of 8"]]

@@ -8,6 +8,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerControl, TrainerState
 
+from rest_trl.rollouts.held_out import sample
 from rest_trl.study.held_out import METRIC, HeldOutCalls, HeldOutDialogues
 from rest_trl.study.run import CommonRandomNumbers, step_table
 from rest_trl.tiny import TINY_MODEL_DIR, load_tiny_dataset
@@ -60,6 +61,28 @@ class TestStepTable:
         ]
         assert step_table(("arm", 4), logs, 8)["generated_tokens"].tolist() == [50, 50, 110]
 
+    @pytest.mark.parametrize(
+        ("micro_steps", "per_rollout", "rollouts", "tokens"),
+        [(4, 1, [32, 64, 96], [320, 640, 960]), (3, 2, [16, 24, 40], [160, 240, 400]), (2, 2, [8, 16, 24], None)],
+    )
+    def test_counts_every_rollout_of_a_step(self, micro_steps, per_rollout, rollouts, tokens):
+        # What is logged of a step is the mean over its rollouts.
+        logs = [{"step": step, "completions/mean_length": 10.0, "rest/generated_tokens": 80.0} for step in (1, 2, 3)]
+        table = step_table(("arm", 4), logs, 8, 4, micro_steps, per_rollout)
+        assert table["rollouts"].tolist() == rollouts
+        assert tokens is None or table["generated_tokens"].tolist() == tokens
+
+    def test_counts_completions_of_groups_that_were_sampled_on_top(self):
+        logs = [
+            {"step": 1, "completions/mean_length": 10.0, "rest/groups/extra": 2.0},
+            {"step": 2, "loss": 0.5},
+            {"step": 3, "completions/mean_length": 10.0, "rest/groups/extra": 0.0},
+        ]
+        assert step_table(("arm", 4), logs, 8, group_size=4)["rollouts"].tolist() == [16, 16, 24]
+        # Two rollouts in a step, of which one has sampled a group on top.
+        logs = [{"step": 1, "completions/mean_length": 10.0, "rest/groups/extra": 0.5}]
+        assert step_table(("arm", 4), logs, 8, 4, 2, 1)["rollouts"].tolist() == [20]
+
 
 @pytest.fixture(scope="module")
 def trainer():
@@ -72,7 +95,24 @@ def trainer():
     )
 
 
+def spied_sample(monkeypatch):
+    """Whether each call of the sampling has added special tokens."""
+    added = []
+
+    def spied(*args, **kwargs):
+        added.append(kwargs["add_special_tokens"])
+        return sample(*args, **kwargs)
+
+    monkeypatch.setattr("rest_trl.study.held_out.sample", spied)
+    return added
+
+
 class TestHeldOut:
+    def test_reads_prompts_of_text_as_the_training_does(self, trainer, monkeypatch):
+        added = spied_sample(monkeypatch)
+        HeldOutCalls(trainer, load_tiny_dataset("test", 24), 2).measure()
+        assert added == [True, True]
+
     def test_is_the_same_every_time_and_leaves_the_random_state_alone(self, trainer):
         held_out = HeldOutCalls(trainer, load_tiny_dataset("test", 24), 2)
         torch.manual_seed(0)
@@ -124,6 +164,11 @@ class TestHeldOutDialogues:
         assert torch.rand(3).tolist() == expected
         assert held_out.measure() == first and 0 < first < 1
         assert held_out.outcome == "rewards/OutcomeHelpDesk/mean"
+
+    def test_read_what_the_template_has_written_as_it_is(self, agent_trainer, monkeypatch):
+        added = spied_sample(monkeypatch)
+        HeldOutDialogues(agent_trainer, load_tasks("test", 2), 1, OutcomeHelpDesk).measure()
+        assert added and not any(added)
 
     def test_are_led_with_what_the_policy_samples(self, agent_trainer, monkeypatch):
         tasks = load_tasks("test", 20)

@@ -216,6 +216,13 @@ class TestWorkers:
         assert default_workers(make_study(store.directory)) == 3
         assert scheduler._device(1) == {}
 
+    @pytest.mark.parametrize(("count", "workers"), [(4, 4), (None, 1)])
+    def test_are_all_cores_on_a_system_that_does_not_tell_its_own(self, store, monkeypatch, count, workers):
+        monkeypatch.setattr(scheduler.torch.cuda, "device_count", lambda: 0)
+        monkeypatch.delattr(scheduler.os, "sched_getaffinity", raising=False)
+        monkeypatch.setattr(scheduler.os, "cpu_count", lambda: count)
+        assert default_workers(make_study(store.directory)) == workers
+
     def test_are_gpus_one_for_each_run(self, store, monkeypatch):
         monkeypatch.setattr(scheduler.torch.cuda, "device_count", lambda: 2)
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")

@@ -123,6 +123,14 @@ class TestMain:
         main(["--config", str(path), "--report_only", "--seeds", "2"])
         assert "no memory" not in capsys.readouterr().out
 
+    def test_shows_an_error_that_looks_like_markup_as_it_is(self, tmp_path, capsys):
+        path, store = self.register(tmp_path, make_results(seeds=2))
+        store.failure(("better", 1)).parent.mkdir(parents=True)
+        store.failure(("better", 1)).write_text("status 1: no [/INST] :smile:")
+        with pytest.raises(SystemExit):
+            main(["--config", str(path), "--report_only", "--seeds", "2"])
+        assert "seed 1 failed: status 1: no [/INST] :smile:\n" in capsys.readouterr().out
+
     def test_report_only_of_nothing_says_so(self, tmp_path):
         with pytest.raises(SystemExit, match="holds no study"):
             main(["--config", str(write_study(tmp_path)), "--report_only"])

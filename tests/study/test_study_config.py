@@ -1,3 +1,4 @@
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,14 @@ class TestLoadStudy:
     def test_seeds_are_a_number_or_a_list(self, tmp_path, given, argument, seeds):
         assert load_study(write(tmp_path, seeds=given), argument).seeds == seeds
 
+    @pytest.mark.parametrize(("argument", "workers"), [(None, 3), (5, 5)])
+    def test_workers_of_the_command_line_replace_those_of_the_file(self, tmp_path, argument, workers):
+        assert load_study(write(tmp_path, workers=3), workers=argument).workers == workers
+
+    def test_refuses_no_workers_on_the_command_line(self, tmp_path):
+        with pytest.raises(ValueError, match="workers must be a positive whole number, got 0"):
+            load_study(write(tmp_path, workers=3), workers=0)
+
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
@@ -54,7 +63,17 @@ class TestLoadStudy:
             ({"seeds": 0}, "give at least one"),
             ({"seeds": [1, 1]}, "each once"),
             ({"seeds": [-1]}, "none negative"),
+            ({"seeds": 3.0}, r"study\.yaml: seeds must be their number or a list of them, got 3\.0"),
+            ({"seeds": None}, "seeds must be their number or a list of them, got None"),
+            ({"seeds": True}, "seeds must be their number or a list of them, got True"),
+            ({"seeds": ["a", 1]}, "seeds must be whole numbers, got 'a'"),
+            ({"seeds": [[1]]}, r"seeds must be whole numbers, got \[1\]"),
+            ({"output_dir": None}, r"study\.yaml: output_dir must be a text, got None"),
+            ({"recipe": None}, "recipe must be a text, got None"),
+            ({"baseline": ["grpo"]}, r"baseline must be a text, got \['grpo'\]"),
+            ({"workers": 0}, "workers must be a positive whole number, got 0"),
             ({"held_out": 0}, "held_out must be a positive whole number, got 0"),
+            ({"held_out": None}, "held_out must be a positive whole number, got None"),
             ({"evaluations": 1.5}, "evaluations must be a positive whole number, got 1.5"),
         ],
     )
@@ -77,9 +96,10 @@ class TestStudiesOfThePackage:
 
     @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
     def test_begin_with_their_command(self, path):
-        first = path.read_text().splitlines()[0]
-        assert first == f"# rest-trl study --config {path.relative_to(ROOT)}"
-        assert load_study(ROOT / make_parser().parse_args(first.split()[3:]).config).arms
+        # Commands that make what the study starts from come first.
+        *_, last = takewhile(lambda line: line.startswith("# rest-trl "), path.read_text().splitlines())
+        assert last == f"# rest-trl study --config {path.relative_to(ROOT)}"
+        assert load_study(ROOT / make_parser().parse_args(last.split()[3:]).config).arms
 
     def test_arms_of_one_name_in_one_folder_are_the_same(self):
         seen = {}

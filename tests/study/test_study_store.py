@@ -91,3 +91,10 @@ class TestLock:
             StudyStore(store.directory).lock()
         with store.lock():
             pass
+
+    def test_is_free_behind_the_context_while_the_object_is_still_there(self, store):
+        lock = store.lock()
+        with lock:
+            pass
+        with StudyStore(store.directory).lock():
+            pass
