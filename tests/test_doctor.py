@@ -1,24 +1,32 @@
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
 from collections import namedtuple
 from contextlib import ExitStack
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
 from engines.fake_vllm import CONFIG, FakeVLLM
 from transformers import Qwen3Config
+from trl import ModelConfig
 
-from rest_trl import doctor
-from rest_trl.doctor import machine, packages, probe, recipe
+from rest_trl import ResTGRPOConfig, doctor
+from rest_trl.doctor import machine, packages, parsing, probe, recipe
+from rest_trl.doctor.defaults import DEFAULTS, with_defaults
 from rest_trl.doctor.server import recipe_server_url, server_findings
+from rest_trl.sft import ResTSFTConfig
+from rest_trl.tiny import TINY_MODEL_DIR
 
 
 ROOT = Path(__file__).parents[1]
+RECIPES = sorted([*ROOT.glob("recipes/*.yaml"), *ROOT.glob("recipes/tiny/*.yaml")])
+GPU = {"name": "A", "memory": 80 * 1024**3, "capability": "9.0", "bf16": True}
 DEMO = yaml.safe_load((ROOT / "recipes" / "demo.yaml").read_text())
 SERVER_INFO = {"vllm_config": CONFIG}
 
@@ -81,6 +89,49 @@ class TestCommand:
         found = {finding["name"]: finding["status"] for finding in json.loads(capsys.readouterr().out)}
         assert found["Recipe"] == "problem"
 
+    @pytest.mark.parametrize("content", ["a: [", "just text"])
+    def test_tells_how_to_mend_a_recipe_that_is_no_mapping(self, monkeypatch, tmp_path, content):
+        monkeypatch.setattr(probe, "probe", lambda names: {"gpus": [], "cuda": None})
+        path = tmp_path / "recipe.yaml"
+        path.write_text(content)
+        cures = {finding.name: finding.cure for finding in doctor.examine(path)}
+        assert "YAML mapping" in cures["Recipe"] and "lists" not in cures["Recipe"]
+        assert "rest-trl recipes lists" in {f.name: f.cure for f in doctor.examine(tmp_path / "none.yaml")}["Recipe"]
+
+    def test_takes_the_name_of_an_accelerate_config(self, monkeypatch):
+        monkeypatch.setattr(probe, "probe", lambda names: {"gpus": [{**GPU}] * 4, "cuda": "12.8"})
+        (launcher,) = (f for f in doctor.examine(accelerate_config=Path("ddp")) if f.name == "Launcher")
+        assert launcher.status == "ok" and str(ROOT / "recipes" / "accelerate" / "ddp.yaml") in launcher.found
+        (launcher,) = (f for f in doctor.examine(accelerate_config=Path("dpd")) if f.name == "Launcher")
+        assert launcher.status == "problem" and "its names are ddp, fsdp2" in launcher.found and launcher.cure
+
+    def test_goes_on_to_the_server_where_trl_is_broken(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(probe, "probe", lambda names: {"gpus": [], "cuda": None})
+        for module in ("rest_trl.config", "rest_trl.train"):
+            monkeypatch.setitem(sys.modules, module, None)
+        with FakeVLLM() as server:
+            url = server.url
+        path = tmp_path / "recipe.yaml"
+        server_mode = {"use_vllm": True, "vllm_mode": "server", "vllm_server_base_url": url}
+        path.write_text(yaml.safe_dump({**DEMO, "output_dir": str(tmp_path), **server_mode}))
+        findings = {finding.name: finding for finding in doctor.examine(path)}
+        assert findings["Recipe"].status == "problem" and url in findings["Server"].found
+
+    def test_examines_every_arm_of_a_study(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(probe, "probe", lambda names: {"gpus": [], "cuda": None})
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(DEMO))
+        arms = {"one": {}, "two": {"model_name_or_path": "./no/model"}, "three": {"dataset_name": "tiny/calls"}}
+        content = {"recipe": "recipe.yaml", "arms": arms, "baseline": "one", "output_dir": str(tmp_path / "study")}
+        path = tmp_path / "study.yaml"
+        path.write_text(yaml.safe_dump(content))
+        findings = [finding for finding in doctor.examine(path) if finding.name.startswith("Recipe")]
+        assert len(set(findings)) == len(findings)
+        found = [finding.found for finding in findings]
+        assert f"{path} parses for rest-trl study" in found
+        assert {"tiny, in the package", "tiny/calls, in the package"} <= set(found)
+        assert sum(text.startswith("./no/model: ") for text in found) == 1
+        assert [text for text in found if text.startswith(str(tmp_path / "study"))]
+
     def test_prints_a_table(self, monkeypatch, capsys):
         monkeypatch.setattr(
             probe, "probe", lambda names: {"gpus": [], "cuda": None, "trl": "Error: [bold]x[/nothing]"}
@@ -100,6 +151,59 @@ class TestProbe:
         assert learned["json"] is None and "ended with 7" in learned["deadly"]
         assert "not tried, because deadly" in learned["yaml"] and "gpus" not in learned
         assert machine.gpu_finding(learned).status == "problem"
+
+    def put_torch(self, tmp_path, monkeypatch, count):
+        """Put a package `torch` first on the path, whose `cuda.device_count` is this function."""
+        (tmp_path / "torch.py").write_text(
+            textwrap.dedent(f"""
+            import os
+            from types import SimpleNamespace
+            def device_count():
+                {count}
+            cuda = SimpleNamespace(device_count=device_count)
+            version = SimpleNamespace(cuda="12.8", hip=None)
+            """)
+        )
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
+
+    def test_names_the_error_of_torch_that_sees_no_gpus(self, tmp_path, monkeypatch):
+        self.put_torch(tmp_path, monkeypatch, "raise RuntimeError('the driver is too old')")
+        learned = probe.probe(["torch", "yaml"])
+        assert learned["torch"] is None and learned["yaml"] is None
+        finding = machine.gpu_finding(learned)
+        assert finding.status == "problem" and "the driver is too old" in finding.found
+        assert "cannot be imported" not in finding.found
+
+    def test_a_look_for_gpus_that_ends_the_process_is_no_fault_of_the_next_package(self, tmp_path, monkeypatch):
+        self.put_torch(tmp_path, monkeypatch, "os._exit(7)")
+        learned = probe.probe(["torch", "yaml"])
+        assert learned["torch"] is None and "not tried" in learned["yaml"]
+        assert "ended with 7" in machine.gpu_finding(learned).found
+
+    def test_a_later_package_that_ends_the_process_hides_neither_gpus_nor_accelerate(self, tmp_path, monkeypatch):
+        self.put_torch(tmp_path, monkeypatch, "return 0")
+        folder = tmp_path / "accelerate" / "commands" / "config"
+        folder.mkdir(parents=True)
+        (tmp_path / "accelerate" / "__init__.py").write_text("")
+        (folder / "config_args.py").write_text("default_config_file = 'here.yaml'")
+        (tmp_path / "deadly.py").write_text("import os; os._exit(7)")
+        learned = probe.probe(["torch", "accelerate", "deadly"])
+        assert learned["gpus"] == [] and learned["cuda"] == "12.8" and learned["accelerate_config"] == "here.yaml"
+        assert "ended with 7" in learned["deadly"]
+
+    def test_names_the_error_of_accelerate_that_does_not_know_its_config(self, monkeypatch):
+        learned = {"gpus": [], "cuda": None, "accelerate_config_error": "ImportError: x"}
+        monkeypatch.setattr(probe, "probe", lambda names: learned)
+        (launcher,) = (finding for finding in doctor.examine() if finding.name == "Launcher")
+        assert launcher.status == "problem" and "ImportError: x" in launcher.found
+        (launcher,) = (f for f in doctor.examine(accelerate_config=Path("ddp")) if f.name == "Launcher")
+        assert "ImportError: x" not in launcher.found
+
+    def test_unknown_gpus_are_not_said_to_be_none(self, monkeypatch):
+        monkeypatch.setattr(probe, "probe", lambda names: {"torch": None, "gpus_error": "RuntimeError: x"})
+        findings = {f.name: f for f in doctor.examine(Path("qwen3_1.7b_lora_24gb"), accelerate_config=Path("ddp"))}
+        assert findings["GPU"].found == "unknown: RuntimeError: x"
+        assert "Recipe: device" not in findings and findings["Launcher"].status == "ok"
 
 
 class TestPackages:
@@ -146,11 +250,10 @@ class TestPackages:
 
 class TestMachine:
     def test_gpus(self):
-        gpu = {"name": "A", "memory": 80 * 1024**3, "capability": "9.0", "bf16": True}
-        assert machine.gpu_finding({"gpus": [gpu], "cuda": "12.8"}).found.startswith(
+        assert machine.gpu_finding({"gpus": [GPU], "cuda": "12.8"}).found.startswith(
             "A, 80 GiB, compute capability 9.0"
         )
-        assert machine.gpu_finding({"gpus": [gpu, {**gpu, "bf16": False}], "cuda": "12.8"}).status == "warning"
+        assert machine.gpu_finding({"gpus": [GPU, {**GPU, "bf16": False}], "cuda": "12.8"}).status == "warning"
         assert machine.gpu_finding({"gpus": [], "cuda": "12.8"}).status == "warning"
 
     @pytest.mark.parametrize(("free", "status"), [(0, "problem"), (5, "warning"), (500, "ok")])
@@ -171,6 +274,30 @@ class TestMachine:
         monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
         assert next(machine.hub_findings(pushes=True)).status == "problem"
 
+    def test_says_whether_the_hub_answers(self, monkeypatch):
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        with FakeVLLM() as server:
+            monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
+            assert machine.hub_error() is None
+        error = machine.hub_error()
+        assert error is not None
+        (finding, _) = machine.hub_findings(error=error)
+        assert finding.status == "warning" and f"{server.url} cannot be reached: {error}" in finding.found
+        assert "HF_HUB_OFFLINE=1" in finding.cure
+        assert next(machine.hub_findings(pushes=True, error=error)).status == "problem"
+
+    def test_asks_the_hub_where_nothing_has_imported_it(self):
+        with FakeVLLM() as server:
+            environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": server.url}
+            code = "from rest_trl.doctor.machine import hub_error; print(hub_error())"
+            run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+        assert run.stdout == "None\n"
+
+    def test_does_not_ask_the_hub_offline(self, monkeypatch):
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        monkeypatch.setattr("huggingface_hub.get_session", None)
+        assert machine.hub_error() is None
+
     @pytest.mark.parametrize(
         ("config", "gpus", "status"),
         [
@@ -178,12 +305,20 @@ class TestMachine:
             ({"use_cpu": True, "num_processes": 1, "distributed_type": "NO"}, 0, "ok"),
             ({"num_processes": 4, "distributed_type": "MULTI_GPU"}, 1, "problem"),
             ({"num_processes": 4, "distributed_type": "MULTI_GPU"}, 4, "ok"),
+            ({"num_processes": 16, "num_machines": 2, "distributed_type": "MULTI_GPU"}, 8, "ok"),
+            ({"num_processes": 16, "num_machines": 2, "distributed_type": "MULTI_GPU"}, 4, "problem"),
         ],
     )
     def test_launcher(self, tmp_path, config, gpus, status):
         path = tmp_path / "config.yaml"
         path.write_text(yaml.safe_dump(config))
         assert machine.launch_finding(path, gpus).status == status
+
+    def test_processes_are_counted_over_all_machines(self, tmp_path):
+        path = tmp_path / "config.yaml"
+        path.write_text(yaml.safe_dump({"num_processes": 16, "num_machines": 2, "distributed_type": "MULTI_GPU"}))
+        finding = machine.launch_finding(path, 4)
+        assert "4 GPUs here" in finding.found and finding.cure.startswith("--num_processes 8,")
 
     def test_launcher_without_a_config(self, tmp_path):
         assert "runs ONE process" in machine.launch_finding(tmp_path / "none.yaml", 0).cure
@@ -192,11 +327,11 @@ class TestMachine:
 
 
 class TestRecipe:
-    def findings(self, tmp_path, gpus=0, **changes):
+    def findings(self, tmp_path, gpus=0, learned={}, **changes):  # noqa: B006
         values = {**DEMO, "output_dir": str(tmp_path / "output"), **changes}
         path = tmp_path / "recipe.yaml"
         path.write_text(yaml.safe_dump(values))
-        return {f.name: f for f in recipe.recipe_findings(path, values, {}, gpus)}
+        return {f.name: f for f in recipe.recipe_findings(path, values, learned, gpus)}
 
     @pytest.mark.parametrize(
         ("changes", "name", "cause"),
@@ -226,6 +361,81 @@ class TestRecipe:
         assert {finding.status for finding in findings.values()} == {"ok"}
         assert findings["Recipe: tool_call_syntax"].found == "hermes, from the chat template"
 
+    @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+    def test_every_recipe_of_the_package_parses(self, path):
+        found = next(recipe.recipe_findings(path, recipe.read_recipe(path), {}, 0))
+        assert found.name == "Recipe" and found.status == "ok", found.found
+
+    @pytest.mark.parametrize(
+        ("text", "kind"),
+        [
+            ("# rest-trl sft --config x\nmax_steps: 1", "sft"),
+            ("# accelerate launch -m rest_trl.sft --config x\nmax_steps: 1", "sft"),
+            ("# vllm serve m\n# rest-trl train --config x\nmax_steps: 1", "train"),
+            ("# rest-trl study --config x\nbaseline: a", "study"),
+            ("arms: {a: {}}", "study"),
+            ("reasoning_weight: 2.0", "sft"),
+            ("max_steps: 1", "train"),
+        ],
+    )
+    def test_a_recipe_is_of_the_program_that_its_head_or_its_arguments_name(self, tmp_path, text, kind):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(text)
+        assert parsing.kind_of(path, recipe.read_recipe(path)) == kind
+
+    def test_arguments_that_tell_sft_are_of_sft_alone(self):
+        sft, train = ({field.name for field in fields(config)} for config in (ResTSFTConfig, ResTGRPOConfig))
+        assert sft - train >= parsing.SFT_ARGUMENTS
+
+    @pytest.mark.parametrize(
+        ("changes", "cause"),
+        [
+            ({"arms": {"a": {"learning_rat": 1.0}}}, "arm a: the recipe has unknown argument learning_rat"),
+            ({"arms": {"a": {"max_steps": "many"}}}, "many"),
+            ({"seedz": 1}, "unknown key 'seedz'"),
+            ({"recipe": "none.yaml"}, "none.yaml"),
+            ({"baseline": "b"}, "there is no arm 'b'"),
+        ],
+    )
+    def test_names_what_is_wrong_in_a_study(self, tmp_path, changes, cause):
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(DEMO))
+        study = {"recipe": "recipe.yaml", "arms": {"a": {}}, "baseline": "a", "output_dir": str(tmp_path), **changes}
+        path = tmp_path / "study.yaml"
+        path.write_text(yaml.safe_dump(study))
+        finding = next(recipe.recipe_findings(path, study, {}, 0))
+        assert finding.status == "problem" and cause in finding.found and finding.cure
+
+    def test_a_model_in_the_home_directory_is_found(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        (tmp_path / "model").symlink_to(TINY_MODEL_DIR)
+        assert self.findings(tmp_path, model_name_or_path="~/model")["Recipe: model"].status == "ok"
+
+    def test_without_the_hub_looks_only_into_the_cache(self, monkeypatch, tmp_path):
+        asked = []
+
+        def from_pretrained(name, local_files_only=False, **kwargs):
+            asked.append((name, local_files_only))
+            raise OSError("not in the cache")
+
+        monkeypatch.setattr("transformers.AutoConfig.from_pretrained", from_pretrained)
+        monkeypatch.setattr("datasets.load_dataset_builder", None)
+        learned = {"hub_error": "ConnectError: x", "gpus": [GPU]}
+        findings = self.findings(tmp_path, 1, learned, model_name_or_path="a/b", dataset_name="c/d", use_cpu=False)
+        assert asked and set(asked) == {("a/b", True)}
+        assert "not in the cache" in findings["Recipe: model"].found
+        dataset = findings["Recipe: data set"]
+        assert dataset.status == "warning" and "c/d: not looked up" in dataset.found and dataset.cure
+
+    @pytest.mark.parametrize(("name", "asks"), [("tiny", 0), ("owner/none", 1), ("./no/model", 0)])
+    def test_asks_the_hub_only_where_the_recipe_needs_it(self, monkeypatch, tmp_path, name, asks):
+        monkeypatch.setattr(probe, "probe", lambda names: {"gpus": [], "cuda": None})
+        asked = []
+        monkeypatch.setattr(machine, "hub_error", lambda: asked.append(1) or "ConnectError: x")
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump({**DEMO, "output_dir": str(tmp_path), "model_name_or_path": name}))
+        findings = {finding.name: finding for finding in doctor.examine(path)}
+        assert len(asked) == asks and ("ConnectError: x" in findings["Hub"].found) == bool(asks)
+
     def test_packages_that_a_run_needs(self):
         values = {"use_peft": True, "load_in_4bit": True, "use_vllm": True, "report_to": ["wandb", "mlflow"]}
         assert recipe.needed_packages(values, {}) == ["peft", "bitsandbytes", "vllm", "wandb"]
@@ -239,20 +449,36 @@ class TestRecipe:
         values = recipe.read_recipe(path)
         stated = values.get("vllm_server_base_url", "http://0.0.0.0:8000")
         url = stated if values.get("vllm_mode") == "server" else None
-        assert recipe_server_url(recipe.with_defaults(values)) == url
+        assert recipe_server_url(with_defaults(values)) == url
+
+
+class TestDefaults:
+    def test_are_those_of_trl(self):
+        trl = {field.name: field.default for config in (ResTGRPOConfig, ModelConfig) for field in fields(config)}
+        assert {name: trl[name] for name in DEFAULTS} == DEFAULTS
+
+    def test_give_way_to_the_recipe(self):
+        assert with_defaults({"dtype": "bfloat16"}) == {**DEFAULTS, "dtype": "bfloat16"}
 
 
 class TestMemory:
     RECIPE = ROOT / "recipes" / "qwen3_4b_2507_lora_24gb.yaml"
 
-    def finding(self, tmp_path, gpus=(), launch_config=None, path=RECIPE, **changes):
-        """What is found of a recipe whose model is a configuration of the size of Qwen3-4B."""
+    def finding(self, tmp_path, gpus=(), launch_config=None, path=RECIPE, head=None, **changes):
+        """
+        What is found of a recipe whose model is a configuration of the size of Qwen3-4B, saved in bfloat16. Changes to
+        "absent" take an argument out of the recipe, and `head` replaces its comments.
+        """
         model = tmp_path / "model"
         Qwen3Config(
             num_hidden_layers=36, hidden_size=2560, intermediate_size=9728, num_attention_heads=32, head_dim=128,
-            num_key_value_heads=8, tie_word_embeddings=True,
+            num_key_value_heads=8, tie_word_embeddings=True, dtype="bfloat16",
         ).save_pretrained(model)  # fmt: skip
         values = yaml.safe_load(path.read_text()) | {"model_name_or_path": str(model)} | changes
+        values = {name: value for name, value in values.items() if value != "absent"}
+        if head is not None:
+            path = tmp_path / "recipe.yaml"
+            path.write_text(head + yaml.safe_dump(values))
         learned = {"gpus": [{"memory": size * 2**30} for size in gpus], "launch_config": launch_config or {}}
         return [*recipe.memory_findings(path, values, learned), None][0]
 
@@ -274,6 +500,70 @@ class TestMemory:
 
     def test_little_room_is_a_warning(self, tmp_path):
         assert self.finding(tmp_path, gpus=(22.0,), vllm_gpu_memory_utilization=0.5).status == "warning"
+
+    def part(self, finding, name):
+        """GiB of one part of the estimate."""
+        (size,) = re.findall(rf"{name} (\d+\.\d)", finding.found)
+        return float(size)
+
+    @pytest.mark.parametrize(
+        ("changes", "width"),
+        [
+            ({"dtype": "absent"}, 4),
+            ({"dtype": "float32"}, 4),
+            ({"dtype": "float16"}, 2),
+            ({"dtype": "bfloat16"}, 2),
+            ({"dtype": "auto"}, 2),
+            ({"dtype": None}, 2),
+            ({"dtype": "absent", "model_init_kwargs": {"dtype": "bfloat16"}}, 2),
+            ({"dtype": "bfloat16", "model_init_kwargs": '{"dtype": "float32"}'}, 4),
+        ],
+    )
+    def test_weights_have_the_type_in_which_trl_loads_them(self, tmp_path, changes, width):
+        finding = self.finding(tmp_path, gpus=(79.0,), **changes)
+        assert self.part(finding, "always: weights") == pytest.approx(width * 4.022e9 / 2**30, abs=0.06)
+        inputs = width * 2 * (2048 + 1024) * 36 * 2560 / 2**30  # rows, tokens, layers, their width
+        assert self.part(finding, "update: inputs of all layers") == pytest.approx(inputs, abs=0.06)
+
+    def test_what_is_not_quantised_has_that_type_too(self, tmp_path):
+        half, full = (
+            self.part(self.finding(tmp_path, gpus=(79.0,), load_in_4bit=True, dtype=dtype), "always: weights")
+            for dtype in ("bfloat16", "float32")
+        )
+        assert full - half == pytest.approx(2 * 151936 * 2560 / 2**30, abs=0.11)
+
+    def test_weights_in_8_bits_are_not_estimated(self, tmp_path):
+        assert self.finding(tmp_path, load_in_8bit=True).found.startswith("not estimated")
+
+    def test_a_rollout_has_the_steps_that_the_recipe_gives_it(self, tmp_path):
+        own = {"gpus": (79.0,), "use_vllm": False, "generation_batch_size": None, "per_device_train_batch_size": 2}
+        rollouts = [
+            self.part(self.finding(tmp_path, **own, **steps), "rollouts: with transformers")
+            for steps in (
+                {"gradient_accumulation_steps": 8},
+                {"gradient_accumulation_steps": 2, "steps_per_generation": 8},
+                {"gradient_accumulation_steps": 2},
+            )
+        ]
+        assert rollouts[0] == rollouts[1] > 3 * rollouts[2]
+
+    def test_needs_no_trl(self, monkeypatch, tmp_path):
+        absent = dict.fromkeys(("per_device_train_batch_size", "gradient_accumulation_steps"), "absent")
+        changes = {"gpus": (79.0,), "use_vllm": False, "generation_batch_size": None, **absent}
+        expected = self.finding(tmp_path, **changes)
+        assert "rollouts: with transformers" in expected.found
+        monkeypatch.setitem(sys.modules, "rest_trl.config", None)
+        assert self.finding(tmp_path, **changes) == expected
+
+    def test_finds_models_where_training_does(self, monkeypatch, tmp_path):
+        changes = {"gpus": (79.0,), "vllm_gpu_memory_utilization": 0.5}
+        monkeypatch.setenv("HOME", str(tmp_path))
+        expected = self.finding(tmp_path, **changes)
+        assert self.finding(tmp_path, **changes, model_name_or_path="~/model") == expected
+        assert "always: weights 0.0" in self.finding(tmp_path, **changes, model_name_or_path="tiny").found
+
+    def test_sft_is_not_estimated(self, tmp_path):
+        assert self.finding(tmp_path, gpus=(79.0,), reasoning_weight=2.0, head="").found.startswith("not estimated")
 
     def test_says_which_runs_it_estimates(self, tmp_path):
         assert self.finding(tmp_path, use_peft=False).found.startswith("not estimated: estimated are LoRA and QLoRA")

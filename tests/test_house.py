@@ -17,7 +17,8 @@ FLOORS = [
     {"config", "rollouts", "evaluation", "sft", "diagnose", "cli"},
     {"trainer", "inspect"},
     {"train", "__init__"},
-    {"demo", "study", "doctor", "commands"},
+    {"demo", "study", "commands"},
+    {"doctor"},
 ]
 
 

@@ -15,6 +15,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from .finding import Finding
 
@@ -34,7 +35,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--config", type=Path, metavar="RECIPE", help="also check that this recipe, a file or a name, can run here"
     )
-    parser.add_argument("--accelerate_config", type=Path, metavar="FILE", help="(default: accelerate's own)")
+    parser.add_argument(
+        "--accelerate_config", type=Path, metavar="FILE", help="a file, or a name like ddp (default: accelerate's own)"
+    )
     parser.add_argument("--server", metavar="URL", help="also check this vLLM server (default: the recipe's)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser
@@ -48,39 +51,56 @@ def examine(
 
     Args:
         config (`Path`, *optional*):
-            A recipe.
+            A recipe, a file or a name.
         server (`str`, *optional*):
             Address of a vLLM server. By default the recipe's, if it uses one.
         accelerate_config (`Path`, *optional*):
-            Config of the launcher. By default accelerate's own.
+            Config of the launcher, a file or a name. By default accelerate's own.
 
     Returns:
         `Iterator[Finding]`
     """
     from ..runs.recipes import find_recipe
-    from . import machine, packages, probe, recipe
+    from . import inputs, machine, packages, parsing, probe, recipe
+    from .defaults import with_defaults
     from .server import recipe_server_url, server_findings
 
     yield packages.python_finding()
     installed = [name for name in (*packages.IMPORTED, *packages.OPTIONAL) if packages.installed_version(name)]
     learned = probe.probe(installed)
     yield from packages.package_findings(learned)
-    gpus = len(learned.get("gpus", []))
+    gpus = len(learned["gpus"]) if "gpus" in learned else None
     yield machine.gpu_finding(learned)
     yield machine.cpu_finding()
-    values, failure = {}, None
+    values: dict[str, Any] = {}
+    runs: list[dict[str, Any]] = []
+    failure = None
     if config is not None:
         try:
             config = find_recipe(config)
             values = recipe.read_recipe(config)
-        except (ValueError, OSError) as error:
+            runs = parsing.runs_of(config, values)
+        except FileNotFoundError as error:
             failure = Finding("Recipe", "problem", f"{config}: {error}", "rest-trl recipes lists those there are")
-    yield from machine.hub_findings(bool(values.get("push_to_hub")))
-    if accelerate_config is not None and not accelerate_config.is_file():
-        yield Finding("Launcher", "problem", f"there is no {accelerate_config}", "see recipes/accelerate")
+        except (ValueError, OSError) as error:
+            cure = "mend the file: a YAML mapping of arguments, such as rest-trl recipes demo prints"
+            failure = Finding("Recipe", "problem", f"{config}: {error}", cure)
+    pushes = any(run.get("push_to_hub") for run in runs)
+    hub_error = machine.hub_error() if pushes or any(map(inputs.needs_hub, runs)) else None
+    if hub_error is not None:
+        learned["hub_error"] = hub_error
+    yield from machine.hub_findings(pushes, hub_error)
+    try:
+        own = learned.get("accelerate_config")
+        launch = own if accelerate_config is None else find_recipe(accelerate_config, "accelerate")
+    except FileNotFoundError as error:
+        yield Finding("Launcher", "problem", str(error), "choose one of these, or give a file")
     else:
-        launch = accelerate_config or learned.get("accelerate_config")
         launcher = machine.launch_finding(launch, gpus)
+        if launch is None and "accelerate_config_error" in learned:
+            launcher = Finding(
+                "Launcher", "problem", f"unknown: {learned['accelerate_config_error']}", "see accelerate"
+            )
         yield launcher
         if launcher.status != "problem":
             learned["launch_config"] = machine.read_launch_config(launch)
@@ -88,10 +108,10 @@ def examine(
         yield failure
     elif config is not None:
         yield from recipe.recipe_findings(config, values, learned, gpus)
-        values = recipe.with_defaults(values)
-    server = server or recipe_server_url(values)
+    arguments = with_defaults(runs[0]) if runs else {}  # arms of a study have one server
+    server = server or recipe_server_url(arguments)
     if server is not None:
-        yield from server_findings(server, values)
+        yield from server_findings(server, arguments)
 
 
 def main(args: list[str] | None = None) -> None:

@@ -15,6 +15,7 @@ from .finding import Finding, brief
 _GIB = 1024**3
 # [ours] A checkpoint of a 1.7B model with its optimiser takes about 20 GiB, and one of an adapter less than 1 GiB.
 _DISK_WARNING, _DISK_PROBLEM = 20 * _GIB, _GIB
+_HUB_TIMEOUT = 5  # seconds
 
 
 def gpu_finding(learned: dict[str, Any]) -> Finding:
@@ -26,7 +27,8 @@ def gpu_finding(learned: dict[str, Any]) -> Finding:
             From [`~rest_trl.doctor.probe.probe`].
     """
     if "gpus" not in learned:
-        return Finding("GPU", "problem", "unknown: torch cannot be imported", "see torch")
+        error = learned.get("gpus_error", "torch cannot be imported")
+        return Finding("GPU", "problem", f"unknown: {error}", "see torch, or the driver (nvidia-smi, rocm-smi)")
     build = f"torch is built for {'CUDA/ROCm ' + learned['cuda'] if learned['cuda'] else 'CPU only'}"
     if not learned["gpus"]:
         if shutil.which("nvidia-smi") and not learned["cuda"]:
@@ -50,18 +52,38 @@ def cpu_finding() -> Finding:
     return Finding("CPU", "ok", f"{cores} cores, {memory:.0f} GiB of memory")
 
 
-def hub_findings(pushes: bool = False) -> Iterator[Finding]:
+def hub_error() -> str | None:
+    """
+    Ask the Hub for an answer once. Look-ups of models and data sets repeat a request that fails, for about a minute.
+
+    Returns:
+        `str`, or `None` if the Hub answers or is not to be asked (`HF_HUB_OFFLINE`): why it cannot be reached.
+    """
+    try:
+        constants: Any = importlib.import_module("huggingface_hub.constants")
+        if constants.HF_HUB_OFFLINE:
+            return None
+        hub: Any = importlib.import_module("huggingface_hub")
+        hub.get_session().head(constants.ENDPOINT, timeout=_HUB_TIMEOUT)
+    except Exception as error:  # a broken package, the network or a proxy may raise anything, and that is the finding
+        return brief(error)
+    return None
+
+
+def hub_findings(pushes: bool = False, error: str | None = None) -> Iterator[Finding]:
     """
     Describe the token, the offline mode and the cache of the Hub.
 
     Args:
         pushes (`bool`, *optional*, defaults to `False`):
             Whether the run needs a token that can write.
+        error (`str`, *optional*):
+            From [`hub_error`], if the run needs the Hub.
     """
     try:
         hub: Any = importlib.import_module("huggingface_hub")
-    except Exception as error:  # a broken package may raise anything, and that is the finding
-        yield Finding("Hub", "problem", brief(error), "pip install huggingface_hub")
+    except Exception as broken:  # a broken package may raise anything, and that is the finding
+        yield Finding("Hub", "problem", brief(broken), "pip install huggingface_hub")
         return
     found = ["a token" if hub.get_token() else "no token"]  # the token itself is a secret
     cure, status = [], "ok"
@@ -72,6 +94,10 @@ def hub_findings(pushes: bool = False) -> Iterator[Finding]:
         found.append("offline (HF_HUB_OFFLINE)")
         cure.append("unset HF_HUB_OFFLINE to download or push")
         status = "problem" if pushes else status
+    if error is not None:
+        found.append(f"{hub.constants.ENDPOINT} cannot be reached: {error}")
+        cure.append("check network and proxy, or set HF_HUB_OFFLINE=1 to use the cache alone")
+        status = "problem" if pushes or status == "problem" else "warning"
     state: Any = status
     yield Finding("Hub", state, ", ".join(found), "; ".join(cure))
     yield disk_finding("Hub cache", hub.constants.HF_HUB_CACHE, "free some, or set HF_HOME to a larger disk")
@@ -118,15 +144,15 @@ def read_launch_config(path: str | os.PathLike[str] | None) -> dict[str, Any]:
     return config
 
 
-def launch_finding(path: str | os.PathLike[str] | None, gpus: int) -> Finding:
+def launch_finding(path: str | os.PathLike[str] | None, gpus: int | None) -> Finding:
     """
     Say what `accelerate launch` would do.
 
     Args:
         path (`str` or `os.PathLike`, *optional*):
             Its config.
-        gpus (`int`):
-            Number of GPUs.
+        gpus (`int`, *optional*):
+            Number of GPUs, `None` if it is not known.
     """
     # Measured with accelerate 1.15, whose launcher starts no second process on a CPU and does not say so.
     processes = (
@@ -138,18 +164,20 @@ def launch_finding(path: str | os.PathLike[str] | None, gpus: int) -> Finding:
     except ValueError as error:
         return Finding("Launcher", "problem", f"{path}: {error}", "mend or remove it; accelerate config writes one")
     if not config:
+        if gpus is None:
+            return Finding("Launcher", "ok", "no accelerate config: one process per GPU")
         found = (
             f"no accelerate config: {gpus or 'no'} GPU{'s' * (gpus != 1)}, {max(1, gpus)} process{'es' * (gpus > 1)}"
         )
         cure = "a config for several GPUs is in recipes/accelerate" if gpus > 1 else "" if gpus else processes
         return Finding("Launcher", "ok", found, cure)
-    number, kind = config.get("num_processes"), config.get("distributed_type")
+    number, machines = config.get("num_processes"), config.get("num_machines") or 1  # `number` is of all machines
     on_cpu = bool(config.get("use_cpu"))
-    found = f"{path}: {number} processes, {kind}{', CPU' * on_cpu}"
+    found = f"{path}: {number} processes{f' on {machines} machines' * (machines != 1)}"
+    found += f", {config.get('distributed_type')}{', CPU' * on_cpu}"
     if on_cpu and isinstance(number, int) and number > 1:
         return Finding("Launcher", "warning", found, processes)
-    if not on_cpu and isinstance(number, int) and number > max(1, gpus):
-        return Finding(
-            "Launcher", "problem", f"{found}, but {gpus} GPUs here", f"--num_processes {max(1, gpus)}, or more GPUs"
-        )
+    if not on_cpu and gpus is not None and isinstance(number, int) and number // machines > max(1, gpus):
+        cure = f"--num_processes {max(1, gpus) * machines}, or more GPUs"
+        return Finding("Launcher", "problem", f"{found}, but {gpus} GPUs here", cure)
     return Finding("Launcher", "ok", found)

@@ -4,10 +4,20 @@ How much memory of one GPU a LoRA or QLoRA run takes, from the dimensions of its
 Nothing is measured. The estimate is for the longest rows, so that a recipe that fits should run.
 """
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import yaml
+
+from ..runs.recipes import read_head
 from ..tiny import TINY_DATASETS
+from .defaults import with_defaults
+from .finding import Finding
+from .inputs import load_options
+from .parsing import kind_of
 
 
 GIB = 2**30
@@ -118,26 +128,30 @@ def estimate(dimensions: Dimensions, recipe: dict[str, Any], card: float) -> dic
     Returns:
         `dict[str, float]` or `None`: GiB of each part, named as in the head of a recipe, and the `peak`: the sum of
         what is always there and the larger of rollouts and update. `None` unless the recipe has what the estimate
-        assumes: LoRA on all linear layers, a limit of the prompt, and gradient checkpointing.
+        assumes: LoRA on all linear layers, weights not in 8 bits, a limit of the prompt, and gradient checkpointing.
     """
     prompt, completion = longest_prompt(recipe), recipe.get("max_completion_length")
     is_lora = recipe.get("use_peft") and recipe.get("lora_target_modules") == "all-linear"
     is_quantized = bool(recipe.get("load_in_4bit"))
-    if not (is_lora and prompt and completion and recipe.get("gradient_checkpointing")):
+    if not (is_lora and prompt and completion and recipe.get("gradient_checkpointing")) or recipe.get("load_in_8bit"):
         return None
     d, length = dimensions, prompt + completion
     adapters, update = d.adapters(recipe.get("lora_r", 16)), recipe["per_device_train_batch_size"]
     packed = sum(i * o for i, o in d.linear())
+    # Bytes of a weight, as it is loaded, and of what flows between layers, in whatever type these compute.
+    width = 2 if recipe.get("dtype") in ("bfloat16", "float16") else 4
     # [QLoRA] Bytes per weight: 4 bits, an 8-bit scale for each 64 weights, a 32-bit scale for each 256 scales.
     nf4 = 0.5 + 1 / 64 + 4 / (64 * 256)
+    quantized = packed if is_quantized else 0
     size: dict[str, float] = {
-        "always: weights": packed * nf4 + (d.parameters() - packed) * 2 if is_quantized else d.parameters() * 2,
+        "always: weights": quantized * nf4 + (d.parameters() - quantized) * width,
         # TRL keeps the adapters of a quantised model in bfloat16, PEFT those of another in float32.
         "always: adapters": adapters * 4 * (2 if is_quantized else 4),
         "always: CUDA": CUDA,
     }
     if not recipe.get("use_vllm"):
-        rollouts = recipe.get("generation_batch_size") or update * recipe["gradient_accumulation_steps"]
+        steps = recipe.get("steps_per_generation") or recipe["gradient_accumulation_steps"]
+        rollouts = recipe.get("generation_batch_size") or update * steps
         cached = rollouts * length * d.cache()
         last = cached + rollouts * length * 2 * d.queries * 2
         size["rollouts: with transformers"] = max(
@@ -148,7 +162,7 @@ def estimate(dimensions: Dimensions, recipe: dict[str, Any], card: float) -> dic
         asleep = recipe.get("vllm_enable_sleep_mode", False)
         size["rollouts: vLLM"] = share
         size["update: vLLM"] = ASLEEP if asleep else share
-    size["update: inputs of all layers"] = update * length * d.layers * d.hidden * 2
+    size["update: inputs of all layers"] = update * length * d.layers * d.hidden * width
     size["update: one layer"] = 2 * update * length * d.activations(float32_adapters=not is_quantized)
     size["update: logits"] = 2 * update * completion * min(LOGITS_TILE, d.vocab) * 2
     moments = [sum(b for name, b in size.items() if name.startswith(moment)) for moment in ("rollouts", "update")]
@@ -176,3 +190,63 @@ def cached_completions(dimensions: Dimensions, recipe: dict[str, Any], card: flo
     room = share - dimensions.parameters() * 2 - PASS
     length = longest_prompt(recipe) + recipe["max_completion_length"]
     return max(0, int(room // (length * dimensions.cache())))
+
+
+def memory_findings(path: Path, recipe: dict[str, Any], learned: dict[str, Any]) -> Iterator[Finding]:
+    """
+    Yield a finding on whether a run fits the memory of a card, as far as that can be estimated.
+
+    Args:
+        path (`Path`):
+            The recipe. Where there is no GPU, the card that its head says it is meant for is assumed.
+        recipe (`dict[str, Any]`):
+            What it says.
+        learned (`dict[str, Any]`):
+            From [`~rest_trl.doctor.probe.probe`].
+    """
+    sharded = learned.get("launch_config", {}).get("distributed_type") in ("FSDP", "DEEPSPEED")
+    meant = re.search(r"one card of (\d+) GB", read_head(path, path.stem).hardware)
+    cards = [gpu["memory"] / GIB for gpu in learned.get("gpus", [])]
+    if recipe.get("use_cpu") or sharded or not (cards or meant):
+        return
+    try:
+        from transformers import AutoConfig
+
+        source, options = load_options(recipe, cache_only="hub_error" in learned)
+        config = AutoConfig.from_pretrained(source, **options)
+        dimensions = Dimensions.of(config)
+        run = with_defaults(recipe)
+        run["dtype"] = _dtype(run, config)
+    except Exception:  # other findings report a model that cannot be read, and arguments that are malformed
+        return
+    card = min(cards) if cards else OFFERED.get(int(meant[1]), float(meant[1])) if meant else 0.0
+    is_rl = kind_of(path, recipe) != "sft"
+    found = estimate(dimensions, run, card) if dimensions is not None and is_rl else None
+    if dimensions is None or found is None:
+        which = "estimated are LoRA and QLoRA of GRPO, on all linear layers of Qwen3 and Llama, with max_prompt_length"
+        yield Finding("Recipe: memory", "ok", f"not estimated: {which}")
+        return
+    parts = ", ".join(f"{name} {size:.1f}" for name, size in found.items() if name != "peak")
+    has = "the card has" if cards else "such a card offers"
+    told = f"about {found['peak']:.1f} GiB, computed and not measured, and {has} {card:.1f} ({parts})"
+    if found["peak"] > card:
+        cure = "lower per_device_train_batch_size, vllm_gpu_memory_utilization or max_completion_length, or set "
+        cure += "dtype: bfloat16, vllm_enable_sleep_mode or load_in_4bit"
+        yield Finding("Recipe: memory", "problem", told, cure)
+        return
+    if run["use_vllm"] and run["vllm_mode"] == "colocate":
+        number = cached_completions(dimensions, run, card)
+        told += f"; vLLM writes {number} of the longest completions at once"
+        if number < 1:
+            yield Finding("Recipe: memory", "problem", told, "raise vllm_gpu_memory_utilization")
+            return
+    tight = found["peak"] > 0.97 * card
+    yield Finding("Recipe: memory", "warning" if tight else "ok", told, "it may not fit" if tight else "")
+
+
+def _dtype(run: dict[str, Any], config: Any) -> str:
+    """The type in which TRL loads the weights; `model_init_kwargs` override the recipe, and `auto` is the model's."""
+    given = run.get("model_init_kwargs") or {}
+    given = yaml.safe_load(given) if isinstance(given, str) else given  # TRL reads a string as JSON
+    dtype: str | None = given.get("dtype", run["dtype"])
+    return str(config.dtype).removeprefix("torch.") if dtype in (None, "auto") else str(dtype)

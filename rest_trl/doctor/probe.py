@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ def probe(packages: Iterable[str]) -> dict[str, Any]:
 
     Returns:
         `dict[str, Any]`: for each package `None` or what its import raised; `"gpus"`, a list of dicts, with `"cuda"`,
-        the version that torch is built for; `"accelerate_config"`, a path. What could not be learned is absent.
+        the version that torch is built for; `"accelerate_config"`, a path. In the place of either is `"gpus_error"` or
+        `"accelerate_config_error"` if asking failed, and nothing if torch or accelerate could not be imported.
     """
     packages = list(packages)
     with tempfile.TemporaryDirectory() as directory:
@@ -44,15 +46,21 @@ def probe(packages: Iterable[str]) -> dict[str, Any]:
             )
             end = f"the process ended with {run.returncode}: {run.stderr.strip()[-200:]}"
         except subprocess.TimeoutExpired:
-            end = f"its import takes more than {_TIMEOUT} s"
+            end = f"it takes more than {_TIMEOUT} s"
         learned: dict[str, Any] = {}
         for line in file.read_text().splitlines():
             learned.update(json.loads(line))
-    # A crash leaves the package that was being imported without an entry, and those after it were not tried.
-    missing = [package for package in packages if package not in learned]
-    if missing:
-        learned[missing[0]] = end
-        learned.update((package, f"not tried, because {missing[0]} could not be imported") for package in missing[1:])
+    # A crash leaves the import or the question that it happened in without an entry, and what follows was not tried.
+    blamed = ""
+    for package in packages:
+        if package not in learned:
+            learned[package] = f"not tried, because {blamed} crashed or took too long" if blamed else end
+            blamed = blamed or package
+        elif learned[package] is None and package in _QUESTIONS:
+            topic = _QUESTIONS[package][0]
+            if not {topic, f"{topic}_error"} & learned.keys():
+                learned[f"{topic}_error"] = end
+                blamed = f"asking {package} for {topic}"
     return learned
 
 
@@ -77,28 +85,35 @@ def _accelerate_config() -> dict[str, Any]:
     return {"accelerate_config": importlib.import_module("accelerate.commands.config.config_args").default_config_file}
 
 
+# What a package is asked right after its import, so that no crash of a later one hides the answer.
+_QUESTIONS: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
+    "torch": ("gpus", _gpus),
+    "accelerate": ("accelerate_config", _accelerate_config),
+}
+
+
+def _import(package: str) -> dict[str, Any]:
+    importlib.import_module(package)
+    return {package: None}
+
+
 def main() -> None:
     """Import the packages that the command line names, and end the process."""
     with Path(sys.argv[1]).open("a") as file:
 
-        def note(learn: Callable[[], dict[str, Any]]) -> None:
+        def note(key: str, learn: Callable[[], dict[str, Any]]) -> bool:
             try:
-                learned = learn()
+                learned, learnt = learn(), True
             except Exception as error:  # a broken package may raise anything, and that is the finding
-                learned = {"error": brief(error)}
+                learned, learnt = {key: brief(error)}, False
             file.write(json.dumps(learned) + "\n")
             file.flush()
+            return learnt
 
         for package in sys.argv[2:]:
-            try:
-                importlib.import_module(package)
-                result = None
-            except Exception as error:  # see above
-                result = brief(error)
-            file.write(json.dumps({package: result}) + "\n")
-            file.flush()
-        note(_gpus)
-        note(_accelerate_config)
+            if note(package, partial(_import, package)) and package in _QUESTIONS:
+                topic, ask = _QUESTIONS[package]
+                note(f"{topic}_error", ask)
     os._exit(0)  # a library can leave threads that keep the interpreter from ending
 
 
