@@ -62,6 +62,7 @@ class ResTGRPOConfig(GRPOConfig):
         credit_baseline (`str`, *optional*):
             Baseline of `credit`: `"group"` includes the completion itself, as in GRPO; `"leave_one_out"` does not. By
             default `"leave_one_out"` for `credit="turn"`, because few completions may reach a turn, else `"group"`.
+            `credit="completion"` has one with `branch` only, and otherwise GRPO's.
         turn_discount (`float`, *optional*, defaults to `1.0`):
             Discount of later turns: in the credit of a turn, the reward of the turn `n` turns later is multiplied by
             `turn_discount ** n`. Below 1 the credit is no longer that of the sum of the rewards.
@@ -233,6 +234,13 @@ class ResTGRPOConfig(GRPOConfig):
             raise ValueError(
                 f"unknown credit={self.credit!r} or credit_baseline={self.credit_baseline!r}: choose of "
                 f"{', '.join(CREDITS)} and of {', '.join(CREDIT_BASELINES)}"
+            )
+        # Branches have the baseline with every credit, and a diagnosis compares with all credits.
+        has_baseline = self.credit != "completion" or self.branch is not None or self.diagnose_steps is not None
+        if self.credit_baseline is not None and not has_baseline:
+            raise ValueError(
+                f"credit_baseline={self.credit_baseline!r} has no effect with credit='completion' and branch=None, "
+                "whose baseline is GRPO's: leave it out, or set credit='region' or 'turn'"
             )
         self._check_branches()
         if self.refill_groups < 0:

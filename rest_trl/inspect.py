@@ -11,7 +11,6 @@ For a run with `log_completions`, it shows the tokens, regions and coefficients 
 """
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from .display.offline_rules import Rule, make_rule
 from .display.page import html_page
 from .display.terminal import described_completion, legend
 from .regions.partition import Partitioner, to_regions
+from .runs.files import write_atomically
 from .runs.inputs import find_model, load_tokenizer
 from .runs.recipes import find_recipe
 from .tool_calls import detect_syntax, get_syntax
@@ -133,6 +133,11 @@ def make_notes(items: Sequence[Inspected], tool_call_syntax: str, rule_name: str
 
 
 def _inspect(arguments: argparse.Namespace) -> tuple[list[Inspected], list[str], PreTrainedTokenizerBase]:
+    if arguments.step is not None and (arguments.weights or arguments.coefficients in (None, "entropy", "uniform")):
+        raise ValueError(
+            "--step has no effect on these coefficients, which do not depend on the rollouts done: give "
+            "--coefficients released or a rule of your own, or leave out --step"
+        )
     tokenizer = load_tokenizer(find_model(arguments.model), arguments.revision, arguments.trust_remote_code)
     completions = read_completions(arguments.path, tokenizer, arguments.limit)
     syntax = get_syntax(arguments.tool_call_syntax or detect_syntax(tokenizer))
@@ -170,6 +175,9 @@ def main(args: list[str] | None = None) -> None:
     arguments = make_parser().parse_args(args)
     try:
         items, notes, tokenizer = _inspect(arguments)
+        if arguments.html:
+            title = f"Completions of {arguments.path.resolve().name}"
+            write_atomically(arguments.html, html_page(title, items, tokenizer, notes))
     except (ValueError, OSError) as error:
         raise SystemExit(f"rest-trl inspect: error: {' '.join(str(error).split())}") from error
     console = Console(markup=False, emoji=False)  # files and paths may hold what rich would replace
@@ -180,11 +188,6 @@ def main(args: list[str] | None = None) -> None:
         console.rule(item.completion.title)
         console.print(described_completion(item, tokenizer))
     if arguments.html:
-        temporary = arguments.html.with_suffix(".tmp")
-        temporary.write_text(
-            html_page(f"Completions of {arguments.path.resolve().name}", items, tokenizer, notes), encoding="utf-8"
-        )
-        os.replace(temporary, arguments.html)
         console.print(f"Page: {arguments.html}")
 
 

@@ -51,7 +51,11 @@ class ResTScriptArguments(DataArguments):
     """
 
     reward_funcs: list[str] | None = field(
-        default=None, metadata={"help": "layout_reward, tool_call_reward, or dotted paths. Default: the paper's two."}
+        default=None,
+        metadata={
+            "help": "layout_reward, tool_call_reward, tool_schema_reward, or dotted paths. Default: the first two, "
+            "which are the paper's."
+        },
     )
     environment_factory: str | None = field(
         default=None,

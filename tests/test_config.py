@@ -124,6 +124,10 @@ class TestBadInput:
             ({"turn_discount": 0.9}, "turn_discount=0.9 has no effect with credit='completion'"),
             ({"credit": "local", "turn_discount": 0.9}, "turn_discount=0.9 has no effect with credit='local'"),
             (
+                {"credit_baseline": "leave_one_out"},
+                "credit_baseline='leave_one_out' has no effect with credit='completion' and branch=None",
+            ),
+            (
                 {"credit": "turn", "importance_sampling_level": "sequence"},
                 "credit='turn' with branch=None, which is per token, averages out",
             ),
@@ -147,6 +151,8 @@ class TestBadInput:
             {"entropy_decay": 0.0},
             {"coefficient_min": 0.0},
             {"credit": "turn", "turn_discount": 0.0, "credit_baseline": "group"},
+            {"credit_baseline": "leave_one_out", "branch": "reasoning", "num_generations": 8, "branch_size": 4},
+            {"credit_baseline": "leave_one_out", "diagnose_steps": 5},
             {"coefficient_min": 1.0, "coefficient_max": 1.0},
             {"curriculum_horizon": 1},
             {"format_slope": 0.0, "parameters_slope": 0.0, "reasoning_slope": 0.0},

@@ -67,6 +67,16 @@ class TestMain:
         assert "Completion 0, step 3" in out and "Tokens are those of the file" in out
         assert out.count('{"name": "get_weather"') == 2
 
+    def test_shows_text_that_looks_like_markup_as_it_is(self, tmp_path, monkeypatch, capsys):
+        row = {"completion": "[INST] a [/INST] :smile:", "prompt": "[/b]", "step": "[/INST]"}
+        path = tmp_path / "[/x].jsonl"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(row) + "\n")
+        run(monkeypatch, path, "--model", "tiny", "--html", path.with_suffix(".html"))
+        out = capsys.readouterr().out
+        assert "[INST] a [/INST] :smile:" in out and "step [/INST]" in out and "[/b]" in out
+        assert f"Page: {path.with_suffix('.html')}" in out.replace("\n", "")
+
     def test_writes_a_page(self, text_file, tmp_path, monkeypatch, capsys):
         run(monkeypatch, text_file, "--model", "tiny", "--html", tmp_path / "page.html")
         page = (tmp_path / "page.html").read_text(encoding="utf-8")
@@ -97,6 +107,10 @@ class TestMain:
             ("a.txt", "a", ["--coefficients", "no.such_rule"], "cannot be imported"),
             ("a.txt", "a", ["--checkpoint", "nowhere"], "nowhere holds no trainer_state.json"),
             ("a.txt", "a", ["--config", "nowhere.yaml"], "there is no file nowhere.yaml, and no recipe of this name"),
+            ("a.txt", "a", ["--step", "100"], "--step has no effect .*: give --coefficients released"),
+            ("a.txt", "a", ["--step", "0", "--coefficients", "uniform"], "--step has no effect"),
+            ("a.txt", "a", ["--step", "9", "--weights", *"01000"], "--step has no effect"),
+            ("a.txt", "a", ["--weights", *"01000", "--html", "no/such/page.html"], "cannot write no/such/page.html"),
         ],
     )
     def test_what_is_wrong_is_one_line(self, name, content, arguments, message, tmp_path, monkeypatch):
@@ -174,6 +188,10 @@ class TestRun:
         assert "Coefficients: those that training stored" in out and "Completion 0, step 3" in out
         assert "<|im_start|>user" in out and "layout_reward " in out and "advantage " in out
         assert " tokens, coefficient " in out
+
+    def test_counts_no_rollouts_for_stored_coefficients(self, trained, monkeypatch):
+        with pytest.raises(SystemExit, match="error: --step has no effect"):
+            run(monkeypatch, trained[0], "--model", "tiny", "--step", "100")
 
     @pytest.mark.parametrize("rule", ["released", "uniform", f"{__name__}.double_rule"])
     def test_shows_another_rule_on_the_stored_regions(self, rule, trained, monkeypatch, capsys):

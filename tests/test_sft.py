@@ -1,3 +1,4 @@
+import copy
 import json
 import shutil
 import sys
@@ -6,13 +7,15 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from chat_templates import TEMPLATES
 from datasets import Dataset
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
 from rest_trl import Region, partition
 from rest_trl.sft import ResTSFTConfig, ResTSFTTrainer, main
 from rest_trl.sft.rows import tokenize_rows
+from rest_trl.sft.turn_end import end_of_turn, stop_ids
 from rest_trl.tiny import TINY_MODEL_DIR
 
 
@@ -231,6 +234,65 @@ class TestRows:
     def test_no_room_for_any_completion_is_refused(self, tokenizer):
         with pytest.raises(ValueError, match="all 4 prompts of the train data set fill max_length=4: raise it"):
             tokenize_rows(rows(4), tokenizer, "train", max_length=4)
+
+
+def with_template(tokenizer: Any, name: str | None) -> Any:
+    """The tokenizer with a template of TRL, and with the tokens that such templates write behind a turn."""
+    changed = copy.deepcopy(tokenizer)
+    changed.add_tokens(["<end_of_turn>", "<|end|>"], special_tokens=True)
+    changed.chat_template = None if name is None else TEMPLATES[name]
+    return changed
+
+
+class TestEndOfTurn:
+    @pytest.mark.parametrize(
+        ("template", "stops", "expected"),
+        [
+            ("qwen3", (), "<|im_end|>"),
+            ("gemma3", ("<|im_end|>", "<end_of_turn>"), "<end_of_turn>"),
+            ("gemma3", (), "<|im_end|>"),  # generation would not stop at what the template writes
+            ("phi3", ("<|end|>",), "<|end|>"),
+            ("phi3", (), "<|end|>\n<|im_end|>"),
+            ("glm4moe", ("<|end|>",), "<|im_end|>"),  # it writes nothing
+            ("smolvlm", ("<|im_start|>",), "<|im_end|>"),  # it leaves out text
+            ("llava_next", ("<|end|>",), "<|im_end|>"),  # it refuses text
+            (None, ("<|end|>",), "<|im_end|>"),
+        ],
+    )
+    def test_is_what_the_template_writes_up_to_where_generation_stops(self, tokenizer, template, stops, expected):
+        changed = with_template(tokenizer, template)
+        ids = end_of_turn(changed, changed.convert_tokens_to_ids(list(stops)))
+        assert changed.decode(ids) == expected
+
+    def test_is_that_of_the_template_in_the_arguments(self, tokenizer):
+        changed = with_template(tokenizer, None)
+        stops = changed.convert_tokens_to_ids(["<end_of_turn>"])
+        assert end_of_turn(changed, stops, {"chat_template": TEMPLATES["gemma3"]}) == stops
+
+    def test_stops_are_those_of_the_generation_config(self, model, tmp_path):
+        assert stop_ids(model) == {model.config.eos_token_id}
+        model.generation_config.eos_token_id = [3, 5]
+        model.save_pretrained(tmp_path)
+        assert stop_ids(str(tmp_path)) == stop_ids(model) == {3, 5}
+        model.generation_config.eos_token_id = None
+        (tmp_path / "generation_config.json").unlink()
+        assert stop_ids(str(tmp_path)) == stop_ids(model) == set()
+
+    def test_of_the_tiny_model_is_its_end_of_sequence_token(self):
+        tiny = AutoTokenizer.from_pretrained(TINY_MODEL_DIR)
+        assert end_of_turn(tiny, stop_ids(str(TINY_MODEL_DIR))) == [tiny.eos_token_id]
+
+    @pytest.mark.parametrize(("eos_token", "expected"), [(None, "<end_of_turn>"), ("<|end|>", "<|end|>")])
+    def test_ends_the_rows_of_a_training(self, model, tokenizer, tmp_path, eos_token, expected):
+        changed = with_template(tokenizer, "gemma3")
+        model.resize_token_embeddings(len(changed))
+        model.generation_config.eos_token_id = changed.convert_tokens_to_ids(["<|im_end|>", "<end_of_turn>"])
+        arguments = config(tmp_path, eos_token=eos_token)
+        trainer = ResTSFTTrainer(
+            model, arguments, train_dataset=rows(2), eval_dataset=rows(2), processing_class=changed
+        )
+        for dataset in (trainer.train_dataset, trainer.eval_dataset):
+            assert [changed.decode(row["labels"][-1:]) for row in dataset] == [expected] * 2
 
 
 class TestConfig:

@@ -27,7 +27,8 @@ def get_reward_func(name: str) -> Callable[..., Any]:
         `Callable`
 
     Raises:
-        ValueError: if nothing of that name can be imported, or it cannot be called.
+        ValueError: if nothing of that name can be imported, or it cannot be called, or is a class that needs
+            arguments.
     """
     if name in NAMES:
         return NAMES[name]()
@@ -39,7 +40,19 @@ def get_reward_func(name: str) -> Callable[..., Any]:
             f"reward_funcs: {name!r} cannot be imported ({error}): give {', '.join(NAMES)}, or the dotted path of a "
             "function, e.g. my_package.my_module.my_reward"
         ) from error
-    reward_func = found() if isinstance(found, type) else found
+    reward_func = _made(found, name) if isinstance(found, type) else found
     if not callable(reward_func):
         raise ValueError(f"reward_funcs: {name!r} is a {type(reward_func).__name__}, not a function")
     return reward_func
+
+
+def _made(cls: type, name: str) -> Any:
+    try:
+        return cls()
+    except TypeError as error:
+        if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+            raise  # of the class's own code, and not of the call
+        raise ValueError(
+            f"reward_funcs: {name!r} cannot be made without arguments ({error}): give all parameters of its __init__ "
+            "a default, or the dotted path of a function"
+        ) from error

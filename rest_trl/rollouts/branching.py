@@ -55,7 +55,7 @@ class BranchedRollouts:
             return
         trainer: Any = self
         for name, is_there in (
-            ("tools or an environment_factory", bool(trainer.tools)),
+            ("tools or an environment_factory", bool(trainer.tools) or trainer.environment_factories is not None),
             ("a rollout_func", trainer.rollout_func is not None),
             ("a policy of images", trainer._is_vlm),
             ("use_transformers_continuous_batching", trainer.use_transformers_continuous_batching),

@@ -31,9 +31,11 @@ def sample(
     max_new_tokens: int,
     seed: int,
     bar: str | None = None,
+    add_special_tokens: bool = False,
 ) -> torch.Tensor:
     """
-    One sampled completion per prompt, at temperature 1.
+    One sampled completion per prompt, from the policy's own distribution: at temperature 1, and without the other
+    settings that a checkpoint may prefer for its generation.
 
     Args:
         model:
@@ -48,11 +50,21 @@ def sample(
             Seed of the sampling; the caller's random state is left alone.
         bar (`str`, *optional*):
             Name of a progress bar over the tokens, which is shown in a terminal and removed at the end.
+        add_special_tokens (`bool`, *optional*, defaults to `False`):
+            Whether the tokenizer puts its special tokens, such as one for the beginning, around every prompt. TRL does
+            so with prompts that are text, which therefore do not hold these tokens, and does not with messages, where
+            the chat template has written them.
 
     Returns:
         `torch.Tensor` of shape `(B, T)`: completion ids, padded on the right.
     """
-    inputs = tokenizer(list(prompts), padding=True, padding_side="left", add_special_tokens=False, return_tensors="pt")
+    inputs = tokenizer(
+        list(prompts),
+        padding=True,
+        padding_side="left",
+        add_special_tokens=add_special_tokens,
+        return_tensors="pt",
+    )
     was_training = model.training
     model.eval()
     hidden = True if bar is None else None  # None hides the bar only where there is no terminal
@@ -61,16 +73,22 @@ def sample(
         tqdm(total=max_new_tokens, desc=bar, unit="token", leave=False, disable=hidden) as shown,
     ):
         torch.manual_seed(seed)
-        output = model.generate(
-            **inputs.to(model.device),
-            do_sample=True,
-            temperature=1.0,
-            top_k=0,
-            max_new_tokens=max_new_tokens,
-            pad_token_id=tokenizer.pad_token_id,
-            stopping_criteria=None if bar is None else StoppingCriteriaList([_Progress(shown)]),
-        )
-    model.train(was_training)
+        try:
+            output = model.generate(
+                **inputs.to(model.device),
+                do_sample=True,
+                # All that TRL sets for its rollouts, as the checkpoint's own values would apply to what is left out.
+                temperature=1.0,
+                top_k=0,
+                top_p=1.0,
+                min_p=None,
+                repetition_penalty=1.0,
+                max_new_tokens=max_new_tokens,
+                pad_token_id=tokenizer.pad_token_id,
+                stopping_criteria=None if bar is None else StoppingCriteriaList([_Progress(shown)]),
+            )
+        finally:
+            model.train(was_training)
     return output[:, inputs["input_ids"].size(1) :]
 
 

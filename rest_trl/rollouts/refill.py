@@ -67,7 +67,7 @@ class RefilledGroups:
         if not budget:
             return
         for name, is_there in (
-            ("tools or an environment_factory", bool(trainer.tools)),
+            ("tools or an environment_factory", bool(trainer.tools) or trainer.environment_factories is not None),
             ("a rollout_func", trainer.rollout_func is not None),
             ("a policy of images", trainer._is_vlm),
             ("a data set that is streamed", not isinstance(trainer.train_dataset, Dataset)),

@@ -1,5 +1,6 @@
 """Rows of a data set as the token ids that supervised fine-tuning reads."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from accelerate.logging import get_logger
@@ -18,12 +19,13 @@ def tokenize_rows(
     name: str,
     max_length: int | None = None,
     num_proc: int | None = None,
+    end_of_turn: Sequence[int] | None = None,
 ) -> Dataset:
     """
     Tokenize prompts and gold completions.
 
     Both are tokenized separately, because a policy samples its completion after the tokens of the prompt: tokenized
-    together, they could share a token. The completion ends with the tokenizer's end-of-sequence token.
+    together, they could share a token.
 
     Args:
         dataset ([`~datasets.Dataset`]):
@@ -38,6 +40,9 @@ def tokenize_rows(
             a warning.
         num_proc (`int`, *optional*):
             Number of processes that tokenize.
+        end_of_turn (`Sequence[int]`, *optional*):
+            Tokens that end the completion, see [`~rest_trl.sft.turn_end.end_of_turn`]. By default the tokenizer's
+            end-of-sequence token.
 
     Returns:
         [`~datasets.Dataset`] with columns `input_ids` and `labels`, which are -100 at the prompt.
@@ -55,7 +60,7 @@ def tokenize_rows(
             f"the {name} data set has the columns {', '.join(columns)}, but training needs prompt and solution: "
             "prepare it with rest_trl.data.prepare_dataset"
         )
-    end_of_turn = tokenizer.eos_token_id
+    end = [tokenizer.eos_token_id] if end_of_turn is None else end_of_turn
 
     def tokenize(row: dict[str, Any]) -> dict[str, list[int]]:
         if not isinstance(row["prompt"], str) or not isinstance(row["solution"], str):
@@ -64,7 +69,7 @@ def tokenize_rows(
                 "rest_trl.data.prepare_dataset"
             )
         prompt_ids = tokenizer(row["prompt"])["input_ids"]
-        completion_ids = [*tokenizer(row["solution"], add_special_tokens=False)["input_ids"], end_of_turn]
+        completion_ids = [*tokenizer(row["solution"], add_special_tokens=False)["input_ids"], *end]
         return {
             "input_ids": prompt_ids + completion_ids,
             "labels": [IGNORED] * len(prompt_ids) + completion_ids,

@@ -13,6 +13,7 @@ from ..runs.checkpoints import WholeCheckpoints
 from ..tool_calls import Region, detect_syntax, get_syntax
 from .config import ResTSFTConfig
 from .rows import IGNORED, tokenize_rows
+from .turn_end import end_of_turn, stop_ids
 
 
 class ResTSFTTrainer(WholeCheckpoints, SFTTrainer):
@@ -22,6 +23,9 @@ class ResTSFTTrainer(WholeCheckpoints, SFTTrainer):
     It differs from [`~trl.SFTTrainer`] in one thing: the log-likelihood of a gold token is multiplied by the weight of
     its region, divided by the mean weight of its completion. Regions are those of [`~rest_trl.regions.partition`],
     read from the ids that the loss is on. With equal weights the loss is TRL's own, to the bit.
+
+    A gold completion ends with the `eos_token` of `args`, and by default as the chat template ends a turn, see
+    [`~rest_trl.sft.turn_end.end_of_turn`].
 
     It logs means over all tokens between two logs: `rest/nll/all` and `rest/nll/{region}`, the negative log-likelihood
     in nats without the weights; `rest/share/{region}`, the share of the tokens; and `rest/coefficient/{region}`, the
@@ -58,6 +62,9 @@ class ResTSFTTrainer(WholeCheckpoints, SFTTrainer):
         for name in ("compute_loss_func", "formatting_func"):
             if kwargs.get(name) is not None:
                 raise ValueError(f"{name} would take the place of the weights or of the gold completion: leave it out")
+        # TRL prepares the data sets before this object has the model.
+        loading: Any = args.model_init_kwargs or {}
+        self._stop_ids = stop_ids(model, loading.get("revision") or "main")
         super().__init__(model, args, **kwargs)
         parallelism = self.accelerator.parallelism_config
         if parallelism is not None and (parallelism.cp_enabled or parallelism.sp_enabled):
@@ -79,7 +86,10 @@ class ResTSFTTrainer(WholeCheckpoints, SFTTrainer):
     def _prepare_dataset(  # type: ignore[override]
         self, dataset: Any, processing_class: Any, args: Any, packing: bool, formatting_func: Any, dataset_name: str
     ) -> Any:
-        rows = tokenize_rows(dataset, self._tokenizer, dataset_name, args.max_length, args.dataset_num_proc)
+        end = None  # TRL has made `args.eos_token` the tokenizer's
+        if args.eos_token is None:
+            end = end_of_turn(self._tokenizer, self._stop_ids, args.chat_template_kwargs)
+        rows = tokenize_rows(dataset, self._tokenizer, dataset_name, args.max_length, args.dataset_num_proc, end)
         return super()._prepare_dataset(rows, processing_class, args, packing, formatting_func, dataset_name)
 
     def compute_loss(

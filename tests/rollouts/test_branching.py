@@ -142,7 +142,8 @@ class TestRefusals:
 
     def test_of_tools_and_rollout_functions(self, tiny, tmp_path):
         trainer = branching_trainer(tiny, tmp_path)
-        for name, value in (("tools", [len]), ("rollout_func", print), ("_is_vlm", True)):
+        cases = (("tools", [len]), ("environment_factories", {"": object}), ("rollout_func", print), ("_is_vlm", True))
+        for name, value in cases:
             before = getattr(trainer, name)
             setattr(trainer, name, value)
             with pytest.raises(ValueError, match=r"branch='reasoning' cannot be combined with .*: set branch=None"):

@@ -3,6 +3,7 @@ from functools import partial
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -36,6 +37,39 @@ class TestSample:
         assert torch.equal(plain, sample(*tiny, prompts, max_new_tokens=8, seed=0, bar="2 prompts"))
         shown = capsys.readouterr().err
         assert "2 prompts: 100%" in shown and "8/8" in shown
+
+    def test_samples_at_temperature_1_whatever_the_checkpoint_prefers(self, tiny):
+        prompts = load_tiny_dataset("test", size=4)["prompt"]
+        plain = sample(*tiny, prompts, max_new_tokens=16, seed=0)
+        preferred = {"temperature": 0.1, "top_p": 0.1, "top_k": 1, "min_p": 0.9, "repetition_penalty": 9.0}
+        for name, value in preferred.items():
+            setattr(tiny[0].generation_config, name, value)
+        assert torch.equal(plain, sample(*tiny, prompts, max_new_tokens=16, seed=0))
+
+    @pytest.mark.parametrize("add_special_tokens", [False, True])
+    def test_reads_prompts_with_or_without_the_first_token_of_a_text(self, tiny, add_special_tokens, monkeypatch):
+        model, tokenizer = tiny
+        first = "<|im_start|>", tokenizer.convert_tokens_to_ids("<|im_start|>")
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(f"{first[0]} $A", special_tokens=[first])
+        prompts, read = load_tiny_dataset("test", size=2)["prompt"][:], []
+        generate = model.generate
+        monkeypatch.setattr(model, "generate", lambda **inputs: read.append(inputs) or generate(**inputs))
+        sample(model, tokenizer, prompts, max_new_tokens=2, seed=0, add_special_tokens=add_special_tokens)
+        pairs = zip(read[0]["input_ids"], read[0]["attention_mask"], strict=True)
+        ids = [ids[mask.bool()].tolist() for ids, mask in pairs]
+        trained_on = tokenizer(text=prompts)["input_ids"]  # as TRL tokenizes prompts of text
+        assert ids == (trained_on if add_special_tokens else [tokens[1:] for tokens in trained_on])
+
+    def test_leaves_the_model_in_its_mode_even_if_it_fails(self, tiny, monkeypatch):
+        model, tokenizer = tiny
+
+        def fail(**inputs):
+            raise RuntimeError("out of memory")
+
+        monkeypatch.setattr(model.train(), "generate", fail)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            sample(model, tokenizer, ["a"], max_new_tokens=2, seed=0)
+        assert model.training
 
 
 class TestCountExact:

@@ -124,7 +124,13 @@ class TestRefusals:
     def test_of_tools_images_and_streams(self, model, tokenizer, tmp_path):
         trainer = refill_trainer(model, tokenizer, tmp_path)
         streamed = DATASET.to_iterable_dataset()
-        cases = (("tools", [len]), ("rollout_func", print), ("_is_vlm", True), ("train_dataset", streamed))
+        cases = (
+            ("tools", [len]),
+            ("environment_factories", {"": object}),
+            ("rollout_func", print),
+            ("_is_vlm", True),
+            ("train_dataset", streamed),
+        )
         for name, value in cases:
             before = getattr(trainer, name)
             setattr(trainer, name, value)
