@@ -31,6 +31,7 @@ from .regions.partition import partition
 from .rollouts.held_out import count_exact, sample
 from .runs.checkpoints import find_checkpoint, naming_full_disk
 from .runs.endings import run_errors, setup_errors
+from .runs.files import write_atomically
 from .runs.progress import show_progress
 from .runs.results import check_output_dir, continues, remove_results
 from .tiny import TINY, TINY_DATASETS, is_tiny, load_tiny_dataset
@@ -118,7 +119,7 @@ def next_command(args: Sequence[str], output: Path) -> str:
     other = other_arm(output)
     if (other / RESULTS).exists():
         return f"{python} -m rest_trl.cli study --config tiny/study --seeds 3"
-    replaced = {"--coefficients", "--credit", "--output_dir"}
+    replaced = {"--coefficients", "--credit", "--credit_baseline", "--turn_discount", "--output_dir"}
     pairs = zip(["", *args], args, strict=False)
     kept = [word for before, word in pairs if not {before, word.partition("=")[0]} & replaced]
     method = ["--credit", "completion", "--coefficients", "uniform"] if other.name.endswith(_BASELINE) else []
@@ -174,7 +175,8 @@ def _run(trainer: ResTGRPOTrainer, console: Console, resume: str | None, dataset
 
     def measure(when: str) -> tuple[torch.Tensor, int]:
         bar = f"{HELD_OUT} held-out prompts {when} training"
-        ids = sample(trainer.model, tokenizer, held_out["prompt"], args.max_completion_length, seed=0, bar=bar)
+        length = args.max_completion_length
+        ids = sample(trainer.model, tokenizer, held_out["prompt"], length, seed=0, bar=bar, add_special_tokens=True)
         return ids, count_exact(ids, held_out["solution"], tokenizer, tool_call_syntax)
 
     _, before = measure("before")
@@ -187,9 +189,7 @@ def _run(trainer: ResTGRPOTrainer, console: Console, resume: str | None, dataset
     other = json.loads(found.read_text(encoding="utf-8")) if found.exists() else None
     with naming_full_disk(f"the trained model in {output}", output):
         trainer.save_model()
-        temporary = (output / RESULTS).with_suffix(".tmp")
-        temporary.write_text(json.dumps(results), encoding="utf-8")
-        os.replace(temporary, output / RESULTS)
+        write_atomically(output / RESULTS, json.dumps(results))
         plot_curves(logs, output / "curves.png", *([] if other is None else [other["log_history"], other["name"]]))
     if other is not None and other["total"] == HELD_OUT:
         counts.append((f"end, {other['name']}", other["exact"]))

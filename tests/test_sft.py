@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from accelerate import PartialState
 from chat_templates import TEMPLATES
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -225,6 +226,7 @@ class TestRows:
             tokenize_rows(dataset, tokenizer, "train")
 
     def test_rows_that_are_cut_off_are_counted(self, tokenizer, caplog):
+        PartialState()  # the logger of accelerate needs one
         lengths = sorted(len(ids) for ids in tokenize_rows(rows(4), tokenizer, "train")["input_ids"])
         tokenize_rows(rows(4), tokenizer, "train", max_length=lengths[-1])
         assert not caplog.records

@@ -49,7 +49,8 @@ def complete(model: Any, tokenizer: Any, prompts: Sequence[str], seed: int) -> l
     """
     texts: list[str] = []
     for start in range(0, len(prompts), BATCH_SIZE):
-        ids = sample(model, tokenizer, prompts[start : start + BATCH_SIZE], MAX_NEW_TOKENS, seed + start)
+        batch = prompts[start : start + BATCH_SIZE]
+        ids = sample(model, tokenizer, batch, MAX_NEW_TOKENS, seed + start, add_special_tokens=True)
         texts += tokenizer.batch_decode(ids, skip_special_tokens=True)
     return texts
 
