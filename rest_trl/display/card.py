@@ -63,7 +63,7 @@ def write_model_card(trainer: Any, model_name: str | None, dataset_name: str | N
     data.base_model = name_or_path if base_on_hub else None
     data.datasets = dataset_name if is_hub_id(dataset_name) else None
     data.model_name = model_name
-    data.library_name = "peft" if adapter else "transformers"
+    data["library_name"] = "peft" if adapter else "transformers"
     data.pipeline_tag = "text-generation"
     data.tags = sorted({*(data.tags or []), *(["lora"] if adapter == "LoRA" else [])})
     data.pop("licence")  # TRL's placeholder: the licence follows from the base model's, which only the user knows

@@ -27,7 +27,7 @@ def with_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         recipe (`dict[str, Any]`):
-            What it says.
+            Its arguments.
 
     Returns:
         `dict[str, Any]`: with all arguments that the server's address and the memory depend on.

@@ -1,4 +1,4 @@
-"""Of which program a recipe is, whether that program's parser takes it, and which runs it describes."""
+"""Tells which program a recipe is for, whether that program's parser takes it, and which runs it describes."""
 
 import contextlib
 import dataclasses
@@ -29,13 +29,13 @@ _PROGRAM = re.compile(r"rest[-_]trl[ .](train|sft|study)\b")
 
 def kind_of(path: Path, recipe: dict[str, Any]) -> Kind:
     """
-    Tell of which program a recipe is.
+    Tell which program a recipe is for.
 
     Args:
         path (`Path`):
             The recipe. The last launch command in its head decides, because servers are started before.
         recipe (`dict[str, Any]`):
-            What it says, which decides where the head names no command.
+            Its arguments, which decide where the head names no command.
 
     Returns:
         `str`: `"train"`, `"sft"` or `"study"`.
@@ -57,7 +57,7 @@ def runs_of(path: Path, recipe: dict[str, Any]) -> list[dict[str, Any]]:
         path (`Path`):
             The recipe.
         recipe (`dict[str, Any]`):
-            What it says.
+            Its arguments.
 
     Returns:
         `list[dict[str, Any]]`: the recipe's own; those of each arm of a study, and none if the study cannot be read,
@@ -80,7 +80,7 @@ def parse_finding(path: Path, kind: Kind, on_cpu: bool) -> Finding:
         path (`Path`):
             The recipe.
         kind (`str`):
-            Of which program it is.
+            Which program it is for.
         on_cpu (`bool`):
             Whether there is no GPU. Then the recipe is parsed as one for a CPU, because a finding of its own says that
             there is none.

@@ -67,6 +67,7 @@ def end_of_turn(
 
 
 def _behind_a_turn(tokenizer: PreTrainedTokenizerBase, chat_template_kwargs: Mapping[str, Any]) -> str:
+    """What the chat template writes after the text of an assistant's turn; nothing without a template."""
     if tokenizer.chat_template is None and "chat_template" not in chat_template_kwargs:
         return ""
     messages: Any = [{"role": "user", "content": "."}, {"role": "assistant", "content": _PROBE}]
