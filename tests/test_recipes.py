@@ -47,14 +47,26 @@ ONE_NODE_RECIPES = [recipe for recipe in PAPER_RECIPES if recipe not in TWO_NODE
 
 FAMILIES = ("qwen3_1.7b", "qwen3_4b_2507", "qwen3_8b", "qwen3_14b", "qwen3_32b", "llama3.2_3b")
 # Keys in which a run differs from the full ResT run of the same model, beside `output_dir`.
+GRPO = {"coefficients", "reward_schedule"}
 LORA = {"dtype", "learning_rate", "use_peft", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"}
 VARIANTS = {
     "full": set(),
     "lora": LORA,
-    "grpo": {"coefficients", "reward_schedule"},
-    "dr_grpo": {"coefficients", "reward_schedule", "loss_type", "scale_rewards"},
+    "grpo": GRPO,
+    "dr_grpo": GRPO | {"loss_type", "scale_rewards"},
+    "gdpo": GRPO | {"multi_objective_aggregation"},
+    "top_entropy": GRPO | {"top_entropy_quantile"},
+    "stare": GRPO,
+    "sft_then_grpo": GRPO | {"model_name_or_path"},
+    "sft_then_rest": {"model_name_or_path", "curriculum_horizon"},
+    "region": {"credit", "coefficients"},
     "static_reward": {"reward_schedule"},
     "no_curriculum": {"curriculum"},
+    "no_reasoning_gradient": {"coefficients"},
+    "call_tokens_only": {"coefficients"},
+    "token_entropy": {"coefficients"},
+    "entropy_bonus": {"entropy_coef"},
+    "reciprocal": {"entropy_surrogate"},
     "kl": {"beta"},
     "2nodes": {"vllm_server_base_url", "vllm_group_port", "gradient_accumulation_steps"},
     "released": {"coefficients", "reward_schedule", "loss_type", "delta"},

@@ -78,10 +78,19 @@ def test_sft_has_a_recipe_of_each_size():
     assert "qwen3_8b" in FAMILIES
 
 
-def test_rl_starts_where_sft_ends():
-    output_dir = values(SFT)["output_dir"]
+@pytest.mark.parametrize(("sft", "then"), [(SFT, "tiny/"), (BIG_SFT, "qwen3_8b_")], ids=["tiny", "large"])
+def test_rl_starts_where_sft_ends(sft, then):
     for name in ("sft_then_grpo", "sft_then_rest"):
-        assert values(Path(f"recipes/tiny/{name}.yaml"))["model_name_or_path"] == output_dir
+        assert values(Path(f"recipes/{then}{name}.yaml"))["model_name_or_path"] == values(sft)["output_dir"]
+
+
+# Branches and refilled groups are options of any run and no baselines, so they have no recipe of their own for a large model.
+@pytest.mark.parametrize("name", sorted(OF_REST.keys() - {"branch", "refill", "grpo"}))
+def test_large_twin_changes_what_the_tiny_one_changes(name):
+    full, twin = (values(Path(f"recipes/qwen3_8b_{run}.yaml")) for run in ("full", name))
+    own = OF_REST[name].keys() - {"model_name_or_path", "curriculum_horizon"}
+    assert {key: twin[key] for key in own} == {key: OF_REST[name][key] for key in own}
+    assert all(twin[key] != full.get(key) for key in own)
 
 
 def test_large_sft_trains_the_rows_and_batches_of_rest(monkeypatch):
