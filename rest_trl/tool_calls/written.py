@@ -1,6 +1,7 @@
 """The calls of a turn as far as they were written, with the place of every parameter, readable or not."""
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -79,11 +80,12 @@ def written_calls(text: str, parts: Sequence[tuple[int, int, Part]], syntax: Too
     """
     calls: list[WrittenCall] = []
     reached = 0
-    for name, opening in _openings(text, parts, syntax):
+    openings = list(_openings(text, parts, syntax))
+    for name, opening in openings:
         if opening < reached:
             continue
         if syntax.argument_tags:
-            parameters = list(_between_tags(text, opening, syntax.argument_tags))
+            parameters = list(_between_tags(text, opening, [place for _, place in openings], syntax.argument_tags))
         else:
             parameters = list(_between_marks(text, opening, syntax))
         reached = parameters[-1].stop if parameters else opening
@@ -151,19 +153,24 @@ def _tags(tags: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, tags)))
 
 
-def _between_tags(text: str, opening: int, tags: Sequence[str]) -> Iterator[WrittenParameter]:
+def _between_tags(text: str, opening: int, openings: Sequence[int], tags: Sequence[str]) -> Iterator[WrittenParameter]:
     """The parameters. Of `tags`, the first opens a name, the second ends it, the third ends a value, others a call."""
     opens, ends_name, _, *ends_call = tags
     start = middle = _NOWHERE
+    reached = opening
     for match in _tags(tuple(tags)).finditer(text, opening):
         tag, tag_start, tag_end = match.group(), match.start(), match.end()
         if start == _NOWHERE:
+            # A call that never ends has ended where another one opens, unless that stood in a value.
+            if bisect_right(openings, tag_start) > bisect_right(openings, reached):
+                return
             start = tag_end if tag == opens else start
         elif tag == ends_name:
             middle = tag_end if middle == _NOWHERE else middle
         else:
             yield _parameter(text, start, middle, tag_start, tag_end)
             start, middle = tag_end if tag == opens else _NOWHERE, _NOWHERE
+            reached = tag_end
         if tag in ends_call and start == _NOWHERE:
             return
     if start != _NOWHERE:

@@ -42,6 +42,16 @@ SECTIONS = {
     "kimi_k2": "<|tool_calls_section_begin|>",
 }
 
+# How the syntaxes with tags write a name, a parameter, and the end of a call.
+TAGS = {
+    "glm45": ("<tool_call>{}\n", "<arg_key>{}</arg_key>\n<arg_value>{}</arg_value>\n", "</tool_call>"),
+    "qwen3_coder": (
+        "<tool_call>\n<function={}>\n",
+        "<parameter={}>\n{}\n</parameter>\n",
+        "</function>\n</tool_call>",
+    ),
+}
+
 # Whether a call has a name, arguments, and more that says nothing.
 kinds = st.sampled_from(["name, arguments", "name, more, arguments", "arguments, name", "name", "arguments"])
 
@@ -109,3 +119,25 @@ class TestNames:
         text = "".join(f"<tool_call>{block}</tool_call>" for block in objects)
         assert names("hermes", text) == ["", ""]
         assert [call.name for call in get_syntax("hermes").parse(text).calls] == ["f", "g"]
+
+
+class TestParameters:
+    @given(
+        calls=st.lists(
+            st.tuples(st.lists(st.sampled_from(["1", "<b", "{"]), min_size=1, max_size=3), st.booleans()),
+            min_size=1,
+            max_size=4,
+        )
+    )
+    @settings(deadline=None)
+    @pytest.mark.parametrize("name", sorted(TAGS))
+    def test_stay_with_their_call_whether_or_not_it_ends(self, name, calls):
+        header, parameter, end = TAGS[name]
+        text, expected = "", []
+        for index, (values, is_ended) in enumerate(calls):
+            written = [parameter.format(f"a{number}", value) for number, value in enumerate(values)]
+            text += header.format(tool(index)) + "".join(written) + (end if is_ended else "")
+            expected.append((tool(index), [f"a{number}" for number in range(len(values))]))
+        syntax = get_syntax(name)
+        found = written_calls(text, syntax.parse(text).parts, syntax)
+        assert [(call.name, [parameter.name for parameter in call.parameters]) for call in found] == expected
