@@ -84,7 +84,7 @@ def test_rl_starts_where_sft_ends(sft, then):
         assert values(Path(f"recipes/{then}{name}.yaml"))["model_name_or_path"] == values(sft)["output_dir"]
 
 
-# Branches and refilled groups are options of any run and no baselines, so they have no recipe of their own for a large model.
+# Branches and refilled groups are options of any run and no baselines: there is no recipe of them for a large model.
 @pytest.mark.parametrize("name", sorted(OF_REST.keys() - {"branch", "refill", "grpo"}))
 def test_large_twin_changes_what_the_tiny_one_changes(name):
     full, twin = (values(Path(f"recipes/qwen3_8b_{run}.yaml")) for run in ("full", name))

@@ -36,7 +36,7 @@ class GenerationSettings:
         seed (`int`, *optional*, defaults to `0`):
             Seed of the sampling, unused at temperature 0. A run that continues after an interruption may sample other
             completions than it would have sampled without the interruption. The backends of vLLM give each prompt a
-            seed of its own, see [`prompt_seed`].
+            seed of its own, see [`prompt_seed`], and that of transformers each batch.
 
     Raises:
         ValueError: if a value is out of its range.
@@ -113,7 +113,7 @@ def complete(
 
 def prompt_seed(seed: int, id: str) -> int:
     """
-    The seed of one prompt, for backends that sample each prompt with a random generator of its own.
+    The seed of one prompt, or of the batch that it is the first one of.
 
     With one seed for all, equal prompts would get equal completions, such as the trials of a task.
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerBase
 
-from .generation import GenerationSettings, prompt_token_ids, to_completion
+from .generation import GenerationSettings, prompt_seed, prompt_token_ids, to_completion
 from .samples import Completion
 
 
@@ -78,7 +78,8 @@ class TransformersGenerator:
             room = settings.max_new_tokens if context is None else context - length
             mask = [[0] * (length - len(prompt_ids[id])) + [1] * len(prompt_ids[id]) for id in batch]
             with torch.random.fork_rng():
-                torch.manual_seed(settings.seed + start)
+                # The first prompt's seed is no other batch's, so that a run that goes on repeats no random numbers.
+                torch.manual_seed(prompt_seed(settings.seed, batch[0]))
                 output = self.model.generate(
                     input_ids=torch.tensor(padded, device=self.model.device),
                     attention_mask=torch.tensor(mask, device=self.model.device),

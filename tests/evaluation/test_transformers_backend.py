@@ -50,3 +50,14 @@ class TestGenerate:
         (completion,) = make(model, 99).generate(prompts)
         length = len(tokenizer(prompts["short"])["input_ids"])
         assert completion.id == "short" and len(completion.completion_ids) <= 8 - length
+
+    def test_trials_of_a_run_that_goes_on_are_new_ones(self, tokenizer, tmp_path):
+        size = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64}
+        GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), eos_token_id=0, **size)).save_pretrained(tmp_path)
+        settings = GenerationSettings(8, temperature=1.0)
+        generator = TransformersGenerator(str(tmp_path), tokenizer, settings, batch_size=2, dtype=torch.float32)
+        begun, gone_on = (
+            [tuple(completion.completion_ids) for completion in generator.generate(dict.fromkeys(trials, "x"))]
+            for trials in (["0", "1"], ["2", "3"])
+        )
+        assert len({*begun, *gone_on}) == 4
