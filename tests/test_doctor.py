@@ -597,6 +597,15 @@ class TestServer:
         findings = list(server_findings(serve() + "/", values))
         assert set(statuses(findings).values()) == {"ok"} and len(findings) == 5
 
+    @pytest.mark.parametrize("end", ["/v1", "/"])
+    def test_an_address_that_ends_with_a_path(self, serve, end):
+        url = serve()
+        values = {"use_vllm": True, "vllm_mode": "server", "vllm_server_base_url": url + end}
+        findings = list(server_findings(url + end, with_defaults(values)))
+        (finding,) = (finding for finding in findings if finding.name == "Server: address")
+        assert (finding.status, finding.cure) == ("problem", f"vllm_server_base_url: {url}")
+        assert "Server: address" not in statuses(server_findings(url, with_defaults(values)))
+
     def test_no_server(self):
         with FakeVLLM() as server:
             url = server.url

@@ -51,6 +51,9 @@ def server_findings(url: str, recipe: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("Server", "problem", f"{url} is not healthy: /health gives {status}", restart)
         return
     yield Finding("Server", "ok", f"{url} answers and serves {', '.join(names)}")
+    if recipe_server_url(recipe) == url != client.url:
+        found = f"TRL puts its own paths behind the recipe's {url}"
+        yield Finding("Server: address", "problem", found, f"vllm_server_base_url: {client.url}")
     try:
         config = client.config()
         if config is None:
