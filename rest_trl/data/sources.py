@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow
+import pyarrow.parquet
 from datasets import Dataset, load_dataset, load_dataset_builder
 from datasets.exceptions import DatasetGenerationError
 
@@ -137,6 +137,8 @@ def _files_of_split(directory: Path, split: str, config: str | None) -> list[Pat
 def _file_source(path: Path, name: str) -> Source:
     if path.suffix == PARQUET_SUFFIX:
         try:
+            if not pyarrow.parquet.read_metadata(path).num_rows:  # which `datasets` takes for a fault of the file
+                return Source(name, [], [], padded=False)
             return dataset_source(Dataset.from_parquet(str(path)), name)
         except (DatasetGenerationError, pyarrow.ArrowInvalid) as error:
             raise ValueError(f"{path} cannot be read as Parquet: {error}") from error

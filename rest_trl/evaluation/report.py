@@ -1,12 +1,12 @@
 """Tables of runs and of comparisons, and a figure of comparisons."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from ..display import reports
 from .comparison import Comparison
 from .intervals import Interval
 
@@ -144,8 +144,7 @@ def markdown_table(comparisons: Sequence[Comparison]) -> str:
     Returns:
         `str`
     """
-    rows = [COLUMNS, ("---",) * len(COLUMNS), *map(cells, comparisons)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + f"\n\n{CAPTION}\n"
+    return f"{reports.markdown_table(COLUMNS, [*map(cells, comparisons)])}\n\n{CAPTION}\n"
 
 
 def latex_table(comparisons: Sequence[Comparison]) -> str:
@@ -212,10 +211,10 @@ def plot(comparisons: Sequence[Comparison], path: Path) -> None:
     left.legend(loc="best")
     for axis in (left, right):
         axis.grid(axis="x", alpha=0.3)
-    temporary = path.with_name(f"{path.stem}.tmp{path.suffix}")
-    figure.savefig(temporary, dpi=150)
-    pyplot.close(figure)
-    os.replace(temporary, path)
+    try:
+        reports.write_figure(figure, path, dpi=150)
+    finally:
+        pyplot.close(figure)
 
 
 def _points(axis: Any, positions: Sequence[float], intervals: list[Interval], label: str | None) -> None:

@@ -206,10 +206,14 @@ class TestLoadTasksSplit:
         with pytest.raises(ValueError, match="no column prompt of messages"):
             self.load(str(file))
 
-    def test_refuses_a_file_without_rows(self, tmp_path):
-        file = tmp_path / "rows.jsonl"
-        file.touch()
-        with pytest.raises(ValueError, match=r"rows\.jsonl is empty: it has no rows to train on"):
+    @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+    def test_refuses_a_file_without_rows(self, tmp_path, suffix):
+        file = tmp_path / f"rows.{suffix}"
+        if suffix == "parquet":
+            Dataset.from_dict({"prompt": []}).to_parquet(file)
+        else:
+            file.touch()
+        with pytest.raises(ValueError, match=rf"rows\.{suffix} is empty: it has no rows to train on"):
             self.load(str(file))
 
     def test_refuses_a_table_without_rows(self, monkeypatch):
