@@ -11,6 +11,7 @@ from synthetic_study import make_results
 
 from rest_trl.study import report as report_module
 from rest_trl.study.config import Study
+from rest_trl.study.figure import plot_study
 from rest_trl.study.report import write_report
 
 
@@ -152,3 +153,18 @@ class TestPicture:
         held_out, tokens = kept[0].axes[1], kept[0].axes[3]
         assert [label.get_text() for label in held_out.get_xticklabels()] == ["50"]
         assert any(label.get_text().endswith("k") for label in tokens.get_xticklabels())
+
+    def test_tells_many_arms_apart_in_one_legend(self, tmp_path, monkeypatch):
+        kept = []
+        savefig = Figure.savefig
+        monkeypatch.setattr(Figure, "savefig", lambda self, *args, **_: (kept.append(self), savefig(self, *args)))
+        results = make_results(seeds=2)
+        arms = [f"arm_{number}" for number in range(14)]
+        results = pd.concat([results[results["arm"] == "base"].assign(arm=arm) for arm in arms], ignore_index=True)
+        plot_study(results, arms, arms[0], tmp_path / "report.png")
+        (figure,) = kept
+        (legend,) = figure.legends
+        assert [text.get_text() for text in legend.get_texts()] == arms
+        assert len({line.get_color() for line in legend.get_lines()}) == len(arms)
+        assert all(axis.get_legend() is None for axis in figure.axes)
+        assert len(figure.axes[0].get_lines()) == len(arms) and not figure.axes[0].collections
