@@ -81,11 +81,12 @@ def written_calls(text: str, parts: Sequence[tuple[int, int, Part]], syntax: Too
     calls: list[WrittenCall] = []
     reached = 0
     openings = list(_openings(text, parts, syntax))
+    places = [opening for _, opening in openings]
     for name, opening in openings:
         if opening < reached:
             continue
         if syntax.argument_tags:
-            parameters = list(_between_tags(text, opening, [place for _, place in openings], syntax.argument_tags))
+            parameters = list(_between_tags(text, opening, places, syntax.argument_tags))
         else:
             parameters = list(_between_marks(text, opening, syntax))
         reached = parameters[-1].stop if parameters else opening
