@@ -137,7 +137,8 @@ def _files_of_split(directory: Path, split: str, config: str | None) -> list[Pat
 def _file_source(path: Path, name: str) -> Source:
     if path.suffix == PARQUET_SUFFIX:
         try:
-            if not pyarrow.parquet.read_metadata(path).num_rows:  # which `datasets` takes for a fault of the file
+            # `datasets` fails on a table without rows as on a broken file.
+            if not pyarrow.parquet.read_metadata(path).num_rows:
                 return Source(name, [], [], padded=False)
             return dataset_source(Dataset.from_parquet(str(path)), name)
         except (DatasetGenerationError, pyarrow.ArrowInvalid) as error:

@@ -162,7 +162,7 @@ def _between_tags(text: str, opening: int, openings: Sequence[int], tags: Sequen
     for match in _tags(tuple(tags)).finditer(text, opening):
         tag, tag_start, tag_end = match.group(), match.start(), match.end()
         if start == _NOWHERE:
-            # A call that never ends has ended where another one opens, unless that stood in a value.
+            # An unclosed call ends where the next one opens. What looks like an opening inside a value opens nothing.
             if bisect_right(openings, tag_start) > bisect_right(openings, reached):
                 return
             start = tag_end if tag == opens else start
