@@ -30,7 +30,7 @@ $(VENV)/.installed: setup.cfg .ci/constraints.txt
 	touch $@
 
 demo: install
-	$(RUN) $(BIN)/python -m rest_trl.demo --config recipes/demo.yaml $(METHOD_$(ARM))
+	$(RUN) $(BIN)/python -m rest_trl.lab.demo --config recipes/demo.yaml $(METHOD_$(ARM))
 
 # Files of tests at once; each takes up to 3 GB. Tests wait for programs that they start, so three keep two cores at work.
 JOBS ?= 3
@@ -41,7 +41,7 @@ test: install bfcl
 # 3.11 or 3.12: with another one here, BFCL_PYTHON=python3.12 names it.
 BFCL_CACHE := .bfcl
 bfcl: install
-	REST_TRL_CACHE=$(BFCL_CACHE) $(BIN)/python -m rest_trl.evaluation.cli --setup bfcl_v3 bfcl_v4 \
+	REST_TRL_CACHE=$(BFCL_CACHE) $(BIN)/python -m rest_trl.lab.evaluation.cli --setup bfcl_v3 bfcl_v4 \
 		$(addprefix --setup_python ,$(BFCL_PYTHON))
 
 # The documentation, into build/docs. A warning is an error.

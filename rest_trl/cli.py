@@ -10,15 +10,15 @@ from .runs.kernels import hold_kernels_warning
 # For each command, the module whose `main` runs it and its line in the help.
 _COMMANDS = {
     "train": ("rest_trl.runs.launching", "train as a recipe says (--help lists all arguments)"),
-    "sft": ("rest_trl.sft.launching", "fine-tune on gold completions as a recipe says"),
-    "data": ("rest_trl.commands.data", "show a data set as training sees it, or build the paper's mixture"),
-    "inspect": ("rest_trl.inspect", "show regions and coefficients of completions"),
-    "evaluate": ("rest_trl.evaluation.cli", "evaluate a checkpoint, with error bars"),
-    "compare": ("rest_trl.evaluation.compare_cli", "tell whether one checkpoint beats another"),
-    "study": ("rest_trl.study.cli", "train arms and seeds of one recipe in pairs, and tell them apart"),
+    "sft": ("rest_trl.lab.sft.launching", "fine-tune on gold completions as a recipe says"),
+    "data": ("rest_trl.lab.commands.data", "show a data set as training sees it, or build the paper's mixture"),
+    "inspect": ("rest_trl.lab.inspect", "show regions and coefficients of completions"),
+    "evaluate": ("rest_trl.lab.evaluation.cli", "evaluate a checkpoint, with error bars"),
+    "compare": ("rest_trl.lab.evaluation.compare_cli", "tell whether one checkpoint beats another"),
+    "study": ("rest_trl.lab.study.cli", "train arms and seeds of one recipe in pairs, and tell them apart"),
     "recipes": ("rest_trl.runs.recipes", "list the recipes that come with the package"),
-    "diagnose": ("rest_trl.commands.diagnose", "say where the noise of a checkpoint's gradient comes from"),
-    "doctor": ("rest_trl.doctor", "say what of the stack is missing and what to do about it"),
+    "diagnose": ("rest_trl.lab.commands.diagnose", "say where the noise of a checkpoint's gradient comes from"),
+    "doctor": ("rest_trl.lab.doctor", "say what of the stack is missing and what to do about it"),
 }
 
 

@@ -97,7 +97,7 @@ class ResTGRPOConfig(GRPOConfig):
         reasoning_slope (`float`, *optional*, defaults to `0.4`):
             By how much the reasoning's weight rises over the curriculum (the released code: 0.6 to 1.0).
         diagnose_steps (`int`, *optional*):
-            Optimiser steps between diagnoses of the gradients, see [`~rest_trl.diagnose.DiagnoseCallback`]. Each
+            Optimiser steps between diagnoses of the gradients, see [`~rest_trl.lab.diagnose.DiagnoseCallback`]. Each
             diagnosis costs about 20 backward passes over the rollout. By default none is made.
     """
 

@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerBase
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from .config import ResTGRPOConfig
-from .display.arguments import changed_arguments
+from .lab.display.arguments import changed_arguments
 from .rewards import get_reward_func
 from .runs.inputs import find_environment, load_split, load_tasks_split
 from .runs.parser import RecipeParser
@@ -60,8 +60,8 @@ class ResTScriptArguments(DataArguments):
     environment_factory: str | None = field(
         default=None,
         metadata={
-            "help": "Dotted path of an environment of TRL, such as rest_trl.tiny.agents.HelpDesk. Default: none, and "
-            "the policy writes one turn."
+            "help": "Dotted path of an environment of TRL, such as rest_trl.lab.tiny.agents.HelpDesk. Default: none, "
+            "and the policy writes one turn."
         },
     )
 

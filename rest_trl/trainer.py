@@ -10,12 +10,12 @@ from trl.extras.profiling import profiling_context
 from .config import CREDITS, ResTGRPOConfig
 from .credit.assignment import CreditAssignment
 from .credit.turn_rewards import turn_values
-from .diagnose.callback import DiagnoseCallback
-from .display.arguments import is_hub_id
-from .display.card import write_model_card
-from .display.failures import warned_if_failing
-from .display.marks import mark_regions
-from .display.token_log import TokenLog
+from .lab.diagnose.callback import DiagnoseCallback
+from .lab.display.arguments import is_hub_id
+from .lab.display.card import write_model_card
+from .lab.display.failures import warned_if_failing
+from .lab.display.marks import mark_regions
+from .lab.display.token_log import TokenLog
 from .regions import PRESETS, CoefficientsFunc, Partitioner, RegionStatistics, to_regions
 from .regions.metrics import RegionMetrics
 from .regions.rollout import RolloutReader

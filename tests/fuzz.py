@@ -13,8 +13,8 @@ import torch
 from tqdm import tqdm
 from transformers import AutoTokenizer
 
+from rest_trl.lab.tiny import TINY_MODEL_DIR
 from rest_trl.regions.partition import Partitioner
-from rest_trl.tiny import TINY_MODEL_DIR
 from rest_trl.tool_calls import SYNTAXES, Part, get_syntax
 
 

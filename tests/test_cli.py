@@ -82,5 +82,5 @@ class TestModules:
 
     def test_show_what_they_show_as_a_command(self, tmp_path, fork_server):
         (tmp_path / "completion.txt").write_text("Hello.")
-        (end,) = fork_server.run("-m", "rest_trl.inspect", tmp_path / "completion.txt", "--model", "tiny")
+        (end,) = fork_server.run("-m", "rest_trl.lab.inspect", tmp_path / "completion.txt", "--model", "tiny")
         assert "Hello." in end.stdout

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from rest_trl import demo
+from rest_trl.lab import demo
+from rest_trl.lab.study.cli import make_parser as make_study_parser
 from rest_trl.runs.recipes import find_recipe
-from rest_trl.study.cli import make_parser as make_study_parser
 
 
 class TestResultsTable:
@@ -39,11 +39,11 @@ class TestNextCommand:
         words = shlex.split(demo.next_command(self.ARGS, tmp_path / "a demo"))
         method = ["--config", "recipes/demo.yaml", "--max_steps", "9"]
         assert words[1:] == [
-            *("-m", "rest_trl.demo", *method, "--credit", "completion", "--coefficients", "uniform"),
+            *("-m", "rest_trl.lab.demo", *method, "--credit", "completion", "--coefficients", "uniform"),
             *("--output_dir", f"{tmp_path}/a demo-grpo"),
         ]
         words = shlex.split(demo.next_command(self.ARGS, tmp_path / "a demo-grpo"))
-        assert words[1:] == ["-m", "rest_trl.demo", *method, "--output_dir", f"{tmp_path}/a demo"]
+        assert words[1:] == ["-m", "rest_trl.lab.demo", *method, "--output_dir", f"{tmp_path}/a demo"]
 
     def test_is_a_study_once_both_are_there(self, tmp_path):
         (tmp_path / "demo-grpo").mkdir()
@@ -88,7 +88,7 @@ class TestMain:
         assert sorted(path.name for path in tmp_path.iterdir()) == [demo.SHOWN, "notes.md"]
 
     def test_is_imported_without_a_word(self):
-        done = subprocess.run([sys.executable, "-c", "import rest_trl.demo"], capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-c", "import rest_trl.lab.demo"], capture_output=True, text=True)
         assert done.returncode == 0
         assert not done.stderr  # nothing of the kernels that bitsandbytes misses, which the demo does not use
 

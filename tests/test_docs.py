@@ -16,20 +16,20 @@ import yaml
 from documents import DOCUMENTS, PAGES, README, ROOT, blocks, commands
 
 from rest_trl import ResTGRPOConfig
-from rest_trl.commands.data import make_parser as make_data_parser
-from rest_trl.commands.diagnose import make_parser as make_diagnose_parser
-from rest_trl.evaluation import arguments as evaluate_arguments
-from rest_trl.evaluation import cli as evaluate_cli
-from rest_trl.evaluation import compare_cli
-from rest_trl.evaluation.catalog import find_benchmarks
-from rest_trl.inspect import make_parser as make_inspect_parser
+from rest_trl.lab.commands.data import make_parser as make_data_parser
+from rest_trl.lab.commands.diagnose import make_parser as make_diagnose_parser
+from rest_trl.lab.evaluation import arguments as evaluate_arguments
+from rest_trl.lab.evaluation import cli as evaluate_cli
+from rest_trl.lab.evaluation import compare_cli
+from rest_trl.lab.evaluation.catalog import find_benchmarks
+from rest_trl.lab.inspect import make_parser as make_inspect_parser
+from rest_trl.lab.sft import ResTSFTConfig
+from rest_trl.lab.sft.program import make_parser as make_sft_parser
+from rest_trl.lab.study.cli import make_parser as make_study_parser
+from rest_trl.lab.study.config import load_study
 from rest_trl.runs.launching import split_accelerate_config
 from rest_trl.runs.program import DataArguments
 from rest_trl.runs.recipes import find_recipe
-from rest_trl.sft import ResTSFTConfig
-from rest_trl.sft.program import make_parser as make_sft_parser
-from rest_trl.study.cli import make_parser as make_study_parser
-from rest_trl.study.config import load_study
 from rest_trl.tool_calls import SYNTAXES
 from rest_trl.train import ResTScriptArguments
 from rest_trl.train import make_parser as make_train_parser
@@ -327,7 +327,7 @@ class TestGenerated:
         )
 
     def test_commands_are_asked_for_their_help(self, hook, monkeypatch):
-        monkeypatch.setattr(hook, "_COMMANDS", {"doctor": ("rest_trl.doctor", "report")})
+        monkeypatch.setattr(hook, "_COMMANDS", {"doctor": ("rest_trl.lab.doctor", "report")})
         page = hook.commands_page()
         assert "## rest-trl doctor" in page and "usage: rest-trl doctor" in page
 

@@ -16,12 +16,13 @@ from engines.fake_vllm import CONFIG, FakeVLLM
 from transformers import Qwen3Config
 from trl import ModelConfig
 
-from rest_trl import ResTGRPOConfig, doctor
-from rest_trl.doctor import machine, packages, parsing, probe, recipe
-from rest_trl.doctor.defaults import DEFAULTS, with_defaults
-from rest_trl.doctor.server import recipe_server_url, server_findings
-from rest_trl.sft import ResTSFTConfig
-from rest_trl.tiny import TINY_MODEL_DIR
+from rest_trl import ResTGRPOConfig
+from rest_trl.lab import doctor
+from rest_trl.lab.doctor import machine, packages, parsing, probe, recipe
+from rest_trl.lab.doctor.defaults import DEFAULTS, with_defaults
+from rest_trl.lab.doctor.server import recipe_server_url, server_findings
+from rest_trl.lab.sft import ResTSFTConfig
+from rest_trl.lab.tiny import TINY_MODEL_DIR
 
 
 ROOT = Path(__file__).parents[1]
@@ -289,7 +290,7 @@ class TestMachine:
     def test_asks_the_hub_where_nothing_has_imported_it(self):
         with FakeVLLM() as server:
             environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": server.url}
-            code = "from rest_trl.doctor.machine import hub_error; print(hub_error())"
+            code = "from rest_trl.lab.doctor.machine import hub_error; print(hub_error())"
             run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
         assert run.stdout == "None\n"
 
@@ -370,7 +371,7 @@ class TestRecipe:
         ("text", "kind"),
         [
             ("# rest-trl sft --config x\nmax_steps: 1", "sft"),
-            ("# accelerate launch -m rest_trl.sft --config x\nmax_steps: 1", "sft"),
+            ("# accelerate launch -m rest_trl.lab.sft --config x\nmax_steps: 1", "sft"),
             ("# vllm serve m\n# rest-trl train --config x\nmax_steps: 1", "train"),
             ("# rest-trl study --config x\nbaseline: a", "study"),
             ("arms: {a: {}}", "study"),

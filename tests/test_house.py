@@ -11,20 +11,24 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "rest_trl"
 # Floors as .github/CONTRIBUTING.md draws them, the lowest first.
 FLOORS = [
-    {"tool_calls", "credit", "tiny", "serving", "version"},
+    {"tool_calls", "credit", "lab.tiny", "serving", "version", "lab.__init__"},
     {"regions", "data"},
-    {"rewards", "display", "runs"},
-    {"config", "rollouts", "evaluation", "sft", "diagnose", "cli"},
-    {"trainer", "inspect"},
+    {"rewards", "lab.display", "runs"},
+    {"config", "rollouts", "lab.evaluation", "lab.sft", "lab.diagnose", "cli"},
+    {"trainer", "lab.inspect"},
     {"train", "__init__"},
-    {"demo", "study", "commands"},
-    {"doctor"},
+    {"lab.demo", "lab.study", "lab.commands"},
+    {"lab.doctor"},
 ]
 
 
+def named(parts):
+    """The room that a path of names, below the package, leads to."""
+    return ".".join(parts[:2] if parts[0] == "lab" else parts[:1])
+
+
 def room(path):
-    first = path.relative_to(PACKAGE).parts[0]
-    return first.removesuffix(".py")
+    return named([part.removesuffix(".py") for part in path.relative_to(PACKAGE).parts])
 
 
 def imported(path):
@@ -33,10 +37,12 @@ def imported(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level:
             base = [*here[: len(here) - node.level + 1], *(node.module or "").split(".")]
-            names = [base[1]] if len(base) > 1 and base[1] else [alias.name for alias in node.names]
+            base = [part for part in base[1:] if part]
+            whole = not base or base == ["lab"]
+            names = [named([*base, alias.name]) for alias in node.names] if whole else [named(base)]
         elif isinstance(node, ast.ImportFrom):
             base = node.module.split(".")
-            names = base[1:2] if base[0] == "rest_trl" else []
+            names = [named(base[1:])] if base[0] == "rest_trl" and base[1:] else []
         elif isinstance(node, ast.Import):
             names = [alias.name.split(".")[1] for alias in node.names if alias.name.startswith("rest_trl.")]
         else:
@@ -75,12 +81,12 @@ class TestHouse:
         assert len(list(TopologicalSorter(modules).static_order())) == len(modules)
 
     def test_evaluation_knows_nothing_of_training(self, house):
-        seen, todo = set(), ["evaluation"]
+        seen, todo = set(), ["lab.evaluation"]
         while todo:
             todo += house[name := todo.pop()] - seen
             seen |= {name} | house[name]
-        assert not seen & {"trainer", "config", "train", "rollouts", "diagnose"}
+        assert not seen & {"trainer", "config", "train", "rollouts", "lab.diagnose"}
 
     def test_the_map_for_contributors_names_all_rooms(self, house):
         text = (ROOT / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
-        assert [name for name in house if name != "__init__" and f"`{name}`" not in text] == []
+        assert [name for name in house if "__init__" not in name and f"`{name.split('.')[-1]}`" not in text] == []

@@ -9,7 +9,7 @@ from test_native_tools import GOLD, make_trainer
 from trl import GRPOTrainer
 
 from rest_trl import ResTGRPOConfig, ResTGRPOTrainer, cli
-from rest_trl.display.completions import read_completions
+from rest_trl.lab.display.completions import read_completions
 from rest_trl.tool_calls import Part, Region
 from rest_trl.train import main
 

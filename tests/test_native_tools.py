@@ -8,9 +8,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOTrainer
 
 from rest_trl import Region, ResTGRPOConfig, ResTGRPOTrainer
+from rest_trl.lab.tiny import TINY_MODEL_DIR
 from rest_trl.regions import to_regions
 from rest_trl.rewards import LayoutReward, ToolCallReward
-from rest_trl.tiny import TINY_MODEL_DIR
 
 
 CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</tool_call>'

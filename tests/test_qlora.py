@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from trl import get_quantization_config
 
+from rest_trl.lab.tiny import TINY_MODEL_DIR
 from rest_trl.serving.packing import keep_unpacked
-from rest_trl.tiny import TINY_MODEL_DIR
 from rest_trl.train import make_parser, make_trainer
 
 

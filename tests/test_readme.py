@@ -12,9 +12,9 @@ import pytest
 from documents import README, ROOT, blocks, commands
 
 from rest_trl import train
-from rest_trl.study import cli as study_cli
-from rest_trl.study.config import load_study
-from rest_trl.tiny import TINY_MODEL_DIR, load_tiny_dataset
+from rest_trl.lab.study import cli as study_cli
+from rest_trl.lab.study.config import load_study
+from rest_trl.lab.tiny import TINY_MODEL_DIR, load_tiny_dataset
 
 
 TEXT = README.read_text()

@@ -22,8 +22,8 @@ from trl.scripts.vllm_serve import build_command
 from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
 
 from rest_trl import ResTGRPOConfig
-from rest_trl.doctor import memory as doctor
-from rest_trl.sft import ResTSFTConfig
+from rest_trl.lab.doctor import memory as doctor
+from rest_trl.lab.sft import ResTSFTConfig
 from rest_trl.train import make_parser
 
 
@@ -239,7 +239,7 @@ class TestEveryRecipe:
     def test_first_comment_is_its_launch_command(self, recipe):
         launch = launch_arguments(commands(recipe)[-1])
         assert launch.module
-        assert launch.training_script == ("rest_trl.sft" if recipe in SFT_RECIPES else "rest_trl.train")
+        assert launch.training_script == ("rest_trl.lab.sft" if recipe in SFT_RECIPES else "rest_trl.train")
         assert launch.training_script_args == ["--config", str(recipe)]
         if launch.config_file is not None:
             assert Path(launch.config_file) in ACCELERATE_CONFIGS

@@ -6,8 +6,8 @@ import pytest
 import yaml
 from test_recipes import DEMO, FAMILIES, ROOT, SFT_RECIPES, TINY_RECIPES, values
 
+from rest_trl.lab.sft import make_parser
 from rest_trl.regions import get_coefficients_func
-from rest_trl.sft import make_parser
 
 
 REST = Path("recipes/tiny/rest.yaml")

@@ -14,10 +14,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
 from rest_trl import Region, partition
-from rest_trl.sft import ResTSFTConfig, ResTSFTTrainer, main
-from rest_trl.sft.rows import tokenize_rows
-from rest_trl.sft.turn_end import end_of_turn, stop_ids
-from rest_trl.tiny import TINY_MODEL_DIR
+from rest_trl.lab.sft import ResTSFTConfig, ResTSFTTrainer, main
+from rest_trl.lab.sft.rows import tokenize_rows
+from rest_trl.lab.sft.turn_end import end_of_turn, stop_ids
+from rest_trl.lab.tiny import TINY_MODEL_DIR
 
 
 PROMPT = "<|im_start|>user\nWhat is the weather in Paris?<|im_end|>\n<|im_start|>assistant\n"
@@ -366,7 +366,7 @@ class TestProgram:
     def test_two_ranks_train_as_one(self, tmp_path, fork_server):
         settings = {"max_steps": 1, "learning_rate": 0.1, **TSFT}
         main(program(tmp_path / "one", per_device_train_batch_size=4, **settings))
-        fork_server.run("-m", "rest_trl.sft", *program(tmp_path / "two", **settings), ranks=2)
+        fork_server.run("-m", "rest_trl.lab.sft", *program(tmp_path / "two", **settings), ranks=2)
         start, one, two = (
             AutoModelForCausalLM.from_pretrained(path).state_dict()
             for path in (TINY_MODEL_DIR, tmp_path / "one", tmp_path / "two")
@@ -407,7 +407,7 @@ class TestProgram:
         with pytest.raises(SystemExit) as error:
             main(program(tmp_path, **change))
         assert isinstance(error.value.code, str) and "\n" not in error.value.code
-        assert error.value.code.startswith("rest_trl.sft: error: ")
+        assert error.value.code.startswith("rest_trl.lab.sft: error: ")
         assert message in error.value.code
 
     def test_reads_a_recipe_that_the_command_line_overrides(self, tmp_path):

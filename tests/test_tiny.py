@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rest_trl.tiny import TINY_MODEL_DIR, load_tiny_dataset
-from rest_trl.tiny.build import (
+from rest_trl.lab.tiny import TINY_MODEL_DIR, load_tiny_dataset
+from rest_trl.lab.tiny.build import (
     BuildArguments,
     build_model,
     demonstration_batches,
@@ -19,10 +19,10 @@ from rest_trl.tiny.build import (
     train_on_faulty,
     train_on_gold,
 )
-from rest_trl.tiny.corruption import corrupt
-from rest_trl.tiny.tokenization import MARKERS, build_tokenizer
-from rest_trl.tiny.tools import TOOLS
-from rest_trl.tiny.world import DIALOGUE_SHARES, generate, split_of
+from rest_trl.lab.tiny.corruption import corrupt
+from rest_trl.lab.tiny.tokenization import MARKERS, build_tokenizer
+from rest_trl.lab.tiny.tools import TOOLS
+from rest_trl.lab.tiny.world import DIALOGUE_SHARES, generate, split_of
 
 
 PYTHON_TYPES = {"string": str, "integer": int, "boolean": bool, "array": list, "object": dict}
@@ -64,7 +64,7 @@ class TestWorld:
         assert steps("train", 200, seed=3) != steps("train", 200, seed=4)
 
     def test_steps_do_not_depend_on_hash_randomisation(self):
-        script = "from rest_trl.tiny.world import generate; print([next(generate('train', s)) for s in range(20)])"
+        script = "from rest_trl.lab.tiny.world import generate; print([next(generate('train', s)) for s in range(20)])"
         outputs = {
             subprocess.run(
                 [sys.executable, "-c", script], env={"PYTHONHASHSEED": seed}, capture_output=True, check=True
@@ -74,7 +74,7 @@ class TestWorld:
         assert len(outputs) == 1
 
     def test_world_needs_no_torch(self):
-        script = "import sys, rest_trl.tiny; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+        script = "import sys, rest_trl.lab.tiny; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", script]).returncode == 0
 
     def test_steps_are_distinct(self):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from rest_trl.tiny.agents import AGENTS_MODEL_DIR
+from rest_trl.lab.tiny.agents import AGENTS_MODEL_DIR
 from rest_trl.train import main, make_parser, make_trainer
 
 
@@ -69,7 +69,7 @@ class TestRecipe:
     def test_is_paid_by_the_desk_alone(self, tmp_path):
         trainer = trainer_of(tmp_path)
         assert trainer.reward_func_names == ["HelpDesk", "turn_rewards"]
-        outcome = trainer_of(tmp_path, "--environment_factory", "rest_trl.tiny.agents.OutcomeHelpDesk")
+        outcome = trainer_of(tmp_path, "--environment_factory", "rest_trl.lab.tiny.agents.OutcomeHelpDesk")
         assert outcome.reward_func_names == ["OutcomeHelpDesk"]
 
     def test_evaluates_on_held_out_tasks(self, tmp_path):

@@ -10,9 +10,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..data import load_rest_dataset
 from ..data.sources import Source, is_local_path, open_sources
-from ..tiny import TINY, TINY_AGENTS, TINY_DATASETS, is_tiny, load_tiny_dataset, resolve_model
-from ..tiny.agents import load_tasks
-from ..tiny.world import Split
+from ..lab.tiny import TINY, TINY_AGENTS, TINY_DATASETS, is_tiny, load_tiny_dataset, resolve_model
+from ..lab.tiny.agents import load_tasks
+from ..lab.tiny.world import Split
 
 
 TINY_EVAL_SIZE = 128  # prompts: a reward's standard error is then below a tenth of its standard deviation
@@ -25,7 +25,7 @@ def find_model(name: str | None) -> str:
 
     Args:
         name (`str`, *optional*):
-            A path, an id, or one of [`~rest_trl.tiny.TINY_MODELS`].
+            A path, an id, or one of [`~rest_trl.lab.tiny.TINY_MODELS`].
 
     Returns:
         `str`: the directory with `~` expanded, or the id.
@@ -163,7 +163,7 @@ def load_split(
     Args:
         script_args ([`~rest_trl.runs.program.DataArguments`]):
             The arguments that name the data set.
-        training_args ([`ResTGRPOConfig`] or [`~rest_trl.sft.ResTSFTConfig`]):
+        training_args ([`ResTGRPOConfig`] or [`~rest_trl.lab.sft.ResTSFTConfig`]):
             The arguments with `chat_template_kwargs` and `seed`.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             The policy's tokenizer, with its chat template.
@@ -213,7 +213,7 @@ def load_tiny_split(name: str, split: str, config: str | None = None, size: int 
 
     Args:
         name (`str`):
-            One of [`~rest_trl.tiny.TINY_DATASETS`].
+            One of [`~rest_trl.lab.tiny.TINY_DATASETS`].
         split (`str`):
             Name of the split.
         config (`str`, *optional*):

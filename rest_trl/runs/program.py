@@ -92,7 +92,7 @@ def prepare_model(training_args: Any, model_args: ModelConfig) -> tuple[str, Pre
     It sets `model_init_kwargs` of the training arguments and, unless it is given, their `tool_call_syntax`.
 
     Args:
-        training_args ([`ResTGRPOConfig`] or [`~rest_trl.sft.ResTSFTConfig`]):
+        training_args ([`ResTGRPOConfig`] or [`~rest_trl.lab.sft.ResTSFTConfig`]):
             Arguments of the training.
         model_args ([`~trl.ModelConfig`]):
             Arguments of the model.

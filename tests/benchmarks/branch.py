@@ -12,10 +12,10 @@ import time
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LogitsProcessor, LogitsProcessorList
 
+from rest_trl.lab.tiny import TINY_MODEL_DIR
 from rest_trl.regions.token_bytes import TokenBytes
 from rest_trl.rollouts.cached import BranchedGenerate
 from rest_trl.rollouts.reasoning import ReasoningEnd
-from rest_trl.tiny import TINY_MODEL_DIR
 from rest_trl.tool_calls import get_syntax
 
 

@@ -17,10 +17,10 @@ from tempfile import TemporaryDirectory
 from tqdm.auto import tqdm
 from transformers import AutoTokenizer
 
-from rest_trl.evaluation.api_bank import load_samples
-from rest_trl.evaluation.generation import GenerationSettings
-from rest_trl.evaluation.server_backend import ServerGenerator
-from rest_trl.tiny import TINY_MODEL_DIR
+from rest_trl.lab.evaluation.api_bank import load_samples
+from rest_trl.lab.evaluation.generation import GenerationSettings
+from rest_trl.lab.evaluation.server_backend import ServerGenerator
+from rest_trl.lab.tiny import TINY_MODEL_DIR
 
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

@@ -25,7 +25,7 @@ from transformers import AutoTokenizer, PreTrainedModel, Qwen3Config, Qwen3ForCa
 from trl import GRPOConfig, GRPOTrainer
 
 from rest_trl import ResTGRPOConfig, ResTGRPOTrainer
-from rest_trl.tiny import TINY_MODEL_DIR, load_tiny_dataset
+from rest_trl.lab.tiny import TINY_MODEL_DIR, load_tiny_dataset
 
 from .regions import completions
 from .rewards import rule_rewards

@@ -14,10 +14,10 @@ from collections.abc import Callable
 import torch
 from transformers import AutoTokenizer
 
+from rest_trl.lab.tiny import TINY_MODEL_DIR, load_tiny_dataset
 from rest_trl.regions.coefficients import entropy_coefficients
 from rest_trl.regions.partition import Partitioner, to_regions
 from rest_trl.regions.token_bytes import byte_table
-from rest_trl.tiny import TINY_MODEL_DIR, load_tiny_dataset
 from rest_trl.tool_calls import Part, Region, get_syntax
 
 

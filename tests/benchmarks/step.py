@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
 from rest_trl import ResTGRPOConfig, ResTGRPOTrainer
-from rest_trl.tiny import TINY_MODEL_DIR, load_tiny_dataset
+from rest_trl.lab.tiny import TINY_MODEL_DIR, load_tiny_dataset
 
 from .rewards import rule_rewards
 

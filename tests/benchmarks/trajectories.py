@@ -27,8 +27,8 @@ from transformers import AutoTokenizer, PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from rest_trl import ResTGRPOConfig, ResTGRPOTrainer
+from rest_trl.lab.tiny import TINY_MODEL_DIR, load_tiny_dataset
 from rest_trl.rewards import ToolCallReward
-from rest_trl.tiny import TINY_MODEL_DIR, load_tiny_dataset
 
 from .memory import COMPLETIONS, Case, make_model, peak_bytes, smallest
 

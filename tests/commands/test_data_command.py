@@ -7,11 +7,11 @@ from dataset_rows import OPENAI, TOOLACE, XLAM, query_row, toolace_row
 from datasets import Dataset
 
 from rest_trl import ResTGRPOConfig
-from rest_trl.commands.data import main
 from rest_trl.data import loading
 from rest_trl.data.summary import bins
+from rest_trl.lab.commands.data import main
+from rest_trl.lab.tiny import load_tiny_dataset
 from rest_trl.runs.inputs import TINY_EVAL_SIZE, load_split
-from rest_trl.tiny import load_tiny_dataset
 from rest_trl.train import ResTScriptArguments
 
 

@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from rest_trl.commands import diagnose
-from rest_trl.commands.diagnose import main
+from rest_trl.lab.commands import diagnose
+from rest_trl.lab.commands.diagnose import main
 
 
 RECIPE = {
@@ -94,7 +94,7 @@ class TestDiagnose:
     def test_stands_where_the_training_of_the_checkpoint_stopped(self, recipe, tmp_path):
         from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerState
 
-        from rest_trl.tiny import TINY_MODEL_DIR
+        from rest_trl.lab.tiny import TINY_MODEL_DIR
 
         for loaded in (AutoModelForCausalLM, AutoTokenizer):
             loaded.from_pretrained(TINY_MODEL_DIR).save_pretrained(tmp_path / "checkpoint")

@@ -6,8 +6,8 @@ from sampled import diagnosed_trainer, flat, roll_out
 from test_trainer import relative_difference
 
 from rest_trl import Region
-from rest_trl.diagnose.exact import exact_gradients
-from rest_trl.diagnose.rules import (
+from rest_trl.lab.diagnose.exact import exact_gradients
+from rest_trl.lab.diagnose.rules import (
     LOSS_TYPES,
     Rule,
     distinct_weights,
@@ -15,7 +15,7 @@ from rest_trl.diagnose.rules import (
     rules_of,
     token_weights,
 )
-from rest_trl.diagnose.tokens import completion_logits, token_facts
+from rest_trl.lab.diagnose.tokens import completion_logits, token_facts
 
 
 def weights_of(trainer, rules):

@@ -12,9 +12,9 @@ from trl import GRPOTrainer
 
 import rest_trl
 from rest_trl import ResTGRPOConfig, ResTGRPOTrainer
-from rest_trl.display import card as model_card
-from rest_trl.display.arguments import changed_arguments
-from rest_trl.display.card_facts import function_name
+from rest_trl.lab.display import card as model_card
+from rest_trl.lab.display.arguments import changed_arguments
+from rest_trl.lab.display.card_facts import function_name
 from rest_trl.tool_calls import SYNTAXES
 from rest_trl.train import make_parser, make_trainer
 
@@ -275,7 +275,7 @@ class TestFailures:
         return lambda: [
             record.getMessage().removeprefix("[RANK 0] ")  # accelerate's logger may say which process speaks
             for record in caplog.records
-            if record.name.startswith("rest_trl.display")
+            if record.name.startswith("rest_trl.lab.display")
         ]
 
     def train(self, model, tokenizer, path):

@@ -3,7 +3,7 @@ from itertools import combinations
 import pytest
 from rich.style import Style
 
-from rest_trl.display.colors import COLORS, TEXT_ON_DARK, TEXT_ON_LIGHT
+from rest_trl.lab.display.colors import COLORS, TEXT_ON_DARK, TEXT_ON_LIGHT
 from rest_trl.tool_calls import Region
 
 

@@ -5,7 +5,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from rest_trl.display.completions import Inspected, read_completions, region_summary, tokens_path
+from rest_trl.lab.display.completions import Inspected, read_completions, region_summary, tokens_path
 from rest_trl.tool_calls import Region
 
 

@@ -1,8 +1,8 @@
 import pytest
 from matplotlib import figure
 
-from rest_trl.display.colors import COLORS
-from rest_trl.display.curves import plot_curves, smoothed
+from rest_trl.lab.display.colors import COLORS
+from rest_trl.lab.display.curves import plot_curves, smoothed
 from rest_trl.tool_calls import Region
 
 

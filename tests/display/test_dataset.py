@@ -4,7 +4,7 @@ from rich.console import Console
 
 from rest_trl.data.examples import Example
 from rest_trl.data.mixture import PartReport
-from rest_trl.display.dataset import show_examples, show_mixture
+from rest_trl.lab.display.dataset import show_examples, show_mixture
 
 
 def shown(*items):

@@ -3,7 +3,7 @@ import logging
 import pytest
 from accelerate import PartialState
 
-from rest_trl.display.failures import warned_if_failing
+from rest_trl.lab.display.failures import warned_if_failing
 
 
 @pytest.fixture(autouse=True)

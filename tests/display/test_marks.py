@@ -5,12 +5,12 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from rest_trl.display.colors import COLORS
-from rest_trl.display.completions import read_completions
-from rest_trl.display.marks import mark_regions
+from rest_trl.lab.display.colors import COLORS
+from rest_trl.lab.display.completions import read_completions
+from rest_trl.lab.display.marks import mark_regions
+from rest_trl.lab.tiny import TINY_MODEL_DIR
 from rest_trl.regions.partition import partition
 from rest_trl.regions.token_bytes import TokenBytes
-from rest_trl.tiny import TINY_MODEL_DIR
 from rest_trl.tool_calls import Region
 from rest_trl.train import main
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rest_trl import ResTGRPOConfig
-from rest_trl.display.offline_rules import make_rule, read_state
+from rest_trl.lab.display.offline_rules import make_rule, read_state
 from rest_trl.regions import entropy_coefficients, released_coefficients, to_regions
 from rest_trl.tool_calls import Part
 

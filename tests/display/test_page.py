@@ -6,10 +6,10 @@ from html.parser import HTMLParser
 import pytest
 from transformers import AutoTokenizer
 
-from rest_trl.display.completions import Completion, Inspected
-from rest_trl.display.page import html_page
+from rest_trl.lab.display.completions import Completion, Inspected
+from rest_trl.lab.display.page import html_page
+from rest_trl.lab.tiny import TINY_MODEL_DIR
 from rest_trl.regions import Region, partition
-from rest_trl.tiny import TINY_MODEL_DIR
 
 
 TEXT = (

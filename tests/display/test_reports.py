@@ -1,7 +1,7 @@
 import pytest
 from matplotlib.figure import Figure
 
-from rest_trl.display.reports import markdown_table, write_figure
+from rest_trl.lab.display.reports import markdown_table, write_figure
 
 
 class TestMarkdownTable:

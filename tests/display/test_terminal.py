@@ -1,6 +1,6 @@
-from rest_trl.display.colors import COLORS
-from rest_trl.display.completions import Completion, Inspected
-from rest_trl.display.terminal import colored_completion, described_completion, legend
+from rest_trl.lab.display.colors import COLORS
+from rest_trl.lab.display.completions import Completion, Inspected
+from rest_trl.lab.display.terminal import colored_completion, described_completion, legend
 from rest_trl.tool_calls import Region
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from accelerate import PartialState
 
-from rest_trl.display.completions import tokens_path
-from rest_trl.display.token_log import TokenLog
+from rest_trl.lab.display.completions import tokens_path
+from rest_trl.lab.display.token_log import TokenLog
 
 
 PartialState()  # accelerate gathers and logs with it

@@ -11,7 +11,7 @@ from datasets import Dataset
 from transformers import AutoTokenizer
 from trl.chat_template_utils import qwen3_template
 
-from rest_trl.tiny import TINY_MODEL_DIR, generate_steps
+from rest_trl.lab.tiny import TINY_MODEL_DIR, generate_steps
 
 
 def find_train(origin: str, destination: str, date: str) -> str:

@@ -18,7 +18,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 
 from engines.agent import agent_dataset, agent_tokenizer, buy_ticket, calls_in_turns, find_train
 from rest_trl import ResTGRPOConfig, ResTGRPOTrainer
-from rest_trl.tiny import TINY_MODEL_DIR, load_tiny_dataset
+from rest_trl.lab.tiny import TINY_MODEL_DIR, load_tiny_dataset
 
 
 def distinct_tokens(completion_ids, **kwargs):

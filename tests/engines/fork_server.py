@@ -37,8 +37,8 @@ SETTINGS = {
 # The programs, and what they import when they train.
 IMPORTED = (
     "rest_trl.train",
-    "rest_trl.sft",
-    "rest_trl.evaluation.cli",
+    "rest_trl.lab.sft",
+    "rest_trl.lab.evaluation.cli",
     "transformers.models.qwen3.modeling_qwen3",
     "matplotlib.figure",
 )

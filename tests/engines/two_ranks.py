@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from rest_trl import ResTGRPOConfig, ResTGRPOTrainer
-from rest_trl.tiny import TINY_MODEL_DIR
+from rest_trl.lab.tiny import TINY_MODEL_DIR
 
 
 GENERATIONS = 4

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from accelerate import PartialState
 
-from rest_trl.evaluation.bfcl import CATEGORIES, Case, environment_python
+from rest_trl.lab.evaluation.bfcl import CATEGORIES, Case, environment_python
 from rest_trl.tool_calls import ToolCall, get_syntax
 
 

@@ -1,6 +1,6 @@
 """A generator that writes given texts, for tests of what becomes of them."""
 
-from rest_trl.evaluation.generation import to_completion
+from rest_trl.lab.evaluation.generation import to_completion
 
 
 class Replay:

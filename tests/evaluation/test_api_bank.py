@@ -5,11 +5,11 @@ import pytest
 from chat_templates import TEMPLATES
 from replay import Replay
 
-from rest_trl.evaluation import api_bank_scoring
-from rest_trl.evaluation.api_bank import LEVELS, dialogue, load_samples, tool_schemas
-from rest_trl.evaluation.api_bank_benchmark import APIBank
-from rest_trl.evaluation.run import evaluate, read_scores
-from rest_trl.evaluation.samples import Completion, Sample
+from rest_trl.lab.evaluation import api_bank_scoring
+from rest_trl.lab.evaluation.api_bank import LEVELS, dialogue, load_samples, tool_schemas
+from rest_trl.lab.evaluation.api_bank_benchmark import APIBank
+from rest_trl.lab.evaluation.run import evaluate, read_scores
+from rest_trl.lab.evaluation.samples import Completion, Sample
 
 
 SYSTEM = """You are a helpful assistant.

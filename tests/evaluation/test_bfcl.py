@@ -8,8 +8,8 @@ from typing import Any
 import bfcl_golds
 import pytest
 
-from rest_trl.evaluation import bfcl as bfcl_package
-from rest_trl.evaluation.bfcl import (
+from rest_trl.lab.evaluation import bfcl as bfcl_package
+from rest_trl.lab.evaluation.bfcl import (
     CATEGORIES,
     REFUSED,
     OfficialBFCL,
@@ -20,7 +20,7 @@ from rest_trl.evaluation.bfcl import (
     environment_python,
     setup,
 )
-from rest_trl.evaluation.sandbox import LEVELS, Limits
+from rest_trl.lab.evaluation.sandbox import LEVELS, Limits
 from rest_trl.tool_calls import ToolCall
 
 

@@ -8,15 +8,15 @@ from bfcl_replay import BENCHMARKS, BFCLReplay, dialogue_texts, run
 from chat_templates import TEMPLATES, syntax_of_template, tokenizer_with
 from transformers import AutoTokenizer
 
-from rest_trl.evaluation.bfcl import CATEGORIES, BFCLError, Case, OfficialBFCL, expand_categories
-from rest_trl.evaluation.bfcl.clusters import clusters
-from rest_trl.evaluation.bfcl.prompts import PromptRenderer
-from rest_trl.evaluation.bfcl.rollouts import Rollout
-from rest_trl.evaluation.bfcl.schemas import tool_schema
-from rest_trl.evaluation.run import summarize
-from rest_trl.evaluation.samples import Score
-from rest_trl.evaluation.sandbox import Limits
-from rest_trl.tiny import TINY_MODEL_DIR
+from rest_trl.lab.evaluation.bfcl import CATEGORIES, BFCLError, Case, OfficialBFCL, expand_categories
+from rest_trl.lab.evaluation.bfcl.clusters import clusters
+from rest_trl.lab.evaluation.bfcl.prompts import PromptRenderer
+from rest_trl.lab.evaluation.bfcl.rollouts import Rollout
+from rest_trl.lab.evaluation.bfcl.schemas import tool_schema
+from rest_trl.lab.evaluation.run import summarize
+from rest_trl.lab.evaluation.samples import Score
+from rest_trl.lab.evaluation.sandbox import Limits
+from rest_trl.lab.tiny import TINY_MODEL_DIR
 from rest_trl.tool_calls import ToolCall, get_syntax
 
 

@@ -1,11 +1,11 @@
 import pytest
 from user_benchmark import Lengths
 
-from rest_trl.evaluation.benchmark import Benchmark
-from rest_trl.evaluation.catalog import find_benchmarks, get_benchmark
-from rest_trl.evaluation.cli import main
-from rest_trl.evaluation.comparison import compare_runs
-from rest_trl.tiny import TINY_DATASETS
+from rest_trl.lab.evaluation.benchmark import Benchmark
+from rest_trl.lab.evaluation.catalog import find_benchmarks, get_benchmark
+from rest_trl.lab.evaluation.cli import main
+from rest_trl.lab.evaluation.comparison import compare_runs
+from rest_trl.lab.tiny import TINY_DATASETS
 
 
 BASE = ["--model", "tiny", "--dtype", "float32", "--max_new_tokens", "8"]
@@ -43,7 +43,7 @@ class TestGetBenchmark:
             ("user_benchmark.Absent", "cannot be imported .*KeyError: 'Absent'"),
             (".Lengths", "unknown benchmark|cannot be imported"),
             (".user_benchmark.Lengths", "unknown benchmark|cannot be imported"),
-            ("user_benchmark.A_NUMBER", "is no subclass of rest_trl.evaluation.benchmark.Benchmark"),
+            ("user_benchmark.A_NUMBER", "is no subclass of rest_trl.lab.evaluation.benchmark.Benchmark"),
             ("user_benchmark.Unfinished", "it lacks from_options, score, name, metrics"),
         ],
     )

@@ -4,14 +4,14 @@ import pytest
 from replay import Replay
 from rich.console import Console
 
-from rest_trl.evaluation.benchmark import SingleTurnBenchmark
-from rest_trl.evaluation.catalog import find_benchmarks
-from rest_trl.evaluation.compare_cli import main
-from rest_trl.evaluation.comparison import compare_runs, find_runs
-from rest_trl.evaluation.published import protocol_differences
-from rest_trl.evaluation.report import COLUMNS, comparison_table
-from rest_trl.evaluation.run import evaluate
-from rest_trl.evaluation.samples import Sample, Score, not_generated
+from rest_trl.lab.evaluation.benchmark import SingleTurnBenchmark
+from rest_trl.lab.evaluation.catalog import find_benchmarks
+from rest_trl.lab.evaluation.compare_cli import main
+from rest_trl.lab.evaluation.comparison import compare_runs, find_runs
+from rest_trl.lab.evaluation.published import protocol_differences
+from rest_trl.lab.evaluation.report import COLUMNS, comparison_table
+from rest_trl.lab.evaluation.run import evaluate
+from rest_trl.lab.evaluation.samples import Sample, Score, not_generated
 
 
 GENERATION = {"max_new_tokens": 4096, "temperature": 0.0, "top_p": 1.0, "seed": 0}

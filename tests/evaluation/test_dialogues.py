@@ -8,9 +8,9 @@ from test_native_tools import ScriptedTrainer, roll_out
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rest_trl import ResTGRPOConfig
-from rest_trl.evaluation.dialogues import Dialogue, tools_of
-from rest_trl.tiny.agents import AGENTS_MODEL_DIR, HelpDesk, generate_tasks, load_tasks
-from rest_trl.tiny.agents.dialogues import play
+from rest_trl.lab.evaluation.dialogues import Dialogue, tools_of
+from rest_trl.lab.tiny.agents import AGENTS_MODEL_DIR, HelpDesk, generate_tasks, load_tasks
+from rest_trl.lab.tiny.agents.dialogues import play
 from rest_trl.tool_calls import get_syntax
 
 
@@ -135,7 +135,7 @@ class TestDialogue:
 class TestDemonstrations:
     def test_are_what_the_policy_sees_in_the_loop(self, tokenizer):
         """A warm start on steps that are rendered otherwise would teach the wrong thing."""
-        from rest_trl.tiny.tokenization import render_prompt
+        from rest_trl.lab.tiny.tokenization import render_prompt
 
         for task in islice(generate_tasks("train"), 50):
             row = {"prompt": [{"role": "user", "content": task.request}], "task": task.to_json()}

@@ -7,13 +7,13 @@ import pytest
 from huggingface_hub import constants
 
 from rest_trl import cli as rest_trl_cli
-from rest_trl.evaluation import cli
-from rest_trl.evaluation.arguments import make_parser
-from rest_trl.evaluation.bfcl_benchmark import BFCLv3
-from rest_trl.evaluation.catalog import find_benchmarks
-from rest_trl.evaluation.cli import main
-from rest_trl.evaluation.run import read_scores
-from rest_trl.tiny import TINY_MODEL_DIR
+from rest_trl.lab.evaluation import cli
+from rest_trl.lab.evaluation.arguments import make_parser
+from rest_trl.lab.evaluation.bfcl_benchmark import BFCLv3
+from rest_trl.lab.evaluation.catalog import find_benchmarks
+from rest_trl.lab.evaluation.cli import main
+from rest_trl.lab.evaluation.run import read_scores
+from rest_trl.lab.tiny import TINY_MODEL_DIR
 
 
 BASE = ["--benchmark", "tiny", "--model", "tiny", "--limit", "8", "--dtype", "float32", "--max_new_tokens", "96"]
@@ -126,7 +126,7 @@ class TestEvaluate:
 
     def test_imports_no_trainer(self):
         code = (
-            "import sys, rest_trl.evaluation.cli, rest_trl.evaluation.compare_cli\n"
+            "import sys, rest_trl.lab.evaluation.cli, rest_trl.lab.evaluation.compare_cli\n"
             "print([name for name in sys.modules if name.split('.')[0] == 'trl'\n"
             "    or name in ('rest_trl.trainer', 'rest_trl.config', 'rest_trl.train')])\n"
         )

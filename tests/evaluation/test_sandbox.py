@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rest_trl.evaluation import sandbox
-from rest_trl.evaluation.sandbox import LEVELS
+from rest_trl.lab.evaluation import sandbox
+from rest_trl.lab.evaluation.sandbox import LEVELS
 
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the sandbox needs Linux")

@@ -7,9 +7,9 @@ import pytest
 from accelerate import PartialState
 from engines.fake_vllm import MODELS, FakeVLLM
 
-from rest_trl.evaluation import server_backend
-from rest_trl.evaluation.generation import GenerationSettings
-from rest_trl.evaluation.server_backend import ServerGenerator
+from rest_trl.lab.evaluation import server_backend
+from rest_trl.lab.evaluation.generation import GenerationSettings
+from rest_trl.lab.evaluation.server_backend import ServerGenerator
 
 
 SETTINGS = GenerationSettings(2)

@@ -13,8 +13,8 @@ from simulation import (
     power,
 )
 
-from rest_trl.evaluation.intervals import RESAMPLES, accuracy_interval
-from rest_trl.evaluation.statistics import compare_paired, holm, minimum_detectable_difference
+from rest_trl.lab.evaluation.intervals import RESAMPLES, accuracy_interval
+from rest_trl.lab.evaluation.statistics import compare_paired, holm, minimum_detectable_difference
 
 
 def within(coverage, low, high, simulations):

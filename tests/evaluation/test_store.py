@@ -7,11 +7,11 @@ import pytest
 from accelerate import PartialState
 from replay import Replay
 
-from rest_trl.evaluation.benchmark import SingleTurnBenchmark
-from rest_trl.evaluation.generation import GenerationSettings, complete, prompt_seed, prompt_token_ids
-from rest_trl.evaluation.run import evaluate, read_scores
-from rest_trl.evaluation.samples import Completion, Sample, Score
-from rest_trl.evaluation.store import CompletionStore
+from rest_trl.lab.evaluation.benchmark import SingleTurnBenchmark
+from rest_trl.lab.evaluation.generation import GenerationSettings, complete, prompt_seed, prompt_token_ids
+from rest_trl.lab.evaluation.run import evaluate, read_scores
+from rest_trl.lab.evaluation.samples import Completion, Sample, Score
+from rest_trl.lab.evaluation.store import CompletionStore
 
 
 SETTINGS = {"model": "m", "generation": {"temperature": 0.0}, "parts": (1, 2)}
@@ -99,8 +99,8 @@ class TestCompletionStore:
         code = (
             "import resource, sys\n"
             "from pathlib import Path\n"
-            "from rest_trl.evaluation.samples import Completion\n"
-            "from rest_trl.evaluation.store import CompletionStore\n"
+            "from rest_trl.lab.evaluation.samples import Completion\n"
+            "from rest_trl.lab.evaluation.store import CompletionStore\n"
             "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
             "with CompletionStore(Path(sys.argv[1]), {}) as store:\n"
             "    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
@@ -225,7 +225,7 @@ class TestKilledRun:
 
     def command(self, path):
         options = ["--limit", "48", "--batch_size", "2", "--max_new_tokens", "96", "--dtype", "float32"]
-        program = ["-m", "rest_trl.evaluation.cli", "--benchmark", "tiny", "--model", "tiny"]
+        program = ["-m", "rest_trl.lab.evaluation.cli", "--benchmark", "tiny", "--model", "tiny"]
         return [*program, "--output_dir", str(path), *options]
 
     def test_goes_on_where_it_was(self, tmp_path, fork_server):

@@ -1,7 +1,7 @@
 import pytest
 
-from rest_trl.evaluation.samples import Completion, Sample
-from rest_trl.evaluation.tiny_benchmark import TinyWorld
+from rest_trl.lab.evaluation.samples import Completion, Sample
+from rest_trl.lab.evaluation.tiny_benchmark import TinyWorld
 
 
 GOLD = '<tool_call>\n{"name": "f", "arguments": {"x": 1}}\n</tool_call>'

@@ -12,8 +12,8 @@ from transformers import (
     MambaForCausalLM,
 )
 
-from rest_trl.evaluation.generation import GenerationSettings
-from rest_trl.evaluation.transformers_backend import TransformersGenerator
+from rest_trl.lab.evaluation.generation import GenerationSettings
+from rest_trl.lab.evaluation.transformers_backend import TransformersGenerator
 
 
 @pytest.fixture(autouse=True)

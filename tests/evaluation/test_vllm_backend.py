@@ -5,8 +5,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from rest_trl.evaluation.generation import GenerationSettings
-from rest_trl.evaluation.vllm_backend import VLLMGenerator
+from rest_trl.lab.evaluation.generation import GenerationSettings
+from rest_trl.lab.evaluation.vllm_backend import VLLMGenerator
 
 
 class Engine:

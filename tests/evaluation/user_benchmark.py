@@ -1,7 +1,7 @@
 """A benchmark as a user writes it: one class, given to `rest-trl evaluate` by its dotted path."""
 
-from rest_trl.evaluation.benchmark import SingleTurnBenchmark
-from rest_trl.evaluation.samples import Sample, Score, not_generated
+from rest_trl.lab.evaluation.benchmark import SingleTurnBenchmark
+from rest_trl.lab.evaluation.samples import Sample, Score, not_generated
 
 
 class Lengths(SingleTurnBenchmark):

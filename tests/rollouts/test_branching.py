@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rest_trl import ResTGRPOConfig, ResTGRPOTrainer
 from rest_trl.credit.branches import branched_advantages
-from rest_trl.tiny import TINY_MODEL_DIR, load_tiny_dataset
+from rest_trl.lab.tiny import TINY_MODEL_DIR, load_tiny_dataset
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ PROGRAM = """
 import json, sys
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from rest_trl import ResTGRPOConfig, ResTGRPOTrainer
-from rest_trl.tiny import TINY_MODEL_DIR, load_tiny_dataset
+from rest_trl.lab.tiny import TINY_MODEL_DIR, load_tiny_dataset
 
 args = ResTGRPOConfig(
     sys.argv[1], branch="reasoning", branch_size=2, num_generations=8, per_device_train_batch_size=4, max_steps=3,

@@ -6,10 +6,10 @@ from accelerate import PartialState
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
+from rest_trl.lab.tiny import TINY_MODEL_DIR, load_tiny_dataset
 from rest_trl.regions.token_bytes import TokenBytes
 from rest_trl.rollouts.cached import BranchedGenerate
 from rest_trl.rollouts.reasoning import ReasoningEnd
-from rest_trl.tiny import TINY_MODEL_DIR, load_tiny_dataset
 from rest_trl.tool_calls import get_syntax
 
 

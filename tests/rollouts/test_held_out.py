@@ -7,8 +7,8 @@ from tokenizers.processors import TemplateProcessing
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from rest_trl.lab.tiny import TINY_MODEL_DIR, load_tiny_dataset
 from rest_trl.rollouts.held_out import count_exact, sample
-from rest_trl.tiny import TINY_MODEL_DIR, load_tiny_dataset
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import shutil
 import pytest
 from transformers import AutoTokenizer
 
+from rest_trl.lab.tiny import TINY_MODEL_DIR
 from rest_trl.runs.checks import check_model, check_tokenizer
 from rest_trl.runs.results import check_output_dir, continues
-from rest_trl.tiny import TINY_MODEL_DIR
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from engines.fork_server import ForkServer
 from engines.hub_server import TOKEN, HubServer
 from safetensors.torch import load, load_file
 
-from rest_trl.tiny import TINY_MODEL_DIR
+from rest_trl.lab.tiny import TINY_MODEL_DIR
 
 
 TIMEOUT = 600  # seconds

@@ -6,6 +6,8 @@ from transformers import AutoTokenizer
 
 from rest_trl import ResTGRPOConfig
 from rest_trl.data.sources import dataset_source
+from rest_trl.lab.tiny import TINY_MODEL_DIR, TINY_MODELS
+from rest_trl.lab.tiny.agents import HelpDesk
 from rest_trl.runs import inputs
 from rest_trl.runs.inputs import (
     TASK_EVAL_SIZE,
@@ -16,8 +18,6 @@ from rest_trl.runs.inputs import (
     load_tasks_split,
     load_tokenizer,
 )
-from rest_trl.tiny import TINY_MODEL_DIR, TINY_MODELS
-from rest_trl.tiny.agents import HelpDesk
 from rest_trl.train import ResTScriptArguments, make_parser
 
 
@@ -147,7 +147,7 @@ class TestLoadSplit:
 
 class TestFindEnvironment:
     def test_imports_a_class_or_function(self):
-        assert find_environment("rest_trl.tiny.agents.HelpDesk") is HelpDesk
+        assert find_environment("rest_trl.lab.tiny.agents.HelpDesk") is HelpDesk
 
     @pytest.mark.parametrize(
         ("name", "message"),
@@ -155,8 +155,8 @@ class TestFindEnvironment:
             ("HelpDesk", "'HelpDesk' cannot be imported"),
             (".agents.HelpDesk", "'.agents.HelpDesk' cannot be imported"),
             ("absent.HelpDesk", "No module named 'absent'"),
-            ("rest_trl.tiny.agents.Absent", "KeyError: 'Absent'"),
-            ("rest_trl.tiny.TINY", "is a str, which cannot be called"),
+            ("rest_trl.lab.tiny.agents.Absent", "KeyError: 'Absent'"),
+            ("rest_trl.lab.tiny.TINY", "is a str, which cannot be called"),
         ],
     )
     def test_refuses_what_is_none(self, name, message):

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from rest_trl import cli
-from rest_trl.doctor import examine
+from rest_trl.lab.doctor import examine
+from rest_trl.lab.study.config import load_study
 from rest_trl.runs import recipes
 from rest_trl.runs.launching import split_accelerate_config
 from rest_trl.runs.recipes import find_recipe, main, read_head, recipe_names, recipes_dir
-from rest_trl.study.config import load_study
 from rest_trl.train import main as train
 from rest_trl.train import make_parser
 
@@ -87,7 +87,7 @@ class TestCommandsThatTakeNames:
         assert set(load_study(Path("tiny/study")).arms) == {"grpo", "rest", "region", "region_rest"}
 
     def test_the_doctor_takes_a_name(self, elsewhere, monkeypatch):
-        monkeypatch.setattr("rest_trl.doctor.probe.probe", lambda packages: {"gpus": [], "cuda": None})
+        monkeypatch.setattr("rest_trl.lab.doctor.probe.probe", lambda packages: {"gpus": [], "cuda": None})
         found = {finding.name: finding for finding in examine(Path("demo"))}
         assert found["Recipe"].status == "ok" and found["Recipe"].found.endswith("demo.yaml parses")
         (wrong,) = (finding for finding in examine(Path("demmo")) if finding.name == "Recipe")

@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from rest_trl.lab.tiny import TINY_MODEL_DIR
 from rest_trl.serving.packing import is_packed, keep_unpacked, unpacked
-from rest_trl.tiny import TINY_MODEL_DIR
 
 
 pytest.importorskip("bitsandbytes")

@@ -11,10 +11,10 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from trl import GRPOConfig
 from trl.generation.vllm_generation import VLLMGeneration
 
+from rest_trl.lab.tiny import TINY_MODEL_DIR
 from rest_trl.serving import weights
 from rest_trl.serving.guarded_client import GuardedClient
 from rest_trl.serving.recovery import GuardedGeneration, VLLMServerError, guard
-from rest_trl.tiny import TINY_MODEL_DIR
 
 
 class Client:

@@ -5,8 +5,8 @@ from engines.fake_vllm import CONFIG, FakeVLLM
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 from trl import GRPOConfig
 
+from rest_trl.lab.tiny import TINY_MODEL_DIR
 from rest_trl.serving.server import check_server
-from rest_trl.tiny import TINY_MODEL_DIR
 
 
 TINY = str(TINY_MODEL_DIR)

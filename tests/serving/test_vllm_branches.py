@@ -11,7 +11,7 @@ from engines.vllm_server import VLLMServer, free_port
 from transformers import AutoTokenizer
 
 from rest_trl import ResTGRPOConfig, ResTGRPOTrainer
-from rest_trl.tiny import TINY_MODEL_DIR, load_tiny_dataset
+from rest_trl.lab.tiny import TINY_MODEL_DIR, load_tiny_dataset
 
 
 STEPS = 3

@@ -15,13 +15,13 @@ from engines.vllm_server import VLLMServer
 from peft import IA3Config, LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rest_trl.evaluation import tiny_benchmark
-from rest_trl.evaluation.cli import main
-from rest_trl.evaluation.generation import GenerationSettings
-from rest_trl.evaluation.server_backend import ServerGenerator
-from rest_trl.evaluation.transformers_backend import TransformersGenerator
-from rest_trl.evaluation.vllm_backend import VLLMGenerator
-from rest_trl.tiny import TINY_MODEL_DIR
+from rest_trl.lab.evaluation import tiny_benchmark
+from rest_trl.lab.evaluation.cli import main
+from rest_trl.lab.evaluation.generation import GenerationSettings
+from rest_trl.lab.evaluation.server_backend import ServerGenerator
+from rest_trl.lab.evaluation.transformers_backend import TransformersGenerator
+from rest_trl.lab.evaluation.vllm_backend import VLLMGenerator
+from rest_trl.lab.tiny import TINY_MODEL_DIR
 
 
 MODEL = str(TINY_MODEL_DIR)
@@ -119,7 +119,7 @@ class TestAdapters:
 
 class TestServer:
     def command(self, server, path):
-        program = [sys.executable, "-m", "rest_trl.evaluation.cli", "--benchmark", "tiny", "--model", "tiny"]
+        program = [sys.executable, "-m", "rest_trl.lab.evaluation.cli", "--benchmark", "tiny", "--model", "tiny"]
         options = ["--backend", "server", "--server_url", server.url, "--concurrency", "4", "--max_new_tokens", "96"]
         return [*program, *options, "--limit", "200", "--output_dir", str(path)]
 

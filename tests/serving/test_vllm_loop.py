@@ -15,9 +15,9 @@ from engines.vllm_server import VLLMServer, free_port
 from trl.generation.vllm_client import VLLMClient
 
 from rest_trl import ResTGRPOConfig, ResTGRPOTrainer
+from rest_trl.lab.tiny import TINY_MODEL_DIR
 from rest_trl.regions import Partitioner, to_regions
 from rest_trl.serving.recovery import VLLMServerError
-from rest_trl.tiny import TINY_MODEL_DIR
 from rest_trl.tool_calls import Region, get_syntax
 
 

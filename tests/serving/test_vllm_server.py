@@ -18,7 +18,7 @@ from engines.cpu_client import use_cpu_weight_transfer
 from engines.vllm_server import VLLMServer, free_port
 from transformers import Qwen3Config, Qwen3ForCausalLM, TrainerCallback
 
-from rest_trl.tiny import TINY_MODEL_DIR
+from rest_trl.lab.tiny import TINY_MODEL_DIR
 from rest_trl.train import main, make_parser, make_trainer
 
 

@@ -11,8 +11,8 @@ from transformers import AutoTokenizer, BitsAndBytesConfig
 from trl.generation.vllm_client import VLLMClient
 
 from rest_trl import ResTGRPOConfig, ResTGRPOTrainer
+from rest_trl.lab.tiny import TINY_MODEL_DIR, load_tiny_dataset
 from rest_trl.regions import Partitioner, to_regions
-from rest_trl.tiny import TINY_MODEL_DIR, load_tiny_dataset
 from rest_trl.tool_calls import Region, get_syntax
 
 

@@ -12,6 +12,7 @@ from engines.packed_layout import never_pack, pack, pretend_packing
 from peft import IA3Config, LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from rest_trl.lab.tiny import TINY_MODEL_DIR
 from rest_trl.serving import weights
 from rest_trl.serving.packing import is_packed
 from rest_trl.serving.weights import (
@@ -21,7 +22,6 @@ from rest_trl.serving.weights import (
     is_quantized,
     iter_dequantized_params,
 )
-from rest_trl.tiny import TINY_MODEL_DIR
 
 
 NF4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")

@@ -3,11 +3,11 @@ from collections import Counter
 import pytest
 from transformers import AutoTokenizer, TrainerState
 
+from rest_trl.lab.study.falsifiers import ShuffledPartsReward, ShuffledStatusReward
+from rest_trl.lab.tiny import TINY_MODEL_DIR
 from rest_trl.regions import Partitioner
 from rest_trl.regions.rollout import RolloutReader
 from rest_trl.rewards import ToolCallReward
-from rest_trl.study.falsifiers import ShuffledPartsReward, ShuffledStatusReward
-from rest_trl.tiny import TINY_MODEL_DIR
 from rest_trl.tool_calls import get_syntax
 
 

@@ -3,8 +3,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from rest_trl.study import measure
-from rest_trl.tiny.world import Step
+from rest_trl.lab.study import measure
+from rest_trl.lab.tiny.world import Step
 
 
 def step(value, reasoning):

@@ -9,10 +9,10 @@ from PIL import Image
 from scipy import stats
 from synthetic_study import make_results
 
-from rest_trl.study import report as report_module
-from rest_trl.study.config import Study
-from rest_trl.study.figure import plot_study
-from rest_trl.study.report import write_report
+from rest_trl.lab.study import report as report_module
+from rest_trl.lab.study.config import Study
+from rest_trl.lab.study.figure import plot_study
+from rest_trl.lab.study.report import write_report
 
 
 COMMAND = "rest-trl study --config study.yaml"

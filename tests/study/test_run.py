@@ -8,12 +8,12 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerControl, TrainerState
 
+from rest_trl.lab.study.held_out import METRIC, HeldOutCalls, HeldOutDialogues
+from rest_trl.lab.study.run import CommonRandomNumbers, step_table
+from rest_trl.lab.tiny import TINY_MODEL_DIR, load_tiny_dataset
+from rest_trl.lab.tiny.agents import AGENTS_MODEL_DIR, HelpDesk, OutcomeHelpDesk, Task, load_tasks
+from rest_trl.lab.tiny.agents.dialogues import play
 from rest_trl.rollouts.held_out import sample
-from rest_trl.study.held_out import METRIC, HeldOutCalls, HeldOutDialogues
-from rest_trl.study.run import CommonRandomNumbers, step_table
-from rest_trl.tiny import TINY_MODEL_DIR, load_tiny_dataset
-from rest_trl.tiny.agents import AGENTS_MODEL_DIR, HelpDesk, OutcomeHelpDesk, Task, load_tasks
-from rest_trl.tiny.agents.dialogues import play
 
 
 def drawn():
@@ -103,7 +103,7 @@ def spied_sample(monkeypatch):
         added.append(kwargs["add_special_tokens"])
         return sample(*args, **kwargs)
 
-    monkeypatch.setattr("rest_trl.study.held_out.sample", spied)
+    monkeypatch.setattr("rest_trl.lab.study.held_out.sample", spied)
     return added
 
 

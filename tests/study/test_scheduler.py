@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from accelerate import PartialState
 
-from rest_trl.study import scheduler
-from rest_trl.study.config import Study
-from rest_trl.study.scheduler import Processes, RunFailed, default_workers, run_study
-from rest_trl.study.store import StudyStore
+from rest_trl.lab.study import scheduler
+from rest_trl.lab.study.config import Study
+from rest_trl.lab.study.scheduler import Processes, RunFailed, default_workers, run_study
+from rest_trl.lab.study.store import StudyStore
 
 
 def is_running(pid):
@@ -160,7 +160,7 @@ class TestProcesses:
         with pytest.raises(RunFailed):
             Processes()(store, ("base", 7), 0)
         line = (store.work(("base", 7)) / "log.txt").read_text().strip()
-        assert line == f"{['-m', 'rest_trl.study.run', str(store.directory), 'base', '7']} 1"
+        assert line == f"{['-m', 'rest_trl.lab.study.run', str(store.directory), 'base', '7']} 1"
 
     def test_closing_ends_runs_and_lets_none_begin(self, store, program):
         program("time.sleep(60)")
@@ -186,7 +186,7 @@ class TestProcesses:
 
     def test_a_run_ends_with_the_study_that_was_killed(self, tmp_path):
         # The parent gives its child a pipe as the study does, and is killed without a chance to clean up.
-        child = "import threading, time, rest_trl.study.run as run;"
+        child = "import threading, time, rest_trl.lab.study.run as run;"
         child += "threading.Thread(target=run._end_with_parent, daemon=True).start(); print('up', flush=True);"
         child += "time.sleep(300)"
         parent = (

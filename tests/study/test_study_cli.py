@@ -8,9 +8,9 @@ import pytest
 import yaml
 from synthetic_study import make_results
 
-from rest_trl.study.cli import main
-from rest_trl.study.config import load_study
-from rest_trl.study.store import StudyStore
+from rest_trl.lab.study.cli import main
+from rest_trl.lab.study.config import load_study
+from rest_trl.lab.study.store import StudyStore
 
 
 # A step of eight completions: the cheapest that has two groups, and rewards that differ within them.
@@ -99,7 +99,7 @@ class TestMain:
 
     def test_report_only_starts_no_run(self, tmp_path, monkeypatch):
         path, store = self.register(tmp_path, make_results(seeds=2), seeds=3)
-        monkeypatch.setattr("rest_trl.study.cli.run_study", None)
+        monkeypatch.setattr("rest_trl.lab.study.cli.run_study", None)
         main(["--config", str(path), "--report_only", "--seeds", "4"])
         text = (store.directory / "report.md").read_text()
         assert f"rest-trl study --config {path} --seeds 4\n" in text

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rest_trl.study.cli import check_arms, make_parser
-from rest_trl.study.config import load_study
+from rest_trl.lab.study.cli import check_arms, make_parser
+from rest_trl.lab.study.config import load_study
 
 
 ROOT = Path(__file__).parents[2]
@@ -114,7 +114,7 @@ class TestStudiesOfThePackage:
     [
         ({"coeficients": "entropy"}, r"arm rest: .*coeficients"),
         ({"reward_funcs": ["nobodys_reward"]}, r"arm rest: .*nobodys_reward"),
-        ({"reward_funcs": ["rest_trl.study.falsifiers.NobodysReward"]}, r"arm rest: .*NobodysReward"),
+        ({"reward_funcs": ["rest_trl.lab.study.falsifiers.NobodysReward"]}, r"arm rest: .*NobodysReward"),
     ],
 )
 def test_what_cannot_be_resolved_names_its_arm(tmp_path, overrides, message):

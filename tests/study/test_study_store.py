@@ -4,8 +4,8 @@ import json
 import pandas as pd
 import pytest
 
-from rest_trl.study.config import Study
-from rest_trl.study.store import StudyStore
+from rest_trl.lab.study.config import Study
+from rest_trl.lab.study.store import StudyStore
 
 
 def make_study(directory, **changes):

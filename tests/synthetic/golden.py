@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from rest_trl.tiny import TINY_MODEL_DIR
+from rest_trl.lab.tiny import TINY_MODEL_DIR
 
 from .released import ReleasedCodeRaises, released_reward, released_spans, released_tokens
 

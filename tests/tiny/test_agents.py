@@ -10,14 +10,14 @@ import pytest
 import yaml
 from transformers import AutoTokenizer
 
-from rest_trl.evaluation.dialogues import tools_of
-from rest_trl.tiny import load_tiny_dataset
-from rest_trl.tiny.agents import AGENTS_MODEL_DIR, HelpDesk, OutcomeHelpDesk, faults, generate_tasks, load_tasks
-from rest_trl.tiny.agents.dialogues import TOOLS, play, tool_definitions
-from rest_trl.tiny.agents.tasks import KINDS, LOOKUPS
-from rest_trl.tiny.language import PEOPLE, TEAMS, TOPICS
-from rest_trl.tiny.tokenization import render_prompt
-from rest_trl.tiny.world import split_of_request
+from rest_trl.lab.evaluation.dialogues import tools_of
+from rest_trl.lab.tiny import load_tiny_dataset
+from rest_trl.lab.tiny.agents import AGENTS_MODEL_DIR, HelpDesk, OutcomeHelpDesk, faults, generate_tasks, load_tasks
+from rest_trl.lab.tiny.agents.dialogues import TOOLS, play, tool_definitions
+from rest_trl.lab.tiny.agents.tasks import KINDS, LOOKUPS
+from rest_trl.lab.tiny.language import PEOPLE, TEAMS, TOPICS
+from rest_trl.lab.tiny.tokenization import render_prompt
+from rest_trl.lab.tiny.world import split_of_request
 
 
 TASKS = list(islice(generate_tasks("train"), 150))

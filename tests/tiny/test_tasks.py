@@ -8,13 +8,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from rest_trl.lab.tiny import TINY_DATASETS, TINY_MODELS, is_tiny, load_tiny_dataset, resolve_model
+from rest_trl.lab.tiny.build import BuildArguments, generate_faulty, generate_gold
+from rest_trl.lab.tiny.tasks import TASK_MODEL_DIRS, TASKS, generate_task
+from rest_trl.lab.tiny.tasks.decides import NAMES
+from rest_trl.lab.tiny.tasks.faults import corrupt, slip_in_reasoning
+from rest_trl.lab.tiny.world import split_of
 from rest_trl.rewards.scoring import call_score, is_exact
-from rest_trl.tiny import TINY_DATASETS, TINY_MODELS, is_tiny, load_tiny_dataset, resolve_model
-from rest_trl.tiny.build import BuildArguments, generate_faulty, generate_gold
-from rest_trl.tiny.tasks import TASK_MODEL_DIRS, TASKS, generate_task
-from rest_trl.tiny.tasks.decides import NAMES
-from rest_trl.tiny.tasks.faults import corrupt, slip_in_reasoning
-from rest_trl.tiny.world import split_of
 from rest_trl.tool_calls import get_syntax
 
 

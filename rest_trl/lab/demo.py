@@ -1,0 +1,207 @@
+"""
+The demo: trains the embedded tiny model, and measures what it learned on held-out prompts.
+
+```shell
+python -m rest_trl.lab.demo --config recipes/demo.yaml
+```
+"""
+
+from ..runs.logs import configure_logging  # before PEFT is imported
+
+
+# isort: split
+
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+from scipy.stats import binomtest
+
+from ..regions.partition import partition
+from ..rollouts.held_out import count_exact, sample
+from ..runs.checkpoints import find_checkpoint, naming_full_disk
+from ..runs.endings import run_errors, setup_errors
+from ..runs.files import write_atomically
+from ..runs.progress import show_progress
+from ..runs.results import check_output_dir, continues, remove_results
+from ..tool_calls import Region
+from ..train import make_parser, make_trainer
+from ..trainer import ResTGRPOTrainer
+from .display.terminal import colored_completion, legend
+from .tiny import TINY, TINY_DATASETS, is_tiny, load_tiny_dataset
+
+
+HELD_OUT = 512  # number of prompts, for which the half-width of a 95% interval is at most 4.3 points
+
+
+SHOWN = "demo.txt"  # output of the demo; its presence marks a directory that the next demo may overwrite
+RESULTS = "demo.json"  # results, which the demo of the other arm shows beside its own
+_BASELINE = "-grpo"  # suffix of the baseline's directory: that of the demo in outputs/demo is outputs/demo-grpo
+
+
+def results_table(name: str, counts: Sequence[tuple[str, int]], total: int) -> Group:
+    """
+    Accuracies with 95% Wilson intervals.
+
+    Args:
+        name (`str`):
+            Title of the table.
+        counts (`Sequence[tuple[str, int]]`):
+            Label and number of exact completions.
+        total (`int`):
+            Number of prompts.
+
+    Returns:
+        [`rich.console.Group`]: the title and the table.
+    """
+    table = Table("policy", "accuracy", "95% interval")
+    for label, count in counts:
+        interval = binomtest(count, total).proportion_ci(method="wilson")
+        table.add_row(label, f"{count / total:.3f}", f"[{interval.low:.3f}, {interval.high:.3f}]")
+    title = f": exact calls on {total} held-out prompts, sampled at temperature 1"
+    return Group(Text.assemble((name, "bold"), title), table)
+
+
+def arm_name(args: Any) -> str:
+    """
+    Name of the method that a demo trains with.
+
+    Args:
+        args ([`ResTGRPOConfig`]):
+            Arguments of the training.
+
+    Returns:
+        `str`: such as `"GRPO"`, `"ResT (entropy)"` or `"region credit, uniform"`.
+    """
+    if args.credit != "completion":
+        return f"{args.credit} credit, {args.coefficients}"
+    return "GRPO" if args.coefficients == "uniform" else f"ResT ({args.coefficients})"
+
+
+def other_arm(output: Path) -> Path:
+    """
+    The directory of the demo that this one is compared with: the baseline's, or for the baseline the method's.
+
+    Args:
+        output (`Path`):
+            Directory of a demo.
+
+    Returns:
+        `Path`
+    """
+    name = output.name
+    return output.with_name(name.removesuffix(_BASELINE) if name.endswith(_BASELINE) else name + _BASELINE)
+
+
+def next_command(args: Sequence[str], output: Path) -> str:
+    """
+    What to try after a demo: the other arm, and once that is there, a study of both.
+
+    Args:
+        args (`Sequence[str]`):
+            The command line of the demo.
+        output (`Path`):
+            Its directory.
+
+    Returns:
+        `str`: a command that runs as it stands in the directory of the demo.
+    """
+    python = os.path.relpath(sys.executable) if sys.executable.startswith(os.getcwd() + os.sep) else "python"
+    other = other_arm(output)
+    if (other / RESULTS).exists():
+        return f"{python} -m rest_trl.cli study --config tiny/study --seeds 3"
+    replaced = {"--coefficients", "--credit", "--credit_baseline", "--turn_discount", "--output_dir"}
+    pairs = zip(["", *args], args, strict=False)
+    kept = [word for before, word in pairs if not {before, word.partition("=")[0]} & replaced]
+    method = ["--credit", "completion", "--coefficients", "uniform"] if other.name.endswith(_BASELINE) else []
+    return shlex.join([python, "-m", "rest_trl.lab.demo", *kept, *method, "--output_dir", str(other)])
+
+
+def main(args: list[str] | None = None) -> ResTGRPOTrainer:
+    """
+    Run the demo.
+
+    Args:
+        args (`list[str]`, *optional*):
+            A recipe and overrides, as of [`rest_trl.train`](rest_trl.train.main).
+
+    Returns:
+        [`ResTGRPOTrainer`]: the trainer after training.
+    """
+    console = Console(record=True, highlight=False, markup=False, emoji=False)
+    start = time.perf_counter()
+    prog = "rest_trl.lab.demo"
+    configure_logging()
+    with setup_errors(prog):
+        script_args, training_args, model_args = make_parser(prog).parse_args_and_config(args)
+        output = Path(training_args.output_dir)
+        resume = find_checkpoint(training_args.resume_from_checkpoint, output)
+        overwrites = script_args.overwrite_output_dir or (resume is None and (output / SHOWN).exists())
+        check_output_dir(output, continues(resume, output), overwrites)
+        trainer = make_trainer(script_args, training_args, model_args)
+        show_progress(trainer)
+        if overwrites:
+            remove_results(trainer)
+        (output / RESULTS).unlink(missing_ok=True)
+        (output / SHOWN).touch()  # marks the directory even if the demo is interrupted
+    with run_errors(prog, trainer):
+        name: Any = script_args.dataset_name
+        _run(trainer, console, resume, name if is_tiny(name, TINY_DATASETS) else TINY)
+        console.print(f"Model   {output} ({time.perf_counter() - start:.0f} seconds)", soft_wrap=True)
+        console.print(f"Curves  {output / 'curves.png'}", soft_wrap=True)
+        console.print(f"Next    {next_command(sys.argv[1:] if args is None else args, output)}", soft_wrap=True)
+        console.save_text(str(output / SHOWN))
+    return trainer
+
+
+def _run(trainer: ResTGRPOTrainer, console: Console, resume: str | None, dataset_name: str) -> None:
+    """Measure, train, measure again, and show what has changed."""
+    from .display.curves import plot_curves  # needs the extra `demo`
+
+    args: Any = trainer.args
+    output = Path(args.output_dir)
+    tokenizer: Any = trainer.processing_class
+    tool_call_syntax: Any = args.tool_call_syntax  # `make_trainer` has set it if the recipe does not
+    held_out = load_tiny_dataset("test", size=HELD_OUT, name=dataset_name)
+
+    def measure(when: str) -> tuple[torch.Tensor, int]:
+        bar = f"{HELD_OUT} held-out prompts {when} training"
+        length = args.max_completion_length
+        ids = sample(trainer.model, tokenizer, held_out["prompt"], length, seed=0, bar=bar, add_special_tokens=True)
+        return ids, count_exact(ids, held_out["solution"], tokenizer, tool_call_syntax)
+
+    _, before = measure("before")
+    trainer.train(resume_from_checkpoint=resume)
+    completion_ids, after = measure("after")
+    name, counts = arm_name(args), [("start", before), ("end", after)]
+    logs = trainer.state.log_history
+    results = {"name": name, "exact": after, "total": HELD_OUT, "log_history": logs}
+    found = other_arm(output) / RESULTS
+    other = json.loads(found.read_text(encoding="utf-8")) if found.exists() else None
+    with naming_full_disk(f"the trained model in {output}", output):
+        trainer.save_model()
+        write_atomically(output / RESULTS, json.dumps(results))
+        plot_curves(logs, output / "curves.png", *([] if other is None else [other["log_history"], other["name"]]))
+    if other is not None and other["total"] == HELD_OUT:
+        counts.append((f"end, {other['name']}", other["exact"]))
+    console.print(results_table(name, counts, HELD_OUT))
+    region_ids = partition(completion_ids, tokenizer, tool_call_syntax)
+    console.print(Text.assemble("Three completions of the trained model: ", legend()))
+    for ids, regions in zip(completion_ids[:3].tolist(), region_ids[:3].tolist(), strict=True):
+        length = next((i for i, region in enumerate(regions) if region == Region.NONE), len(ids))
+        console.rule()
+        console.print(colored_completion(ids[:length], regions[:length], tokenizer))
+    console.rule()
+
+
+if __name__ == "__main__":
+    main()

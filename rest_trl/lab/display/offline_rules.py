@@ -1,0 +1,151 @@
+"""Coefficient rules outside a training, with the state of a checkpoint and the settings of a recipe."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import torch
+import yaml
+
+from ...regions import entropy_coefficients, get_coefficients_func, normalize, to_regions
+from ...regions.rules import bind_rule, checked_coefficients
+
+
+# Takes completion_ids, mask and part_ids of shape (1, T); returns coefficients of shape (1, T).
+Rule = Callable[..., torch.Tensor]
+
+
+class RunState(NamedTuple):
+    """
+    What a checkpoint says of its run.
+
+    Args:
+        step (`int`):
+            Optimiser steps done.
+        progress (`float`):
+            Share of the steps that are done.
+        region_entropies (`torch.Tensor` of shape `(R,)`):
+            Running mean entropy per region in nats, NaN where none was observed.
+        region_shares (`torch.Tensor` of shape `(R,)`):
+            Running share of the tokens per region.
+    """
+
+    step: int
+    progress: float
+    region_entropies: torch.Tensor
+    region_shares: torch.Tensor
+
+
+def read_state(checkpoint: Path) -> RunState:
+    """
+    The state of a run at one of its checkpoints.
+
+    Args:
+        checkpoint (`Path`):
+            A directory with a `trainer_state.json`.
+
+    Returns:
+        [`RunState`]
+
+    Raises:
+        ValueError: if there is none, or it is not of a [`ResTGRPOTrainer`].
+    """
+    path = checkpoint / "trainer_state.json"
+    if not path.exists():
+        raise ValueError(f"{checkpoint} holds no trainer_state.json: give a checkpoint-<step> directory of the run")
+    state = json.loads(path.read_text(encoding="utf-8"))
+    statistics = state["stateful_callbacks"].get("RegionStatistics")
+    if statistics is None:
+        raise ValueError(f"{path} holds no region entropies: it is not of a run with ResTGRPOTrainer")
+    observed = statistics["attributes"]["observed"]
+    return RunState(
+        step=state["global_step"],
+        progress=state["global_step"] / state["max_steps"] if state["max_steps"] else 0.0,
+        region_entropies=torch.tensor([float("nan") if e is None else e for e in observed["entropies"]]),
+        region_shares=torch.tensor(observed["shares"]),
+    )
+
+
+def make_rule(
+    name: str,
+    defaults: Mapping[str, Any],
+    *,
+    weights: Sequence[float] | None = None,
+    checkpoint: Path | None = None,
+    recipe: Path | None = None,
+    step: int | None = None,
+) -> tuple[Rule | None, str]:
+    """
+    A rule as training would apply it at a checkpoint.
+
+    Args:
+        name (`str`):
+            A preset or the dotted path of a function, see [`~rest_trl.regions.get_coefficients_func`].
+        defaults (`Mapping[str, Any]`):
+            The defaults of [`~rest_trl.ResTGRPOConfig`].
+        weights (`Sequence[float]` of length 5, *optional*):
+            Weight of each region but `NONE`, used instead of the rule, for instance those that training logs as
+            `rest/coefficient/<region>`.
+        checkpoint (`Path`, *optional*):
+            See [`read_state`].
+        recipe (`Path`, *optional*):
+            A recipe, whose settings of the rule take precedence over the defaults.
+        step (`int`, *optional*):
+            Rollouts done. By default the checkpoint's optimiser steps, or 0.
+
+    Returns:
+        `tuple[Callable | None, str]`: the rule and its description; no rule for `"entropy"` without a checkpoint.
+
+    Raises:
+        ValueError: if the rule cannot be imported, or the checkpoint or recipe cannot be used.
+    """
+    if weights is not None:
+        return partial(_weigh, torch.tensor([0.0, *weights])), "the weights that were given"
+    state = None if checkpoint is None else read_state(checkpoint)
+    settings = {} if recipe is None else _settings(recipe)
+    function = get_coefficients_func(name)
+    if function is entropy_coefficients and state is None:
+        return None, name
+    if step is None:
+        step = 0 if state is None else state.step
+    known: dict[str, Any] = {"step": step, "progress": 0.0}
+    described = f"{name} at rollout {step}"
+    if state is not None:
+        horizon = settings.get("curriculum_horizon")
+        progress = min(1.0, state.step / horizon) if horizon else state.progress
+        known |= {"progress": progress}
+        known |= {"region_entropies": state.region_entropies, "region_shares": state.region_shares}
+        described = f"{name} with the region entropies of step {state.step}, {progress:.0%} of the curriculum"
+    function = bind_rule(name, SimpleNamespace(**{**defaults, **settings}))
+    if isinstance(function, partial) and function.keywords.keys() != {"scope"}:
+        described += "" if recipe is not None else ", with the default settings of the rule (--config gives others)"
+    return partial(_apply, function, name, known), described
+
+
+def _settings(recipe: Path) -> dict[str, Any]:
+    settings = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    if not isinstance(settings, dict):
+        raise ValueError(f"{recipe} is no recipe: it must be a YAML file of arguments")
+    return settings
+
+
+def _weigh(weights: torch.Tensor, *, mask: torch.Tensor, part_ids: torch.Tensor, **kwargs: object) -> torch.Tensor:
+    return normalize(weights[to_regions(part_ids).long()], mask)
+
+
+def _apply(
+    function: Callable[..., torch.Tensor], name: str, known: dict[str, Any], **inputs: torch.Tensor
+) -> torch.Tensor:
+    arguments = known | {name: inputs[name] for name in ("completion_ids", "part_ids")}
+    arguments["region_ids"] = to_regions(inputs["part_ids"])
+    try:
+        return checked_coefficients(function, inputs["mask"], arguments)
+    except Exception as error:  # of a user's code, which may need what only a training has
+        raise ValueError(
+            f"coefficients={name} cannot be shown ({type(error).__name__}: {error}): outside a training a rule is "
+            f"given mask, {', '.join(arguments)}; --checkpoint adds region entropies, and a run with log_completions "
+            "stores what training used"
+        ) from error

@@ -1,0 +1,91 @@
+"""Completions from transformers, in batches."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerBase
+
+from .generation import GenerationSettings, prompt_seed, prompt_token_ids, to_completion
+from .samples import Completion
+
+
+class TransformersGenerator:
+    """
+    Runs a model in this process.
+
+    All prompts of a batch are padded to the longest one. Where that prompt and `max_new_tokens` together exceed the
+    model's context, completions of shorter prompts are cut off sooner than they would be alone.
+
+    Args:
+        model_name (`str`):
+            Path or Hub id.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            Its tokenizer.
+        settings ([`GenerationSettings`]):
+            How completions are sampled.
+        adapter (`str`, *optional*):
+            Path or Hub id of a PEFT adapter.
+        batch_size (`int`, *optional*, defaults to `32`):
+            Number of prompts that are completed at once.
+        model_kwargs:
+            Further arguments of `from_pretrained`, such as `revision`, `trust_remote_code` or `dtype`.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: GenerationSettings,
+        adapter: str | None = None,
+        batch_size: int = 32,
+        **model_kwargs: Any,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.settings = settings
+        self.batch_size = batch_size
+        model_kwargs.setdefault("device_map", "auto" if torch.cuda.is_available() else None)
+        model: Any = AutoModelForCausalLM.from_pretrained(model_name, **model_kwargs)
+        if adapter is not None:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+        self.model: Any = model.eval()
+        eos = model.generation_config.eos_token_id
+        self.eos_token_ids: set[int] = {*(eos if isinstance(eos, list) else [eos]), tokenizer.eos_token_id} - {None}
+        # Padding is masked, so any token will do.
+        self.pad_token_id = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        # The checkpoint's own config may hold a repetition penalty, top_k and more, see `GenerationSettings`.
+        model.generation_config = GenerationConfig(
+            eos_token_id=sorted(self.eos_token_ids), pad_token_id=self.pad_token_id
+        )
+
+    @torch.no_grad()
+    def generate(self, prompts: Mapping[str, str]) -> Iterator[Completion]:
+        """See [`~rest_trl.lab.evaluation.generation.Generator`]."""
+        settings, config = self.settings, self.model.config.get_text_config()
+        # Models without an embedding of positions, such as Bloom and Mamba, state no limit.
+        context = config.max_position_embeddings if hasattr(config, "max_position_embeddings") else None
+        prompt_ids = prompt_token_ids(prompts, self.tokenizer, context)
+        ids = list(prompt_ids)
+        sampling: dict[str, Any] = {"do_sample": False}
+        if settings.temperature > 0:
+            sampling = {"do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0}
+        for start in range(0, len(ids), self.batch_size):
+            batch = ids[start : start + self.batch_size]
+            length = len(prompt_ids[batch[0]])
+            padded = [[self.pad_token_id] * (length - len(prompt_ids[id])) + prompt_ids[id] for id in batch]
+            room = settings.max_new_tokens if context is None else context - length
+            mask = [[0] * (length - len(prompt_ids[id])) + [1] * len(prompt_ids[id]) for id in batch]
+            with torch.random.fork_rng():
+                # The first prompt's seed is no other batch's, so that a run that goes on repeats no random numbers.
+                torch.manual_seed(prompt_seed(settings.seed, batch[0]))
+                output = self.model.generate(
+                    input_ids=torch.tensor(padded, device=self.model.device),
+                    attention_mask=torch.tensor(mask, device=self.model.device),
+                    max_new_tokens=min(settings.max_new_tokens, room),
+                    **sampling,
+                )
+            for id, row in zip(batch, output[:, length:].tolist(), strict=True):
+                end = next((i + 1 for i, token_id in enumerate(row) if token_id in self.eos_token_ids), None)
+                yield to_completion(id, row[:end], end is None, self.tokenizer, self.eos_token_ids)

@@ -1,0 +1,120 @@
+"""
+`rest-trl study`: arms and seeds of one recipe, paired, in parallel, with intervals.
+
+```shell
+rest-trl study --config recipes/tiny/study.yaml
+```
+"""
+
+import argparse
+import shlex
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from accelerate import PartialState
+from rich.console import Console
+from yaml import YAMLError
+
+from ...rewards import get_reward_func
+from ...runs.files import write_table
+from ...runs.inputs import find_environment
+from .config import Study, load_study
+from .report import write_report
+from .run import parse_arm
+from .scheduler import Processes, run_study
+from .store import StudyStore
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Parser of `rest-trl study`."""
+    parser = argparse.ArgumentParser(
+        "rest-trl study", description="Train arms of one recipe with several seeds, and tell them apart."
+    )
+    parser.add_argument("--config", type=Path, required=True, help="YAML file of the study")
+    parser.add_argument("--seeds", type=int, help="number of seeds (default: the file's); more can be added later")
+    parser.add_argument("--workers", type=int, help="runs at once (default: the file's, or one per GPU or core)")
+    parser.add_argument("--report_only", action="store_true", help="report on the finished runs, and start none")
+    return parser
+
+
+def check_arms(study: Study) -> None:
+    """
+    Parse the recipe of every arm and find its rewards, so that a misspelt name is found before the first run.
+
+    Args:
+        study ([`Study`]):
+            The study.
+
+    Raises:
+        ValueError: names the arm.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        for arm, settings in study.arms.items():
+            try:
+                script_args, _, _ = parse_arm(settings, (arm, study.seeds[0]), Path(directory))
+                for name in script_args.reward_funcs or []:
+                    get_reward_func(name)
+                if script_args.environment_factory is not None:
+                    find_environment(script_args.environment_factory)
+            except ValueError as error:
+                raise ValueError(f"arm {arm}: {error}") from error
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    """The command that reproduces a report. It leaves out `--workers` and `--report_only`, which change no figure."""
+    seeds = [] if arguments.seeds is None else ["--seeds", str(arguments.seeds)]
+    return shlex.join(["rest-trl", "study", "--config", str(arguments.config), *seeds])
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """
+    Run a study and report on it.
+
+    Args:
+        args (`Sequence[str]`, *optional*):
+            The command line, by default the process's.
+
+    Raises:
+        SystemExit: with one line that names cause and cure, if the study is wrong or was interrupted; with status 1 if
+            a run failed.
+    """
+    arguments = make_parser().parse_args(args)
+    PartialState()  # accelerate's loggers raise without it
+    console = Console(markup=False, emoji=False)  # a path or an error may hold what rich would replace
+    try:
+        study = load_study(arguments.config, arguments.seeds, arguments.workers)
+        store = StudyStore(study.output_dir)
+        if arguments.report_only:
+            store.check(study)
+        else:
+            check_arms(study)
+            with store.lock():
+                store.register(study)
+                processes = Processes()
+                try:
+                    run_study(study, store, processes)
+                finally:
+                    processes.close()
+        results = store.results()
+        write_table(results, study.output_dir / "results.parquet")
+        failures = {
+            run: line for run, line in store.failures().items() if run[0] in study.arms and run[1] in study.seeds
+        }
+        report = write_report(study, results, failures, store.manifest()["versions"], _command(arguments))
+    except (ValueError, OSError, ImportError, YAMLError) as error:
+        raise SystemExit(f"rest-trl study: error: {' '.join(str(error).split())}") from error
+    except KeyboardInterrupt as error:
+        raise SystemExit(
+            "rest-trl study: broken off; the same command goes on with the runs that are missing"
+        ) from error
+    for (arm, seed), line in failures.items():
+        console.print(f"arm {arm}, seed {seed} failed: {line}", soft_wrap=True, highlight=False)
+    console.print(f"Results: {study.output_dir / 'results.parquet'}", soft_wrap=True, highlight=False)
+    console.print(f"Report:  {report}", soft_wrap=True, highlight=False)
+    if failures:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""Held-out accuracy of a policy while it trains."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from datasets import Dataset
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ...regions import Partitioner
+from ...regions.rollout import RolloutReader
+from ...regions.token_bytes import TokenBytes
+from ...rewards import ToolCallReward
+from ...rollouts.held_out import sample
+from ...tool_calls import get_syntax
+from ...trainer import ResTGRPOTrainer
+from ..evaluation.dialogues import Dialogue
+
+
+METRIC = "held_out/exact"
+_MAX_TURNS = 16  # rounds of calls in a dialogue, where the training sets no limit
+
+
+class HeldOut(TrainerCallback):
+    """
+    Measures the accuracy of the policy on held-out prompts, with one completion each that is sampled at temperature 1,
+    and puts it into the trainer's log history as `held_out/exact`.
+
+    The prompts and the seed of the sampling are always the same, and the trainer's random state is left alone.
+
+    Args:
+        trainer ([`ResTGRPOTrainer`]):
+            The trainer.
+        evaluations (`int`):
+            Number of measurements, evenly spaced over the run; the last one is at its end.
+    """
+
+    def __init__(self, trainer: ResTGRPOTrainer, evaluations: int) -> None:
+        self._trainer, self._evaluations = trainer, evaluations
+        tokenizer: Any = trainer.processing_class
+        self._tokenizer = tokenizer
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        shares = range(1, self._evaluations + 1)
+        if state.global_step in {round(state.max_steps * share / self._evaluations) for share in shares}:
+            # Not through `trainer.log`, which would log and clear the metrics that this step has collected so far.
+            state.log_history.append({"step": state.global_step, METRIC: self.measure()})
+
+    @abstractmethod
+    def measure(self) -> float:
+        """
+        Measure the accuracy of the current policy.
+
+        Returns:
+            `float`
+        """
+
+    def _sample(self, prompts: Sequence[str], seed: int, add_special_tokens: bool = False) -> list[list[int]]:
+        """Ids of each completion up to the token that ends the turn, which is the last one if it was sampled."""
+        max_new_tokens: Any = self._trainer.args.max_completion_length
+        sampled = sample(
+            self._model(), self._tokenizer, prompts, max_new_tokens, seed, add_special_tokens=add_special_tokens
+        )
+        return [_until_end(ids, self._ends()) for ids in sampled.tolist()]
+
+    def _model(self) -> Any:
+        return self._trainer.accelerator.unwrap_model(self._trainer.model)
+
+    def _ends(self) -> set[int]:
+        end = self._model().generation_config.eos_token_id
+        return set(end) if isinstance(end, list) else {end, self._tokenizer.eos_token_id}
+
+
+class HeldOutCalls(HeldOut):
+    """
+    The share of prompts that are answered with exactly the gold calls.
+
+    Args:
+        trainer ([`ResTGRPOTrainer`]):
+            The trainer.
+        dataset ([`~datasets.Dataset`]):
+            Columns `prompt` (text) and `solution`.
+        evaluations (`int`):
+            See [`HeldOut`].
+
+    Raises:
+        ValueError: if the prompts are messages.
+    """
+
+    def __init__(self, trainer: ResTGRPOTrainer, dataset: Dataset, evaluations: int) -> None:
+        super().__init__(trainer, evaluations)
+        if not isinstance(dataset[0]["prompt"], str):
+            raise ValueError("the held-out prompts are messages, not text: load them with load_rest_dataset")
+        self._prompts, self._solutions = list(dataset["prompt"]), list(dataset["solution"])
+        name = trainer.tool_call_syntax
+        partitioner = Partitioner(self._tokenizer, get_syntax(name))
+        self._reward = ToolCallReward().bind(name, RolloutReader(partitioner).turns, "static", 1)
+
+    def measure(self) -> float:
+        """See [`HeldOut.measure`]."""
+        size, exact = self._trainer.args.generation_batch_size or 1, 0.0
+        for start in range(0, len(self._prompts), size):
+            prompts, solutions = self._prompts[start : start + size], self._solutions[start : start + size]
+            metrics: dict[str, float] = {}
+            self._reward(
+                completions=[""] * len(solutions),
+                completion_ids=self._sample(prompts, seed=start, add_special_tokens=True),  # as in the training
+                solution=solutions,
+                log_metric=metrics.__setitem__,
+            )
+            readable = len(solutions) * (1 - metrics["rest/reward/unreadable_solution"])
+            exact += metrics.get("rest/reward/exact", 0.0) * readable
+        return exact / len(self._prompts)
+
+
+class HeldOutDialogues(HeldOut):
+    """
+    The mean outcome of dialogues with an environment.
+
+    Args:
+        trainer ([`ResTGRPOTrainer`]):
+            The trainer.
+        dataset ([`~datasets.Dataset`]):
+            Column `prompt` (messages), and what the environment's `reset` takes.
+        evaluations (`int`):
+            See [`HeldOut`].
+        environment_factory (`Callable`):
+            Makes an environment.
+
+    Raises:
+        ValueError: if the environment has no `get_reward`.
+    """
+
+    def __init__(
+        self,
+        trainer: ResTGRPOTrainer,
+        dataset: Dataset,
+        evaluations: int,
+        environment_factory: Callable[[], Any],
+    ) -> None:
+        super().__init__(trainer, evaluations)
+        self._rows, self._factory = list(dataset), environment_factory
+        environment = environment_factory()
+        if not hasattr(environment, "get_reward"):
+            raise ValueError(
+                f"{type(environment).__name__} has no get_reward, so a study cannot tell which dialogues succeed: "
+                "give it one that returns 1 for a success and 0 otherwise"
+            )
+        self.outcome = f"rewards/{type(environment).__name__}/mean"  # the name under which TRL logs it for rollouts
+
+    def measure(self) -> float:
+        """See [`HeldOut.measure`]."""
+        trainer, total = self._trainer, 0.0
+        size = trainer.args.generation_batch_size or 1
+        syntax = get_syntax(trainer.tool_call_syntax)
+        # Not `tokenizer.decode`, which would drop markers that are special tokens.
+        token_bytes = TokenBytes(self._tokenizer, syntax.markers)
+        kwargs: Any = trainer.args.chat_template_kwargs
+        ends = self._ends()
+        for start in range(0, len(self._rows), size):
+            rows = self._rows[start : start + size]
+            dialogues = [Dialogue(self._factory(), row, self._tokenizer, syntax, kwargs) for row in rows]
+            live = dialogues
+            for turn in range(1 + (trainer.args.max_tool_calling_iterations or _MAX_TURNS)):
+                # Each turn of each batch has a seed of its own.
+                sampled = self._sample([dialogue.prompt for dialogue in live], seed=start + turn * len(self._rows))
+                live = [
+                    dialogue
+                    for dialogue, ids in zip(live, sampled, strict=True)
+                    if ids[-1] in ends and dialogue.take(token_bytes.text(ids[:-1]))
+                ]
+                if not live:
+                    break
+            total += sum(dialogue.environment.get_reward() for dialogue in dialogues)
+        return total / len(self._rows)
+
+
+def _until_end(ids: list[int], ends: set[int]) -> list[int]:
+    """Completion ids up to and with the first end, without the padding behind it."""
+    return ids[: next((place + 1 for place, token in enumerate(ids) if token in ends), len(ids))]

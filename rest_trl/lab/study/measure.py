@@ -1,0 +1,223 @@
+"""
+What a policy does on a task of the package, and whether its reasoning decides its calls:
+
+    OMP_NUM_THREADS=1 python -m rest_trl.lab.study.measure --task decides --model tiny/decides
+"""
+
+import argparse
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from ...rewards.scoring import call_score, is_exact
+from ...rollouts.held_out import sample
+from ...tool_calls import get_syntax
+from ..tiny import resolve_model
+from ..tiny.tasks import TASKS, generate_task
+from ..tiny.tokenization import render_prompt
+from ..tiny.world import Step
+
+
+BATCH_SIZE = 64
+MAX_NEW_TOKENS = 128
+GROUP_SIZE = 8  # completions per prompt, as in the recipes
+_parse = get_syntax("hermes").parse
+
+
+def complete(model: Any, tokenizer: Any, prompts: Sequence[str], seed: int) -> list[str]:
+    """
+    One completion per prompt, sampled at temperature 1.
+
+    Args:
+        model:
+            A causal language model.
+        tokenizer:
+            Its tokenizer.
+        prompts (`Sequence[str]`):
+            Rendered prompts, which may hold the beginning of a completion.
+        seed (`int`):
+            Seed of the sampling.
+
+    Returns:
+        `list[str]`
+    """
+    texts: list[str] = []
+    for start in range(0, len(prompts), BATCH_SIZE):
+        batch = prompts[start : start + BATCH_SIZE]
+        ids = sample(model, tokenizer, batch, MAX_NEW_TOKENS, seed + start, add_special_tokens=True)
+        texts += tokenizer.batch_decode(ids, skip_special_tokens=True)
+    return texts
+
+
+def reasoning_of(completion: str) -> str:
+    """
+    What stands between the markers of the reasoning.
+
+    Args:
+        completion (`str`):
+            A completion in the hermes wire syntax.
+
+    Returns:
+        `str`: empty, if there is none.
+    """
+    return completion.partition("<think>\n")[2].partition("\n</think>")[0]
+
+
+def kind_of_error(completion: str, gold: Step) -> str:
+    """
+    Where a completion first differs from the gold one.
+
+    Args:
+        completion (`str`):
+            A completion in the hermes wire syntax.
+        gold ([`~rest_trl.lab.tiny.world.Step`]):
+            The gold step.
+
+    Returns:
+        `str`: `"none"` for exactly the gold calls, else `"format"`, `"number of calls"`, `"tool name"`, `"parameter
+        name"`, `"value, from the reasoning"` (all wrong values stand in a reasoning that differs from the gold one) or
+        `"value, in the call"`.
+    """
+    parsed, golds = _parse(completion), _parse(gold.solution)
+    if is_exact(parsed, golds):
+        return "none"
+    if parsed.errors or not parsed.calls:
+        return "format"
+    if len(parsed.calls) != len(golds.calls):
+        return "number of calls"
+    if Counter(call.name for call in parsed.calls) != Counter(call.name for call in golds.calls):
+        return "tool name"
+    pairs = list(zip(parsed.calls, golds.calls, strict=True))
+    if any(call.arguments.keys() != right.arguments.keys() for call, right in pairs):
+        return "parameter name"
+    wrong = [
+        value for call, right in pairs for key, value in call.arguments.items() if value != right.arguments.get(key)
+    ]
+    reasoning = reasoning_of(completion)
+    results = [re.escape(str(value)) for value in wrong]
+    worked_out = reasoning != gold.reasoning and all(re.search(f"= ?{result}\\.", reasoning) for result in results)
+    return "value, from the reasoning" if worked_out else "value, in the call"
+
+
+def exact_share(completions: Iterable[str], golds: Iterable[Step]) -> float:
+    """
+    Share of completions with exactly the gold calls.
+
+    Args:
+        completions (`Iterable[str]`):
+            Completions in the hermes wire syntax.
+        golds (`Iterable[Step]`):
+            Their gold steps.
+
+    Returns:
+        `float`
+    """
+    right = [is_exact(_parse(text), _parse(gold.solution)) for text, gold in zip(completions, golds, strict=True)]
+    return sum(right) / len(right)
+
+
+def given_reasonings(model: Any, tokenizer: Any, steps: Sequence[Step], seed: int) -> dict[str, float]:
+    """
+    Share of exact calls after reasonings that are put into the prompt.
+
+    Args:
+        model:
+            A causal language model.
+        tokenizer:
+            Its tokenizer.
+        steps (`Sequence[Step]`):
+            Steps of one task.
+        seed (`int`):
+            Seed of the sampling.
+
+    Returns:
+        `dict[str, float]`: share by the reasoning that was given.
+    """
+    prompts = [render_prompt(step, tokenizer) for step in steps]
+    given = {
+        "gold": [step.reasoning for step in steps],
+        "of the next prompt": [step.reasoning for step in [*steps[1:], steps[0]]],
+        "none": [""] * len(steps),
+    }
+    shares = {}
+    for name, reasonings in given.items():
+        heads = [f"<think>\n{reasoning}\n</think>\n" for reasoning in reasonings]
+        whole = [prompt + head for prompt, head in zip(prompts, heads, strict=True)]
+        calls = complete(model, tokenizer, whole, seed)
+        shares[name] = exact_share((head + call for head, call in zip(heads, calls, strict=True)), steps)
+    return shares
+
+
+def spreadless_share(model: Any, tokenizer: Any, steps: Sequence[Step], seed: int) -> float:
+    """
+    Share of groups whose completions all have the same [`~rest_trl.rewards.scoring.call_score`].
+
+    Args:
+        model:
+            A causal language model.
+        tokenizer:
+            Its tokenizer.
+        steps (`Sequence[Step]`):
+            Steps of one task, one per group.
+        seed (`int`):
+            Seed of the sampling.
+
+    Returns:
+        `float`
+    """
+    prompts = [render_prompt(step, tokenizer) for step in steps for _ in range(GROUP_SIZE)]
+    parsed = [_parse(text) for text in complete(model, tokenizer, prompts, seed)]
+    spreadless = 0
+    for index, step in enumerate(steps):
+        gold = _parse(step.solution).calls
+        group = parsed[index * GROUP_SIZE : (index + 1) * GROUP_SIZE]
+        # Calls that cannot be read have a reward of their own, below that of every call.
+        spreadless += len({-1.0 if one.errors else call_score(one.calls, gold) for one in group}) == 1
+    return spreadless / len(steps)
+
+
+def main() -> None:
+    """Measure a policy as the command line says, and print a table."""
+    parser = argparse.ArgumentParser("rest_trl.lab.study.measure", description="What a policy does on a task.")
+    parser.add_argument("--task", choices=list(TASKS), required=True)
+    parser.add_argument("--model", required=True, help="a path, or tiny/TASK")
+    parser.add_argument("--size", type=int, default=512, help="held-out prompts")
+    parser.add_argument("--groups", type=int, default=64, help=f"prompts with {GROUP_SIZE} completions each")
+    parser.add_argument("--seed", type=int, default=0, help="of the sampling")
+    arguments = parser.parse_args()
+    name = resolve_model(arguments.model)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)
+    steps = list(islice(generate_task(arguments.task, "test"), arguments.size))
+    completions = complete(model, tokenizer, [render_prompt(step, tokenizer) for step in steps], arguments.seed)
+    errors = Counter(kind_of_error(text, step) for text, step in zip(completions, steps, strict=True))
+    reasoned = {True: [0, 0], False: [0, 0]}  # completions, and exact ones, by whether the reasoning is gold
+    for text, step in zip(completions, steps, strict=True):
+        counts = reasoned[reasoning_of(text) == step.reasoning]
+        counts[0] += 1
+        counts[1] += kind_of_error(text, step) == "none"
+    table = Table(title=f"{arguments.model} on {arguments.task}: {len(steps)} held-out prompts, temperature 1")
+    table.add_column("completions")
+    table.add_column("share")
+    table.add_row("with exactly the gold calls", f"{errors.pop('none', 0) / len(steps):.3f}")
+    for error, count in errors.most_common():
+        table.add_row(f"first error: {error}", f"{count / len(steps):.3f}")
+    for is_gold, (count, exact) in reasoned.items():
+        if count:
+            label = "the gold" if is_gold else "another"
+            table.add_row(f"exact, of the {count} that sampled {label} reasoning", f"{exact / count:.3f}")
+    for given, share in given_reasonings(model, tokenizer, steps, arguments.seed).items():
+        table.add_row(f"exact, with this reasoning put in: {given}", f"{share:.3f}")
+    grouped = steps[: arguments.groups]
+    share = spreadless_share(model, tokenizer, grouped, arguments.seed)
+    table.add_row(f"groups without spread, of {len(grouped)}", f"{share:.3f}")
+    Console(markup=False, emoji=False).print(table)  # a path may hold what rich would replace
+
+
+if __name__ == "__main__":
+    main()

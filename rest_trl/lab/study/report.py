@@ -1,0 +1,252 @@
+"""The report of a study: `report.md` and `report.png`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ...runs.files import write_atomically
+from ..display.reports import markdown_table
+from .config import Study
+from .figure import TRAINING, plot_study
+from .held_out import METRIC as HELD_OUT
+from .statistics import (
+    Estimate,
+    collapse_step,
+    curves,
+    mean_over_seeds,
+    paired_difference,
+    price_of_level,
+    window_size,
+)
+from .store import Run
+
+
+_INTERNALS = ("grad_norm", "rest/entropy/parameters", "rest/entropy/tool_name", "rest/entropy/reasoning")
+_Measure = Callable[[pd.DataFrame, str], pd.Series]
+
+
+def write_report(
+    study: Study,
+    results: pd.DataFrame,
+    failures: Mapping[Run, str],
+    versions: Mapping[str, str],
+    command: str,
+) -> Path:
+    """
+    Write `report.md` and `report.png` into the folder of a study.
+
+    Only the study's own arms and seeds are reported, even if its folder holds others, so that `command` reproduces
+    the whole report.
+
+    Args:
+        study ([`Study`]):
+            The study.
+        results (`pd.DataFrame`):
+            All finished runs, of [`~rest_trl.lab.study.store.StudyStore.results`].
+        failures (`Mapping[Run, str]`):
+            Runs that failed, each with one line that says why.
+        versions (`Mapping[str, str]`):
+            Versions of the packages that the runs were made with.
+        command (`str`):
+            The command line that makes the study.
+
+    Returns:
+        `Path`: of `report.md`.
+
+    Raises:
+        ValueError: if the baseline has no finished run.
+    """
+    results = results[results["arm"].isin(list(study.arms)) & results["seed"].isin(study.seeds)]
+    arms = [arm for arm in study.arms if (results["arm"] == arm).any()]
+    if study.baseline not in arms:
+        raise ValueError(f"no run of the baseline {study.baseline} is finished: run the study without --report_only")
+    plot_study(results, arms, study.baseline, study.output_dir / "report.png")
+    sections = [
+        _head(study, results, arms, versions, command),
+        _accuracies(results, arms),
+        _differences(results, arms, study.baseline),
+        _prices(results, arms, study.baseline),
+        _internals(results, arms),
+        _collapses(study, results, arms, failures),
+    ]
+    path = study.output_dir / "report.md"
+    write_atomically(path, "\n\n".join(sections) + "\n")
+    return path
+
+
+def _head(study: Study, results: pd.DataFrame, arms: Sequence[str], versions: Mapping[str, str], command: str) -> str:
+    keys = sorted({key for settings in study.arms.values() for key in settings})
+    differing = [key for key in keys if len({repr(settings.get(key)) for settings in study.arms.values()}) > 1] or [
+        "nothing"
+    ]
+    settings = [
+        [arm, *(f"`{study.arms[arm][key]}`" if key in study.arms[arm] else "default" for key in differing)]
+        for arm in study.arms
+    ]
+    steps = results.groupby("arm")["step"].max()
+    plays = any(settings.get("environment_factory") for settings in study.arms.values())
+    measured = "the mean `get_reward` of the dialogues" if plays else "the share of exact calls"
+    return "\n".join(
+        [
+            f"# Study: {', '.join(arms)}",
+            "",
+            "All figures here are those of",
+            "",
+            "```shell",
+            command,
+            "```",
+            "",
+            f"with {', '.join(f'{name} {version}' for name, version in versions.items())}. The runs of a seed share "
+            "their start, their prompts and the random numbers of each step, so arms are compared seed by seed. "
+            f"Runs have {_one_or_range(steps)} steps. *Training* is {measured} among the rollouts that are trained "
+            "on. *Held-out* is the same among one completion, sampled at temperature 1, for each of at "
+            f"most {study.held_out} prompts of the test split, always the same ones. Brackets are 95 % intervals over "
+            "seeds, by Student's t unless stated. They are not widened for the number of arms. A figure without a "
+            "bracket has too few seeds for one.",
+            "",
+            "![Curves of the study](report.png)",
+            "",
+            markdown_table(["arm", *differing], settings),
+        ]
+    )
+
+
+def _end(results: pd.DataFrame, arm: str) -> pd.Series:
+    return _held_out_at(results, arm, 1.0)
+
+
+def _half(results: pd.DataFrame, arm: str) -> pd.Series:
+    return _held_out_at(results, arm, 0.5)
+
+
+def _held_out_at(results: pd.DataFrame, arm: str, share: float) -> pd.Series:
+    """Held-out accuracy by seed, if it was measured at this share of the run."""
+    of_arm = results[results["arm"] == arm]
+    if HELD_OUT not in of_arm:
+        return pd.Series(dtype=float)
+    rows = of_arm[of_arm["step"] == round(of_arm["step"].max() * share)]
+    return rows.set_index("seed")[HELD_OUT].dropna()
+
+
+def _second_half(results: pd.DataFrame, arm: str) -> pd.Series:
+    table = curves(results, arm, TRAINING)
+    return table.iloc[:, table.shape[1] // 2 :].mean(axis=1)
+
+
+_MEASURES: dict[str, _Measure] = {
+    "held-out, at the end": _end,
+    "held-out, half way": _half,
+    "training, second half": _second_half,
+}
+
+
+def _accuracies(results: pd.DataFrame, arms: Sequence[str]) -> str:
+    rows = []
+    for arm in arms:
+        by_seed = [measure(results, arm) for measure in _MEASURES.values()]
+        cells = [_estimate(mean_over_seeds(values)) if len(values) else "not measured" for values in by_seed]
+        rows.append([arm, results.loc[results["arm"] == arm, "seed"].nunique(), *cells])
+    return "## Accuracy\n\n" + markdown_table(["arm", "seeds", *_MEASURES], rows)
+
+
+def _differences(results: pd.DataFrame, arms: Sequence[str], baseline: str) -> str:
+    rows = []
+    for arm in arms:
+        for name, measure in _MEASURES.items():
+            paired = paired_difference(measure(results, arm), measure(results, baseline))
+            if arm == baseline or paired is None:
+                continue
+            ties = f", {paired.tied} tied" if paired.tied else ""
+            difference = paired.difference
+            rows.append(
+                [arm, name, difference.seeds, _estimate(difference, "+"), f"{paired.won} of {difference.seeds}{ties}"]
+            )
+    return f"## Paired differences to {baseline}\n\n" + (
+        markdown_table(["arm", "measure", "seeds", "difference", "seeds won"], rows)
+        if rows
+        else "There is no pair of runs."
+    )
+
+
+def _prices(results: pd.DataFrame, arms: Sequence[str], baseline: str) -> str:
+    base, rows, sizes = curves(results, baseline, TRAINING), [], set()
+    for arm in arms:
+        accuracies, cells = curves(results, arm, TRAINING), []
+        if arm == baseline or accuracies.empty or base.empty:
+            continue
+        pairs, reached = len(accuracies.index.intersection(base.index)), "undefined"
+        for unit in ("rollouts", "generated_tokens"):
+            price = price_of_level(accuracies, curves(results, arm, unit), base, curves(results, baseline, unit))
+            cells.append("undefined" if price is None else _estimate(price.ratio, digits=2))
+            if price is not None:
+                reached = f"{price.reached} of {pairs}"
+                sizes.add(price.window)
+        rows.append([arm, pairs, *cells, reached])
+    # An arm of fewer steps than the baseline has smaller windows, for both.
+    windows = " or ".join(map(str, sorted(sizes or {window_size(base.shape[1])})))
+    steps = f"{windows} step{'s' * (windows != '1')}"
+    text = (
+        f"## Price of {baseline}'s final level\n\n"
+        f"The level is {baseline}'s mean training accuracy over its last {steps}. Both mean curves are smoothed "
+        f"over windows of {steps}, the place where each first comes to the level is interpolated between "
+        f"windows, and the ratio is what the arm has spent there over what {baseline} has (bootstrap over pairs of "
+        "seeds, which draws the level, too). *Reached* counts the seeds whose own curve comes to the level. The ratio "
+        f"is undefined where {baseline} ends no better than it starts.\n\n"
+    )
+    return text + (
+        markdown_table(["arm", "seeds", "rollouts", "generated tokens", "reached"], rows)
+        if rows
+        else "There is no pair."
+    )
+
+
+def _internals(results: pd.DataFrame, arms: Sequence[str]) -> str:
+    rows = []
+    for arm in arms:
+        for metric in _INTERNALS:
+            table = curves(results, arm, metric)
+            if table.empty:
+                continue
+            size = window_size(table.shape[1])
+            first, last = table.iloc[:, :size].mean(axis=1), table.iloc[:, -size:].mean(axis=1)
+            rows.append(
+                [arm, f"`{metric}`", len(table), _estimate(mean_over_seeds(first)), _estimate(mean_over_seeds(last))]
+            )
+    return (
+        "## Gradient norms and entropies (nats)\n\nMeans over the first and the last window of steps.\n\n"
+        + markdown_table(["arm", "metric", "seeds", "start", "end"], rows)
+    )
+
+
+def _collapses(study: Study, results: pd.DataFrame, arms: Sequence[str], failures: Mapping[Run, str]) -> str:
+    lines = []
+    for arm in arms:
+        table = curves(results, arm, TRAINING)
+        fallen = {seed: collapse_step(row) for seed, row in table.iterrows()}
+        where = [f"seed {seed} at step {table.columns[place - 1]}" for seed, place in fallen.items() if place]
+        lines.append(f"- {arm}: {len(where)} of {len(table)}{': ' if where else ''}{', '.join(where)}")
+    for arm in study.arms:
+        missing = [seed for seed in study.seeds if not ((results["arm"] == arm) & (results["seed"] == seed)).any()]
+        reasons = [f"seed {seed} failed" for seed in missing if (arm, seed) in failures]
+        if missing:
+            reasons.append(f"{len(missing) - len(reasons)} not finished")
+            lines.append(f"- {arm}: without {len(missing)} of {len(study.seeds)} seeds ({', '.join(reasons)})")
+    return (
+        "## Collapses and missing runs\n\nA run has collapsed if its smoothed training accuracy falls under half of "
+        "the best before.\n\n" + "\n".join(lines)
+    )
+
+
+def _estimate(estimate: Estimate, sign: str = "", digits: int = 4) -> str:
+    def number(value: float) -> str:
+        return f"{value:{sign}.{digits}f}" if np.isfinite(value) else "never"
+
+    if estimate.low is None or estimate.high is None:
+        return number(estimate.value)
+    return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
+
+
+def _one_or_range(values: pd.Series) -> str:
+    return f"{values.min()}" if values.min() == values.max() else f"{values.min()} to {values.max()}"

@@ -1,0 +1,151 @@
+"""The runs of a study in parallel processes."""
+
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+
+import torch
+from accelerate.logging import get_logger
+from tqdm import tqdm
+
+from ...runs.files import write_atomically
+from .config import Study
+from .store import Run, StudyStore
+
+
+logger = get_logger(__name__)
+
+# Tiny models are faster on one thread, and with an allocator that keeps its memory.
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_TRIM_THRESHOLD_": "1000000000",
+    "MALLOC_MMAP_THRESHOLD_": "1000000000",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+class RunFailed(Exception):
+    """A run that has ended without a result; the message is one line."""
+
+
+RunFunction = Callable[[StudyStore, Run, int], None]
+"""Makes a run, with the number of the worker that it has, or raises [`RunFailed`]."""
+
+
+class Processes:
+    """Starts each run as a process, and ends all of them on [`close`](Processes.close)."""
+
+    def __init__(self) -> None:
+        self._processes: set[subprocess.Popen[bytes]] = set()
+        self._closed = False
+        self._lock = threading.Lock()
+
+    def __call__(self, store: StudyStore, run: Run, worker: int) -> None:
+        """
+        Make one run.
+
+        Args:
+            store ([`StudyStore`]):
+                The study.
+            run (`Run`):
+                Arm and seed.
+            worker (`int`):
+                Number of the worker, which chooses the GPU where there is one.
+
+        Raises:
+            RunFailed: if the run ended without a result.
+        """
+        store.work(run).mkdir(parents=True, exist_ok=True)
+        log = store.work(run) / "log.txt"
+        environment = {**os.environ, **_ENVIRONMENT, **_device(worker)}
+        command = [sys.executable, "-m", "rest_trl.lab.study.run", str(store.directory), run[0], str(run[1])]
+        with log.open("wb") as output, self._lock:
+            if self._closed:
+                raise RunFailed("the study was broken off")
+            # The run exits when its standard input closes, which happens even if this process is killed.
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=environment
+            )
+            self._processes.add(process)
+        status = process.wait()
+        self._processes.discard(process)
+        if status != 0 or not store.result(run).exists():
+            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            raise RunFailed(f"status {status}: {lines[-1][:500] if lines else 'no output'} ({log})")
+
+    def close(self) -> None:
+        """End all runs, and let none begin."""
+        with self._lock:
+            self._closed = True
+            for process in list(self._processes):
+                process.kill()
+
+
+def _device(worker: int) -> dict[str, str]:
+    """The environment that gives a worker one of the GPUs."""
+    count = torch.cuda.device_count()
+    if count == 0:
+        return {}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = visible.split(",") if visible else [str(index) for index in range(count)]
+    return {"CUDA_VISIBLE_DEVICES": devices[worker % len(devices)]}
+
+
+def default_workers(study: Study) -> int:
+    """One run per GPU; without one, or if all arms are on the CPU, one per core that this process may use."""
+    if torch.cuda.device_count() and not all(settings.get("use_cpu") for settings in study.arms.values()):
+        return torch.cuda.device_count()
+    # Not all systems tell which cores a process may use.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_study(study: Study, store: StudyStore, run_function: RunFunction) -> None:
+    """
+    Make all runs of a study that are not there yet, seed by seed, so that the pairs of the first seeds are complete
+    early.
+
+    A run that fails leaves one line in the folder, and the others go on; the next start of the study tries it again.
+    On an interruption no further run begins, and the caller must end those under way: this does not wait for them.
+
+    Args:
+        study ([`Study`]):
+            Arms and seeds.
+        store ([`StudyStore`]):
+            Its folder.
+        run_function (`Callable`):
+            Makes one run, such as [`Processes`].
+    """
+    runs = [(arm, seed) for seed in study.seeds for arm in study.arms]
+    missing = [run for run in runs if not store.result(run).exists()]
+    workers = min(study.workers or default_workers(study), max(1, len(missing)))
+    free: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for worker in range(workers):
+        free.put(worker)
+
+    def make(run: Run) -> None:
+        worker = free.get()
+        try:
+            run_function(store, run, worker)
+        finally:
+            free.put(worker)
+
+    done = len(runs) - len(missing)
+    executor = ThreadPoolExecutor(workers)
+    try:
+        futures = {executor.submit(make, run): run for run in missing}
+        with tqdm(total=len(runs), initial=done, desc="runs", unit="run", smoothing=0.1) as bar:
+            for future in as_completed(futures):
+                run = futures[future]
+                try:
+                    future.result()
+                except RunFailed as error:
+                    logger.warning(f"arm {run[0]}, seed {run[1]} failed: {error}")
+                    store.work(run).mkdir(parents=True, exist_ok=True)
+                    write_atomically(store.failure(run), str(error))
+                bar.update()
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)

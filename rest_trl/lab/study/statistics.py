@@ -1,0 +1,250 @@
+"""
+Statistics of a study's arms: means over seeds, paired differences, the price of the baseline's level, collapses.
+
+The seeds are the independent units. Runs of one seed share their start, prompts and random numbers, so arms are
+compared seed by seed.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from ..evaluation.intervals import LEVEL, RESAMPLES
+
+
+_BOOTSTRAP_SEEDS = 5  # fewer can be resampled in too few ways for percentiles to mean anything
+_LONGEST_WINDOW = 10  # steps that one smoothed accuracy is the mean of at most
+_WINDOWS = 5  # a short run is divided into at least this many
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """
+    An estimate over seeds with its 95% interval; `low` and `high` are `None` if there are too few seeds for one.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Paired:
+    """
+    The mean of an arm minus that of the baseline, and in how many seeds the arm is better, or equal.
+    """
+
+    difference: Estimate
+    won: int
+    tied: int
+
+
+@dataclass(frozen=True)
+class Price:
+    """
+    What an arm spends to reach the baseline's final accuracy, as a share of what the baseline spends to reach it.
+
+    Args:
+        ratio ([`Estimate`]):
+            The share; infinite if the mean curve of the arm never reaches it.
+        reached (`int`):
+            Number of seeds in which the arm's own curve reaches it.
+        window (`int`):
+            Steps that a smoothed accuracy is the mean of.
+    """
+
+    ratio: Estimate
+    reached: int
+    window: int
+
+
+def mean_over_seeds(values: ArrayLike) -> Estimate:
+    """
+    Mean with Student's t interval.
+
+    Args:
+        values (`ArrayLike` of shape `(S,)`):
+            One value per seed.
+
+    Returns:
+        [`Estimate`]: without an interval if there is one seed.
+
+    Raises:
+        ValueError: if there is no seed.
+
+    Example:
+
+    ```python
+    >>> mean = mean_over_seeds([1.0, 2.0, 3.0])
+    >>> print(f"{mean.value} [{mean.low:.2f}, {mean.high:.2f}]")
+    2.0 [-0.48, 4.48]
+
+    ```
+    """
+    array = np.asarray(values, dtype=float)
+    if array.size == 0:
+        raise ValueError("a mean over seeds needs at least one seed")
+    mean = float(array.mean())
+    if array.size == 1:
+        return Estimate(mean, None, None, 1)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, array.size - 1) * array.std(ddof=1) / np.sqrt(array.size))
+    return Estimate(mean, mean - half, mean + half, array.size)
+
+
+def paired_difference(arm: pd.Series, baseline: pd.Series) -> Paired | None:
+    """
+    Compare an arm with the baseline.
+
+    Args:
+        arm, baseline (`pd.Series`):
+            One value per seed, indexed by seed.
+
+    Returns:
+        [`Paired`] or `None`: over the seeds for which both have a value; `None` if there is no such seed.
+    """
+    differences = (arm - baseline).dropna()
+    if differences.empty:
+        return None
+    return Paired(mean_over_seeds(differences), int((differences > 0).sum()), int((differences == 0).sum()))
+
+
+def curves(results: pd.DataFrame, arm: str, metric: str) -> pd.DataFrame:
+    """
+    A metric of all runs of an arm over the steps.
+
+    Args:
+        results (`pd.DataFrame`):
+            Columns `arm`, `seed`, `step` and the metrics.
+        arm (`str`):
+            The arm.
+        metric (`str`):
+            The metric.
+
+    Returns:
+        `pd.DataFrame`: a row per seed and a column per step, for the steps that all these runs have made. A step that
+        logs nothing, such as one that trains on rollouts of an earlier step, is interpolated linearly between its
+        neighbours. Empty if no run logs the metric.
+    """
+    if metric not in results:
+        return pd.DataFrame()
+    of_arm = results[results["arm"] == arm]
+    common = of_arm.groupby("seed")["step"].max().min()
+    table = of_arm[of_arm["step"] <= common].pivot(index="seed", columns="step", values=metric).astype(float)
+    return table.interpolate(axis=1, limit_direction="both").dropna()
+
+
+def window_size(steps: int) -> int:
+    """Number of steps that a smoothed accuracy is the mean of: 10, or a fifth of the run if that is less."""
+    return max(1, min(_LONGEST_WINDOW, steps // _WINDOWS))
+
+
+def window_means(values: ArrayLike, size: int) -> NDArray[Any]:
+    """
+    Running means over whole windows.
+
+    Args:
+        values (`ArrayLike` of shape `(..., T)`):
+            Curves.
+        size (`int`):
+            Steps in a window.
+
+    Returns:
+        `np.ndarray` of shape `(..., T - size + 1)`: the first is the mean of the first `size` steps.
+    """
+    return np.lib.stride_tricks.sliding_window_view(np.asarray(values, dtype=float), size, axis=-1).mean(-1)
+
+
+def price_of_level(
+    arm: pd.DataFrame, arm_spent: pd.DataFrame, baseline: pd.DataFrame, baseline_spent: pd.DataFrame, seed: int = 0
+) -> Price | None:
+    """
+    What an arm spends until it reaches the baseline's final level.
+
+    The curves are means over seeds, smoothed over windows of [`window_size`] steps. The level is the baseline's mean
+    in its last window. Spending is averaged over the same windows, and read where a curve first reaches the level, by
+    linear interpolation between two windows. The interval is a bootstrap over seeds in which every resample has a
+    level of its own; its percentiles are widened for few seeds like those of
+    [`~rest_trl.lab.evaluation.intervals.bootstrap_interval`].
+
+    Args:
+        arm, baseline (`pd.DataFrame`):
+            Accuracies, of [`curves`].
+        arm_spent, baseline_spent (`pd.DataFrame`):
+            Rollouts or tokens up to each step, of [`curves`].
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of the resampling.
+
+    Returns:
+        [`Price`] or `None`: over the seeds that both have; without an interval for fewer than 5. `None` if there is no
+        such seed, or if the baseline has learnt nothing, so that its last window is not above its first.
+    """
+    seeds = arm.index.intersection(baseline.index)
+    count = len(seeds)
+    if count == 0:
+        return None
+    size = window_size(min(arm.shape[1], baseline.shape[1]))
+    accuracies, spent, base_accuracies, base_spent = (
+        window_means(table.loc[seeds], size) for table in (arm, arm_spent, baseline, baseline_spent)
+    )
+    level = base_accuracies[:, -1].mean()
+    if level <= base_accuracies[:, 0].mean():
+        return None
+
+    def ratios(shares: NDArray[Any]) -> NDArray[Any]:
+        means = shares @ base_accuracies
+        levels = means[:, -1]
+        of_baseline = _spent_at(means, shares @ base_spent, levels)
+        return _spent_at(shares @ accuracies, shares @ spent, levels) / of_baseline
+
+    value = float(ratios(np.full((1, count), 1 / count))[0])
+    reached = int((accuracies.max(1) >= level).sum())
+    if count < _BOOTSTRAP_SEEDS:
+        return Price(Estimate(value, None, None, count), reached, size)
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLES) / count
+    tail = stats.norm.cdf(np.sqrt(count / (count - 1)) * stats.t.ppf((1 - LEVEL) / 2, count - 1))
+    # Infinite ratios have an order but no mean, so the quantiles are not interpolated.
+    low, high = np.quantile(ratios(drawn), [tail, 1 - tail], method="nearest")
+    return Price(Estimate(value, float(low), float(high), count), reached, size)
+
+
+def _spent_at(accuracies: NDArray[Any], spent: NDArray[Any], levels: NDArray[Any]) -> NDArray[Any]:
+    """What each curve, of shape `(R, W)`, has spent where it first reaches its level; infinite where it never does."""
+    reaches = accuracies >= levels[:, None]
+    rows, after = np.arange(len(levels)), reaches.argmax(1)
+    before = np.maximum(after - 1, 0)
+    low, high = accuracies[rows, before], accuracies[rows, after]
+    rise = np.where(high > low, high - low, 1.0)  # a level reached in the first window is not interpolated
+    share = np.where(after > before, (levels - low) / rise, 0.0)
+    where = spent[rows, before] + share * (spent[rows, after] - spent[rows, before])
+    return np.where(reaches.any(1), where, np.inf)
+
+
+def collapse_step(accuracies: ArrayLike) -> int | None:
+    """
+    Find the step at which the smoothed accuracy of a run falls under half of its best value so far: a collapse.
+
+    Args:
+        accuracies (`ArrayLike` of shape `(T,)`):
+            Accuracy at each step.
+
+    Returns:
+        `int` or `None`: number, from 1, of the last step of the first window under half of the best one before it.
+
+    Example:
+
+    ```python
+    >>> collapse_step([0.2, 0.4, 0.5, 0.4, 0.2, 0.1])
+    5
+
+    ```
+    """
+    array = np.asarray(accuracies, dtype=float)
+    size = window_size(len(array))
+    means = window_means(array, size)
+    (fallen,) = np.nonzero(means < np.maximum.accumulate(means) / 2)
+    return int(fallen[0]) + size if len(fallen) else None

@@ -1,0 +1,129 @@
+"""What the package ships: synthetic tool worlds, and tiny Qwen3 checkpoints warm-started on them."""
+
+from collections.abc import Collection, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .agents import AGENTS_MODEL_DIR, generate_agent_steps
+from .tasks import TASK_MODEL_DIRS, generate_task
+from .world import Split, Step, generate
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+TINY = "tiny"
+TINY_MODEL_DIR = Path(__file__).parent / "checkpoint"
+# Names of the embedded models and data sets. A model has the name of the data set that it was warm-started on.
+TINY_AGENTS = f"{TINY}/agents"
+TINY_MODELS = {
+    TINY: TINY_MODEL_DIR,
+    **{f"{TINY}/{task}": path for task, path in TASK_MODEL_DIRS.items()},
+    TINY_AGENTS: AGENTS_MODEL_DIR,
+}
+TINY_DATASETS = tuple(TINY_MODELS)
+
+
+def is_tiny(name: str, choices: Collection[str]) -> bool:
+    """
+    Whether a name is that of an embedded model or data set.
+
+    Args:
+        name (`str`):
+            Any name of a model or data set, or a path.
+        choices (`Collection[str]`):
+            `TINY_MODELS` or `TINY_DATASETS`.
+
+    Returns:
+        `bool`
+
+    Raises:
+        ValueError: if it begins with `tiny/`, and is neither among the choices nor an existing path.
+    """
+    if name in choices:
+        return True
+    if name.startswith(f"{TINY}/") and not Path(name).exists():
+        raise ValueError(f"the package holds no {name}: choose one of {', '.join(choices)}")
+    return False
+
+
+def resolve_model(name: str) -> str:
+    """
+    The directory of an embedded model. Any other name is returned as it is.
+
+    Args:
+        name (`str`):
+            A key of `TINY_MODELS`, a path or an id.
+
+    Returns:
+        `str`
+
+    Raises:
+        ValueError: as for [`is_tiny`].
+    """
+    return str(TINY_MODELS[name]) if is_tiny(name, TINY_MODELS) else name
+
+
+def generate_steps(name: str, split: Split, seed: int = 0) -> Iterator[Step]:
+    """
+    Generate distinct steps of an embedded data set's split without end.
+
+    Args:
+        name (`str`):
+            One of `TINY_DATASETS`.
+        split (`str`):
+            `"train"` or `"test"`.
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of the world.
+
+    Returns:
+        `Iterator[Step]`
+
+    Raises:
+        ValueError: if there is no such name or split.
+    """
+    if name not in TINY_DATASETS:
+        raise ValueError(f"the package holds no data set {name}: choose one of {', '.join(TINY_DATASETS)}")
+    if name == TINY_AGENTS:
+        return generate_agent_steps(split, seed)
+    return generate(split, seed) if name == TINY else generate_task(name.removeprefix(f"{TINY}/"), split, seed)
+
+
+def load_tiny_dataset(split: Split = "train", size: int = 2048, seed: int = 0, name: str = TINY) -> "Dataset":
+    """
+    A split of a synthetic tool world, rendered for the tiny model that was warm-started on it.
+
+    Args:
+        split (`str`, *optional*, defaults to `"train"`):
+            `"train"` or `"test"`; their prompts are disjoint, whatever the seeds.
+        size (`int`, *optional*, defaults to `2048`):
+            Number of rows. A larger data set of the same seed starts with the rows of a smaller one.
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of the world.
+        name (`str`, *optional*, defaults to `"tiny"`):
+            `"tiny"`, the world in which half of the reasonings are mere noise; one of the tasks of
+            [`~rest_trl.lab.tiny.tasks.generate_task`]: `"tiny/decides"`, `"tiny/calls"`, `"tiny/arguments"`; or
+            `"tiny/agents"`, single steps of dialogues at the help desk. [`~rest_trl.lab.tiny.agents.load_tasks`] gives
+            the desk's tasks for an environment.
+
+    Returns:
+        `datasets.Dataset`: columns `prompt` (`str`: tools, history and the opened assistant turn) and `solution`
+        (`str`: the gold completion in the hermes wire syntax).
+
+    Raises:
+        ValueError: if there is no such split or name.
+    """
+    # Imported here, because the world itself does not need them.
+    from datasets import Dataset
+    from transformers import AutoTokenizer
+
+    from .tokenization import render_prompt
+
+    steps = list(islice(generate_steps(name, split, seed), size))
+    tokenizer = AutoTokenizer.from_pretrained(TINY_MODELS[name])
+    columns = {
+        "prompt": [render_prompt(step, tokenizer) for step in steps],
+        "solution": [step.solution for step in steps],
+    }
+    return Dataset.from_dict(columns)
