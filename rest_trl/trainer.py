@@ -13,9 +13,9 @@ from .credit.turn_rewards import turn_values
 from .lab.diagnose.callback import DiagnoseCallback
 from .lab.display.arguments import is_hub_id
 from .lab.display.card import write_model_card
-from .lab.display.failures import warned_if_failing
 from .lab.display.marks import mark_regions
 from .lab.display.token_log import TokenLog
+from .lab.display.writing import warned_if_failing
 from .regions import PRESETS, CoefficientsFunc, Partitioner, RegionStatistics, to_regions
 from .regions.metrics import RegionMetrics
 from .regions.rollout import RolloutReader

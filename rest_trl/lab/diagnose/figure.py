@@ -7,7 +7,7 @@ import torch
 
 from ...regions import Region
 from ..display.colors import COLORS
-from ..display.reports import write_figure
+from ..display.writing import write_figure
 from .intervals import Estimates
 from .measure import Diagnosis
 from .results import gradient_estimates, lemma_estimates

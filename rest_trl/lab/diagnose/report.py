@@ -9,7 +9,7 @@ import torch
 from ...regions import Region
 from ...regions.coefficients import curriculum_weights, region_weights
 from ...runs.files import write_atomically, write_table
-from ..display.reports import markdown_table
+from ..display.writing import markdown_table
 from .figure import plot_diagnosis
 from .intervals import Estimates
 from .measure import Diagnosis

@@ -27,7 +27,7 @@ from .card_facts import (
     serving,
 )
 from .curves import plot_curves
-from .failures import warned_if_failing
+from .writing import warned_if_failing
 
 
 if is_wandb_available():

@@ -6,7 +6,7 @@ from typing import Any
 
 from ...tool_calls import Region
 from .colors import COLORS
-from .reports import write_figure
+from .writing import write_figure
 
 
 _SMOOTHED_FROM = 10  # points: of fewer, a mean over neighbours says less than the points themselves

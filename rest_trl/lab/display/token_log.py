@@ -13,7 +13,7 @@ from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from .completions import tokens_path
-from .failures import warned_if_failing
+from .writing import warned_if_failing
 
 
 COLUMNS = ["completion_ids", "part_ids", "coefficients", "advantages", "turn_rewards"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from ..display import reports
+from ..display import writing
 from .comparison import Comparison
 from .intervals import Interval
 
@@ -144,7 +144,7 @@ def markdown_table(comparisons: Sequence[Comparison]) -> str:
     Returns:
         `str`
     """
-    return f"{reports.markdown_table(COLUMNS, [*map(cells, comparisons)])}\n\n{CAPTION}\n"
+    return f"{writing.markdown_table(COLUMNS, [*map(cells, comparisons)])}\n\n{CAPTION}\n"
 
 
 def latex_table(comparisons: Sequence[Comparison]) -> str:
@@ -212,7 +212,7 @@ def plot(comparisons: Sequence[Comparison], path: Path) -> None:
     for axis in (left, right):
         axis.grid(axis="x", alpha=0.3)
     try:
-        reports.write_figure(figure, path, dpi=150)
+        writing.write_figure(figure, path, dpi=150)
     finally:
         pyplot.close(figure)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..display.reports import write_figure
+from ..display.writing import write_figure
 from .held_out import METRIC as HELD_OUT
 from .statistics import curves, mean_over_seeds, window_means, window_size
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from ...runs.files import write_atomically
-from ..display.reports import markdown_table
+from ..display.writing import markdown_table
 from .config import Study
 from .figure import TRAINING, plot_study
 from .held_out import METRIC as HELD_OUT
