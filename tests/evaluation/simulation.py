@@ -13,8 +13,7 @@ from unittest.mock import patch
 import numpy as np
 from scipy import stats
 
-from rest_trl.lab.evaluation.intervals import accuracy_interval
-from rest_trl.lab.evaluation.statistics import compare_paired, minimum_detectable_difference
+from rest_trl.lab.intervals import accuracy_interval, compare_paired, minimum_detectable_difference
 
 
 GAINED, LOST = 0, 1  # kinds of paired outcomes
@@ -70,7 +69,7 @@ def paired_runs(sizes, gained, lost, correlation, simulations, seed=0):
     """Comparisons of two simulated models whose accuracies differ by `gained - lost`."""
     rng, clusters = np.random.default_rng(seed), np.repeat(np.arange(len(sizes)), sizes)
     # It takes most of the time of a comparison and says nothing of the interval.
-    with patch("rest_trl.lab.evaluation.statistics.minimum_detectable_difference"):
+    with patch("rest_trl.lab.intervals.minimum_detectable_difference"):
         for _ in range(simulations):
             kinds = draw(sizes, (gained, lost, 1 - gained - lost), correlation, rng)
             yield compare_paired(kinds == LOST, kinds == GAINED, clusters)

@@ -7,10 +7,10 @@ from transformers import AutoTokenizer
 from rest_trl.lab.evaluation.agents_benchmark import TinyAgents
 from rest_trl.lab.evaluation.catalog import get_benchmark
 from rest_trl.lab.evaluation.cli import main
-from rest_trl.lab.evaluation.intervals import mean_interval
 from rest_trl.lab.evaluation.report import mean_cell
 from rest_trl.lab.evaluation.run import evaluate, read_scores
 from rest_trl.lab.evaluation.samples import Completion
+from rest_trl.lab.intervals import mean_interval
 from rest_trl.lab.tiny.agents import AGENTS_MODEL_DIR, Task
 from rest_trl.lab.tiny.agents.dialogues import play
 

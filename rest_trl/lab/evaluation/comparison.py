@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .intervals import Interval, accuracy_interval
+from ..intervals import Interval, PairedComparison, accuracy_interval, compare_paired, holm
 from .run import read_scores
-from .statistics import PairedComparison, compare_paired, holm
 
 
 # Settings in which two runs of any benchmark must agree, so that a difference between them comes from the models. The
@@ -23,9 +22,9 @@ class Comparison:
     Args:
         benchmark, metric (`str`):
             What is compared.
-        first, second ([`~rest_trl.lab.evaluation.intervals.Interval`]):
+        first, second ([`~rest_trl.lab.intervals.Interval`]):
             Accuracies.
-        paired ([`~rest_trl.lab.evaluation.statistics.PairedComparison`]):
+        paired ([`~rest_trl.lab.intervals.PairedComparison`]):
             Their difference.
         adjusted_p (`float`):
             `paired.cluster_p`, adjusted by Holm's method for all benchmarks of the comparison.

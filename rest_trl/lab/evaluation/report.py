@@ -7,8 +7,8 @@ from typing import Any
 from rich.table import Table
 
 from ..display import writing
+from ..intervals import Interval
 from .comparison import Comparison
-from .intervals import Interval
 
 
 COLUMNS = (

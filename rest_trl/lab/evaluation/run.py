@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ...runs.files import write_atomically
+from ..intervals import accuracy_interval, mean_interval
 from .benchmark import Benchmark
 from .generation import Generator
-from .intervals import accuracy_interval, mean_interval
 from .samples import Score
 from .store import CompletionStore
 

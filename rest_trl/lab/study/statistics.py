@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from ..evaluation.intervals import LEVEL, RESAMPLES
+from ..intervals import LEVEL, RESAMPLES
 
 
 _BOOTSTRAP_SEEDS = 5  # fewer can be resampled in too few ways for percentiles to mean anything
@@ -169,7 +169,7 @@ def price_of_level(
     in its last window. Spending is averaged over the same windows, and read where a curve first reaches the level, by
     linear interpolation between two windows. The interval is a bootstrap over seeds in which every resample has a
     level of its own; its percentiles are widened for few seeds like those of
-    [`~rest_trl.lab.evaluation.intervals.bootstrap_interval`].
+    [`~rest_trl.lab.intervals.widened_tail`].
 
     Args:
         arm, baseline (`pd.DataFrame`):

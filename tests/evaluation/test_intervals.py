@@ -13,8 +13,7 @@ from simulation import (
     power,
 )
 
-from rest_trl.lab.evaluation.intervals import RESAMPLES, accuracy_interval
-from rest_trl.lab.evaluation.statistics import compare_paired, holm, minimum_detectable_difference
+from rest_trl.lab.intervals import RESAMPLES, accuracy_interval, compare_paired, holm, minimum_detectable_difference
 
 
 def within(coverage, low, high, simulations):
