@@ -7,9 +7,8 @@ Every module of this package is imported here, so that a new module registers it
 from importlib import import_module
 from pkgutil import iter_modules
 
-from .detect import detect_syntax
 from .parsed import REGION_OF_PART, Block, ParsedCompletion, Part, Region, ToolCall
-from .syntax import SYNTAXES, Evidence, ToolCallSyntax, get_syntax
+from .syntax import SYNTAXES, Evidence, ToolCallSyntax, detect_syntax, get_syntax
 
 
 __all__ = [

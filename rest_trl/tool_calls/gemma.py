@@ -3,11 +3,10 @@
 import re
 from typing import Any, ClassVar
 
-from .json_calls import skip_blank
+from .json_calls import read_untyped, skip_blank
 from .markers import END_THINK, THINK, MarkerSyntax
-from .parsed import PARAMETER_NAME, PARAMETER_VALUE, STRUCTURE, TAG, TOOL_NAME, Draft, ToolCall
+from .parsed import PARAMETER_NAME, PARAMETER_VALUE, STRUCTURE, TAG, TOOL_NAME, Draft, Part, ToolCall
 from .syntax import Evidence
-from .untyped import read_untyped
 
 
 CHANNEL, END_CHANNEL = "<|channel>", "<channel|>"
@@ -22,28 +21,16 @@ _SEPARATORS = re.compile(r"[\s,]*")
 
 class _Arguments:
     """
-    The arguments object of a call, which is read once from left to right, up to the first error.
+    The arguments object whose opening brace is at `start`, read once from left to right up to the first error.
 
-    Afterwards `values` are the arguments, `names` the places of the parameters' names, `position` is where reading
-    ended, and `error` says why it ended early.
-
-    Args:
-        text (`str`):
-            The text of the completion.
-        start (`int`):
-            Where the opening brace is, in characters.
-        end (`int`):
-            Where to stop at the latest, in characters.
-        quote (`str`):
-            What delimits strings.
-        quotes_are_untyped (`bool`):
-            Whether a delimited value may be something other than a string.
+    Afterwards `values` are the arguments, `ends` tells where the parameters' names and what lies between them end,
+    `position` is where reading ended, and `error` says why it ended early.
     """
 
     def __init__(self, text: str, start: int, end: int, quote: str, quotes_are_untyped: bool) -> None:
         self.text, self.end, self.quote, self.quotes_are_untyped = text, end, quote, quotes_are_untyped
         self.values: dict[str, Any] = {}
-        self.names: list[tuple[int, int]] = []
+        self.ends: list[tuple[int, Part]] = []
         self.error = ""
         self.position = start + 1
         self._stack: list[dict[str, Any] | list[Any]] = [self.values]
@@ -84,7 +71,7 @@ class _Arguments:
             bare = key.strip().removeprefix(self.quote).removesuffix(self.quote)
             if len(self._stack) == 1 and bare:
                 name_start = start + key.index(bare)
-                self.names.append((name_start, name_start + len(bare)))
+                self.ends += (name_start, PARAMETER_VALUE), (name_start + len(bare), PARAMETER_NAME)
         if not raw.strip() or self.text[self.position] != ":":
             raise ValueError(f"no parameter name at character {start}")
         self.position += 1
@@ -142,8 +129,8 @@ class GemmaSyntax(MarkerSyntax):
         arguments = _Arguments(f"{{x:{text}}}", 0, len(text) + 4, self.quote, self.quotes_are_untyped)
         if arguments.error or "x" not in arguments.values:
             raise ValueError(arguments.error or "no value")
-        if arguments.position < arguments.end or len(arguments.names) > 1:
-            raise ValueError("text behind the value")
+        if arguments.position < arguments.end or len(arguments.ends) > 2:
+            raise ValueError("text after the value")
         return arguments.values["x"]
 
     def _call(self, draft: Draft) -> None:
@@ -159,11 +146,11 @@ class GemmaSyntax(MarkerSyntax):
             draft.write(name.end(), TOOL_NAME)
         if name and text.startswith("{", name.end(), end):
             arguments = _Arguments(text, name.end(), end, self.quote, self.quotes_are_untyped)
-            draft.alternate(arguments.names, PARAMETER_NAME, PARAMETER_VALUE)
+            draft.write_all(arguments.ends)
             draft.write(end if arguments.error else arguments.position, PARAMETER_VALUE)
             error = arguments.error
             if not error and text[arguments.position : end].strip():
-                error = "text behind the arguments"
+                error = "text after the arguments"
             elif not error and not closed:
                 error = "cut off"
             if not error:

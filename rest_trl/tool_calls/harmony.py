@@ -143,7 +143,7 @@ class OpenAISyntax(ToolCallSyntax):
             if not isinstance(arguments, dict):
                 raise ValueError(f"the arguments must be a JSON object, not {type(arguments).__name__}")
             if stop < len(text) and not self._message_end.match(text, stop):
-                raise ValueError("text behind the arguments")
+                raise ValueError("text after the arguments")
         except ValueError as error:
             draft.parsed.errors.append(f"character {start}: the call of {header.recipient!r}: {error}")
             if not header.complete:

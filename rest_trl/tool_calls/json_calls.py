@@ -1,6 +1,7 @@
-"""One tolerant scanner for JSON calls, shared by every JSON-based syntax."""
+"""JSON values and calls, and one tolerant scanner for calls in JSON, shared by every JSON-based syntax."""
 
 import json
+import math
 import re
 from collections.abc import Collection
 from typing import Any
@@ -11,18 +12,16 @@ from .parsed import PARAMETER_NAME, PARAMETER_VALUE, STRUCTURE, TOOL_NAME, Draft
 # A token of JSON or of what resembles it: a string (possibly cut off), a punctuation mark, or a bare scalar.
 _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[{}\[\]:,]|[^\s{}\[\]:,"]+', re.DOTALL)
 _STRING = r'"[^"\\]*(?:\\.[^"\\]*)*"'
-# A parameter with its value, or its name only where the value is nested.
-_PARAMETER = re.compile(rf'({_STRING})\s*:\s*(?:({_STRING}|[^\s{{}}\[\]:,"]+)\s*(?:,\s*)?)?', re.DOTALL)
-# The usual start of a call: the tool's name, then up to four parameters without escapes, empty names or nested values.
-# Matching them all at once takes half the time of matching them one by one.
-_PLAIN_PARAMETER = r'(?:"([^"\\]++)"\s*+:\s*+(?:"[^"\\]*+"|[^\s{}\[\]:,"]++)\s*+(?:,\s*+)?+)?+'
-_HEAD = re.compile(
-    r'\{\s*+"name"\s*+:\s*+"([^"\\]++)"\s*+,\s*+"(\w++)"\s*+:\s*+(\{)\s*+' + 4 * _PLAIN_PARAMETER, re.DOTALL
-)
+# A parameter up to the next one, or up to its value where that is nested.
+_PARAMETER = re.compile(rf'({_STRING})\s*+:\s*+(?:(?:{_STRING}|[^\s{{}}\[\]:,"]+)\s*+(?:,\s*+)?)?', re.DOTALL)
+# The usual start of a call: the tool's name, then the arguments.
+_HEAD = re.compile(r'\{\s*+"name"\s*+:\s*+"([^"\\]++)"\s*+,\s*+"(\w++)"\s*+:\s*+(?=\{)')
 _BLANK = re.compile(r"\s*")
-# Half-trained policies mix these two keys up. An object with the wrong one is no call in most syntaxes, but its
+# Half-trained policies mix these two keys up. An object with the wrong one is not a call in most syntaxes, but its
 # arguments get their region under either key.
 ARGUMENTS_KEYS = ("arguments", "parameters")
+# Models and chat templates write constants as JSON does or as Python does, in any syntax.
+CONSTANTS = {"true": True, "false": False, "null": None, "True": True, "False": False, "None": None}
 
 _DECODER = json.JSONDecoder()
 
@@ -51,18 +50,45 @@ def decode_value(text: str, position: int) -> tuple[Any, int]:
         raise ValueError("nested too deeply") from error
 
 
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"{number} is not a JSON number")
+    return value
+
+
+_FINITE = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)
+
+
+def read_untyped(text: str) -> Any:
+    """
+    The JSON number, boolean, null, object or array that a text encodes, or the text itself if it encodes none.
+
+    For syntaxes that do not tell whether `3` is a number or a string. A server decides by the tool's schema, which a
+    completion does not show. Python's constants are read, too.
+
+    Example:
+
+    ```python
+    >>> [read_untyped(text) for text in ("3", "[1, null]", "Oslo", '"3"', "007")]
+    [3, [1, None], 'Oslo', '"3"', '007']
+
+    ```
+    """
+    stripped = text.strip()
+    if stripped in CONSTANTS:
+        return CONSTANTS[stripped]
+    if not stripped.startswith(tuple("-0123456789{[")):
+        return text
+    try:
+        return _FINITE.decode(stripped)
+    except (ValueError, RecursionError):
+        return text
+
+
 def read_call(value: Any, *arguments_keys: str) -> ToolCall:
     """
-    Read a call from a decoded JSON value.
-
-    Args:
-        value (`Any`):
-            The decoded JSON value.
-        arguments_keys (`str`):
-            The keys that may hold the arguments in this syntax; the first one that is present counts.
-
-    Returns:
-        [`ToolCall`]
+    The call that a decoded JSON value is. Of `arguments_keys`, the first one that is present holds the arguments.
 
     Raises:
         ValueError: if the value is not an object with a string `name` and an object of arguments.
@@ -82,73 +108,43 @@ def read_call(value: Any, *arguments_keys: str) -> ToolCall:
 
 def write_json_call(draft: Draft, start: int, end: int, arguments_keys: Collection[str]) -> None:
     """
-    Mark tool name and parameters of a call object that is known to be JSON; see [`write_call_parts`].
+    Mark tool name and parameters of a call object from `start` to `end` that is known to be JSON.
 
-    The usual layout, name first and arguments last, is read parameter by parameter instead of token by token.
-
-    Args:
-        draft ([`Draft`]):
-            Stands at the start of the object or before it; what lies between is structure.
-        start (`int`):
-            Where the object starts, in characters.
-        end (`int`):
-            Where the object ends, in characters.
-        arguments_keys (`Collection[str]`):
-            Keys whose value holds the arguments.
+    The result is that of [`write_call_parts`]. In the usual layout, name first and arguments last, it takes less than
+    half of the time: 25 us less for a completion with two calls, of 35 us that finding its regions takes.
     """
     head = _HEAD.match(draft.text, start, end)
     if head is None or head[2] not in arguments_keys:
         draft.write(start, STRUCTURE)
         write_call_parts(draft, end, arguments_keys)
         return
-    name_start, name_end = head.span(1)
-    draft.write(name_start, STRUCTURE)
-    start = head.start(3)
-    parts = [(name_start, name_end, TOOL_NAME), (name_end, start, STRUCTURE)]
-    for group in range(4, head.lastindex + 1):  # type: ignore[operator]  # three groups always match
-        parameter_start, parameter_end = head.span(group)
-        parts += (start, parameter_start, PARAMETER_VALUE), (parameter_start, parameter_end, PARAMETER_NAME)
-        start = parameter_end
-    position = _append_parameters(draft.text, start, head.end(), parts)
-    if position < end:
-        parts.append((position, end, STRUCTURE))
-    draft.write_all(parts)
+    ends = [(head.start(1), STRUCTURE), (head.end(1), TOOL_NAME), (head.end(), STRUCTURE)]
+    _append_parameters(draft.text, head.end(), ends)
+    ends.append((end, STRUCTURE))
+    draft.write_all(ends)
 
 
 def write_json_arguments(draft: Draft) -> None:
-    """
-    Mark the parameters of an arguments object that is known to be JSON; see [`write_arguments_parts`].
-
-    Args:
-        draft ([`Draft`]):
-            Stands at the start of the object.
-    """
-    parts: list[tuple[int, int, Part]] = []
-    _append_parameters(draft.text, draft.position, skip_blank(draft.text, draft.position + 1), parts)
-    draft.write_all(parts)
+    """Mark the parameters of the arguments object at the draft's position, which is known to be JSON."""
+    ends: list[tuple[int, Part]] = []
+    _append_parameters(draft.text, draft.position, ends)
+    draft.write_all(ends)
 
 
-def _append_parameters(text: str, start: int, position: int, parts: list[tuple[int, int, Part]]) -> int:
-    """
-    Append the parts of an arguments object from `start` on; returns the position after the object.
-
-    `position` is where the next parameter or the closing brace stands. The object is known to be JSON.
-    """
+def _append_parameters(text: str, position: int, ends: list[tuple[int, Part]]) -> None:
+    """Append where the parts of the arguments object at `position` end, up to its closing brace."""
+    position = skip_blank(text, position + 1)
     while text[position] != "}":
         parameter: re.Match[str] = _PARAMETER.match(text, position)  # type: ignore[assignment]  # it is JSON
-        name_start, name_end = parameter.span(1)
-        if name_end - name_start > 2:  # else the name is empty and has no part
-            parts.append((start, name_start + 1, PARAMETER_VALUE))
-            start = name_end - 1
-            parts.append((name_start + 1, start, PARAMETER_NAME))
+        start, stop = parameter.span(1)
+        ends.append((start + 1, PARAMETER_VALUE))
+        ends.append((stop - 1, PARAMETER_NAME))
         position = parameter.end()
-        if parameter.lastindex == 1:  # the value is nested
+        if text[position] in "{[":  # the value is nested
             position = skip_blank(text, _DECODER.raw_decode(text, position)[1])
             if text[position] == ",":
                 position = skip_blank(text, position + 1)
-    position += 1  # the closing brace
-    parts.append((start, position, PARAMETER_VALUE))
-    return position
+    ends.append((position + 1, PARAMETER_VALUE))
 
 
 def write_call_parts(draft: Draft, end: int, arguments_keys: Collection[str]) -> None:
@@ -157,55 +153,24 @@ def write_call_parts(draft: Draft, end: int, arguments_keys: Collection[str]) ->
 
     Stops after the object's closing brace, or at `end` when there is none. What is neither the name nor inside the
     arguments is structure.
-
-    Args:
-        draft ([`Draft`]):
-            Stands at the start of the object.
-        end (`int`):
-            Where to stop at the latest, in characters.
-        arguments_keys (`Collection[str]`):
-            Keys whose value holds the arguments.
     """
     _write_parts(draft, end, arguments_keys, outer_depth=0)
 
 
 def write_arguments_parts(draft: Draft, end: int) -> None:
-    """
-    Mark the parameters of the arguments object at the draft's position, for syntaxes that name the tool outside of it.
-
-    Args:
-        draft ([`Draft`]):
-            Stands at the start of the object.
-        end (`int`):
-            Where to stop at the latest, in characters.
-    """
+    """[`write_call_parts`] for an arguments object alone, where the tool is named outside of it."""
     _write_parts(draft, end, ("",), outer_depth=1)  # as if it were the value of an empty key
 
 
 def _write_parts(draft: Draft, end: int, arguments_keys: Collection[str], outer_depth: int) -> None:
     text, depth = draft.text, outer_depth
-    expects_key = False
+    expects_key = in_arguments = False
     key = ""
-    in_arguments = False
     for match in _TOKEN.finditer(text, draft.position, end):
         start, stop = match.span()
         mark = text[start]
         outside = PARAMETER_VALUE if in_arguments else STRUCTURE
-        if mark == '"':
-            closed = stop - start > 1 and text[stop - 1] == '"'
-            content_end = stop - closed
-            if depth == 2 and in_arguments and expects_key:
-                draft.write(start + 1, outside)
-                draft.write(content_end, PARAMETER_NAME)
-            elif depth == 1 and expects_key:
-                key = text[start + 1 : content_end]
-            elif depth == 1 and key == "name":
-                draft.write(start + 1, outside)
-                draft.write(content_end, TOOL_NAME)
-            elif depth == 1 and key in arguments_keys:
-                draft.write(start, outside)
-                draft.write(stop, PARAMETER_VALUE)
-        elif mark in "{[":
+        if mark in "{[":
             depth += 1
             expects_key = mark == "{"
             if depth == 2 and key in arguments_keys:
@@ -220,15 +185,22 @@ def _write_parts(draft: Draft, end: int, arguments_keys: Collection[str], outer_
                 draft.write(stop, STRUCTURE)
                 return
             expects_key = False
-        elif mark == ",":
-            expects_key = True
-        elif mark == ":":
-            expects_key = False
-        elif depth == 1 and not expects_key:
-            if key == "name":
-                draft.write(start, outside)
-                draft.write(stop, TOOL_NAME)
-            elif key in arguments_keys:
+        elif mark in ",:":
+            expects_key = mark == ","
+        else:
+            opened = mark == '"'
+            closed = opened and stop - start > 1 and text[stop - 1] == '"'
+            content_start, content_end = start + opened, stop - closed
+            if opened and expects_key:
+                if depth == 1:
+                    key = text[content_start:content_end]
+                elif depth == 2 and in_arguments:
+                    draft.write(content_start, outside)
+                    draft.write(content_end, PARAMETER_NAME)
+            elif depth == 1 and not expects_key and key == "name":
+                draft.write(content_start, outside)
+                draft.write(content_end, TOOL_NAME)
+            elif depth == 1 and not expects_key and key in arguments_keys:
                 draft.write(start, outside)
                 draft.write(stop, PARAMETER_VALUE)
     draft.write(end, PARAMETER_VALUE if in_arguments else STRUCTURE)

@@ -65,7 +65,7 @@ class NamedCallSyntax(MarkerSyntax):
             )
         end = stop if self._fence else skip_blank(text, stop)
         if not text.startswith(self._fence + self.end_call, end):
-            raise ValueError(f"no {self.end_call} behind the arguments of {header['name']!r}")
+            raise ValueError(f"no {self.end_call} after the arguments of {header['name']!r}")
         return arguments, stop
 
     def _end(self, draft: Draft) -> bool:
@@ -114,7 +114,7 @@ class SectionSyntax(NamedCallSyntax):
             elif marker.group() == self.end_section:
                 break
         if found == len(parsed.calls) + len(parsed.errors):
-            parsed.errors.append(f"character {start}: no call behind {self.section}")
+            parsed.errors.append(f"character {start}: no call after {self.section}")
 
 
 class DeepSeekV31Syntax(SectionSyntax):

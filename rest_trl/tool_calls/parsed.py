@@ -1,6 +1,7 @@
 """What a parsed completion is: calls, spans and the reasons why something was no call."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cache
@@ -118,19 +119,12 @@ _block = cache(Block)
 
 
 class Draft:
-    """
-    A parse in progress. Parts are written from left to right, so they are sorted and disjoint and cover the text.
-
-    Args:
-        text (`str`):
-            The text that is parsed.
-    """
+    """A parse in progress. Parts are written from left to right, so they are sorted, disjoint and cover the text."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.position = 0
         self.parsed = ParsedCompletion()
-        self._parts = self.parsed.parts
         self._last: Part | None = None
         # Whether reasoning was found that nothing closes. No later reasoning is closed either, and searching the rest
         # of the text for a closing tag again at every opening one would take quadratic time.
@@ -140,33 +134,23 @@ class Draft:
     def write(self, until: int, part: Part) -> None:
         """Give everything from the current position up to `until` (characters, exclusive) to `part`."""
         start = self.position
-        if until <= start:
-            return
-        if part is self._last:
-            start = self._parts.pop()[0]
-        self._parts.append((start, until, part))
-        self._last = part
-        self.position = until
+        if until > start:
+            parts = self.parsed.parts
+            if part is self._last:
+                start = parts.pop()[0]
+            parts.append((start, until, part))
+            self.position, self._last = until, part
 
-    def alternate(self, spans: list[tuple[int, int]], part: Part, between: Part) -> None:
-        """Give each of `spans`, in order, to `part`, and what lies before and between them to `between`."""
-        # Calls of `write` would do the same, but take half of the time of a parse.
-        position, parts = self.position, self._parts
-        for start, end in spans:
-            if start < end:
-                parts.append((position, start, between))
-                parts.append((start, end, part))
-                position = end
-        if position > self.position:
-            self.position, self._last = position, part
-
-    def write_all(self, parts: list[tuple[int, int, Part]]) -> None:
-        """Append `parts` that start at the current position. None of them is empty, and neighbours differ."""
-        # Calls of `write` would do the same, but take a third of the time of a parse.
-        if parts[0][2] is self._last:
-            parts[0] = (self._parts.pop()[0], *parts[0][1:])
-        self._parts += parts
-        _, self.position, self._last = parts[-1]
+    def write_all(self, ends: Iterable[tuple[int, Part]]) -> None:
+        """[`write`](Draft.write) for many parts. A call for each takes as long as the rest of a parse."""
+        parts, position, last = self.parsed.parts, self.position, self._last
+        for until, part in ends:
+            if until > position:
+                if part is last:
+                    position = parts.pop()[0]
+                parts.append((position, until, part))
+                position, last = until, part
+        self.position, self._last = position, last
 
     def find(self, pattern: re.Pattern[str], position: int) -> int:
         """

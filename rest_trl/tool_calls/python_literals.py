@@ -12,9 +12,12 @@ import re
 import sys
 from typing import Any
 
+from .json_calls import CONSTANTS
 from .parsed import ToolCall
-from .python_calls import Token
-from .untyped import CONSTANTS
+
+
+# The kind (`"string"`, `"name"`, `"number"`, `"other"`, or the mark itself), start and end in characters.
+Token = tuple[str, int, int]
 
 
 # This is far below Python's recursion limit, and deeper than the arguments of any tool.
@@ -34,42 +37,16 @@ def read_python_calls(text: str, tokens: list[Token], lenient: bool) -> list[Too
     Read a list of calls whose arguments are literals given by name.
 
     JSON's `true`, `false` and `null` count as literals; tuples and sets become lists, and dictionary keys strings.
-
-    Args:
-        text (`str`):
-            The text that the tokens were found in.
-        tokens (`list[Token]`):
-            From [`write_python_calls`].
-        lenient (`bool`):
-            Whether to accept line breaks in strings, zero-padded integers, and Python's keywords as names.
-
-    Returns:
-        `list[ToolCall]`
+    `lenient` accepts line breaks in strings, zero-padded integers, and Python's keywords as names.
 
     Raises:
-        ValueError: if the tokens are no such list.
+        ValueError: if the tokens are not such a list.
     """
     return _Reader(text, tokens, lenient).calls()
 
 
 def read_python_value(text: str, tokens: list[Token], lenient: bool) -> Any:
-    """
-    Read the value of the only argument of the only call in a list, `[f(x=value)]`.
-
-    Args:
-        text (`str`):
-            The text that the tokens were found in.
-        tokens (`list[Token]`):
-            From [`write_python_calls`].
-        lenient (`bool`):
-            See [`read_python_calls`].
-
-    Returns:
-        `Any`: as a JSON value.
-
-    Raises:
-        ValueError: if the tokens are no such list.
-    """
+    """Read the value of the only argument of the only call in a list, `[f(x=value)]`."""
     return _Reader(text, tokens, lenient).only_value()
 
 
@@ -115,7 +92,7 @@ class _Reader:
         while self.kind != ")":
             key = self.name()
             if "." in key:
-                raise ValueError(f"{key!r} is no name of a parameter")
+                raise ValueError(f"{key!r} is not the name of a parameter")
             self.take("=")
             arguments[key] = self.value(0)
             if not self.comes(","):
@@ -149,7 +126,7 @@ class _Reader:
         if kind == "name":
             name = self.take(kind)
             if name not in CONSTANTS:
-                raise ValueError(f"{name[:20]!r} is no literal")
+                raise ValueError(f"{name[:20]!r} is not a literal")
             return CONSTANTS[name]
         if kind == "[":
             return self.items("]", depth)[0]
@@ -186,7 +163,7 @@ class _Reader:
             if items or (not dictionary and self.kind != ":"):
                 items.append(item)
             elif isinstance(item, list | dict):
-                raise ValueError("the key of a dictionary is no constant")
+                raise ValueError("the key of a dictionary is not a constant")
             else:
                 self.take(":")
                 key = item if isinstance(item, str) else json.dumps(item)
@@ -211,7 +188,7 @@ class _Reader:
             return integer
         value = float(number)
         if not math.isfinite(value):
-            raise ValueError(f"{number[:20]} is no JSON number")
+            raise ValueError(f"{number[:20]} is not a JSON number")
         return value
 
     def string(self) -> str:
@@ -220,7 +197,7 @@ class _Reader:
             raise ValueError("a string is cut off")
         prefix, content = literal["prefix"].lower(), literal["content"]
         if len(prefix) == 2 and prefix not in ("br", "rb", "fr", "rf"):
-            raise ValueError(f"{prefix!r} is no prefix of a string")
+            raise ValueError(f"{prefix!r} is not a prefix of a string")
         if "b" in prefix or ("f" in prefix and ("{" in content or "}" in content)):
             raise ValueError(f"{prefix!r} string: not a JSON value")
         if not self.lenient and _UNPRINTABLE.match(content) and (len(literal["quote"]) == 1 or "\0" in content):
@@ -241,8 +218,8 @@ def _unescape(escape: re.Match[str]) -> str:
     digits = escape[2] or escape[3] or escape[4] or ""
     width = {"x": 2, "u": 4, "U": 8}[escape[0][1]]
     if len(digits) != width or not _HEXADECIMAL.fullmatch(digits):
-        raise ValueError(f"{escape[0]!r} is no character")
+        raise ValueError(f"{escape[0]!r} is not a character")
     code = int(digits, base=16)
     if code > sys.maxunicode:
-        raise ValueError(f"{escape[0]!r} is no character")
+        raise ValueError(f"{escape[0]!r} is not a character")
     return chr(code)

@@ -5,14 +5,107 @@ from typing import Any, ClassVar
 
 from .json_calls import skip_blank
 from .markers import END_THINK, THINK, MarkerSyntax
-from .parsed import STRUCTURE, TAG, Draft, ParsedCompletion
-from .python_calls import LENIENT_STRING, STRING, write_python_calls
-from .python_literals import read_python_calls, read_python_value
+from .parsed import PARAMETER_NAME, PARAMETER_VALUE, STRUCTURE, TAG, TOOL_NAME, Draft, ParsedCompletion, Part
+from .python_literals import Token, read_python_calls, read_python_value
 from .syntax import Evidence
 
 
 PYTHON_START, PYTHON_END = "<|python_start|>", "<|python_end|>"
 CALLS, END_CALLS = "<|tool_call_start|>", "<|tool_call_end|>"
+
+
+_OPENER = {")": "(", "]": "[", "}": "{"}
+
+# Strings in triple quotes, possibly cut off. No alternative fails after its first character, so that a scan takes
+# linear time.
+_LONG = "|".join(rf"{q * 3}[^{q}\\]*(?:(?:\\.?|{q}(?!{q * 2}))[^{q}\\]*)*(?:{q * 3})?" for q in "\"'")
+_SHORT = "|".join(rf"{q}[^{q}\\]*(?:\\.?[^{q}\\]*)*{q}?" for q in "\"'")
+# In lenient strings a quote that cannot close the string belongs to it: `cmd='sed -n '1,9p' x.py'`.
+_NESTED = "|".join(rf"{q}[^{q}\\]*(?:(?:\\.?|{q}(?!\s*[,)\]}}:]))[^{q}\\]*)*{q}?" for q in "\"'")
+STRING, LENIENT_STRING = f"{_LONG}|{_SHORT}", f"{_LONG}|{_NESTED}"
+_TOKEN = r"""
+    (?P<string>[rRbBuUfF]{{0,2}}(?:{strings}))
+    | (?P<name>[^\W\d]\w*(?:\.[^\W\d]\w*)*)
+    | (?P<number>\.?[0-9](?:[\w.]|(?<=[eE])[+-])*)
+    | (?P<mark>[\[\](){{}}:,=+-])
+    | (?P<other>[^\s\w\[\](){{}}:,=+\-"']+|\S)
+"""
+_PYTHON, _LENIENT = (
+    re.compile(_TOKEN.format(strings=strings), re.DOTALL | re.VERBOSE) for strings in (STRING, LENIENT_STRING)
+)
+
+
+def write_python_calls(draft: Draft, end: int, lenient: bool) -> tuple[list[Token], bool]:
+    """
+    Mark tool names and parameters of the list of calls at the draft's position, well-formed or not.
+
+    Stops after the list's closing bracket, where the text cannot go on as a list, or at `end`. Everything between a
+    call's parentheses belongs to its parameters; all but that and the tool names is structure. Returns the tokens, and
+    whether the list was closed.
+    """
+    text, position = draft.text, draft.position
+    tokens: list[Token] = []
+    stack: list[str] = []  # open brackets: that of the list, that of a call, those of its values
+    depth = 0
+    ends: list[tuple[int, Part]] = []  # of the names of the call's parameters, and of what lies between them
+    is_open = {"[": 0, "(": 0, "{": 0}
+    named = expects_name = False
+    for match in (_LENIENT if lenient else _PYTHON).finditer(text, position, end):
+        kind: str = match.lastgroup  # type: ignore[assignment]  # every alternative is a group
+        start, stop = match.span()
+        if kind == "mark":
+            kind = text[start]
+        if depth < 2:
+            if kind == "name" and stack and text.startswith("(", skip_blank(text, stop), end):
+                draft.write(start, STRUCTURE)
+                draft.write(stop, TOOL_NAME)
+                named = True
+            elif (kind == "[" and not stack) or (kind == "(" and named):
+                if named:
+                    draft.write(stop, STRUCTURE)
+                stack.append(kind)
+                depth += 1
+                is_open[kind] += 1
+                named, expects_name = False, True
+            elif kind != ",":
+                if kind == "]":
+                    tokens.append((kind, start, stop))
+                    position = stop
+                draft.write(position, STRUCTURE)
+                return tokens, kind == "]"
+            position = stop
+        elif kind in _OPENER:
+            opening = _OPENER[kind]
+            if is_open[opening]:
+                while True:  # a closing bracket also closes all that was opened since its partner
+                    opener = stack.pop()
+                    is_open[opener] -= 1
+                    if opener == opening:
+                        break
+                depth = len(stack)
+                if depth < 2:
+                    draft.write_all(ends)
+                    draft.write(start, PARAMETER_VALUE)
+                    ends.clear()
+                    position = stop
+                if not stack:
+                    draft.write(stop, STRUCTURE)
+                    return tokens, False
+        elif kind in is_open:
+            stack.append(kind)
+            depth += 1
+            is_open[kind] += 1
+            expects_name = False
+        elif expects_name:
+            if kind == "name" and (text.startswith("=", skip_blank(text, stop), end) or stop == end):
+                ends += (start, PARAMETER_VALUE), (stop, PARAMETER_NAME)
+            expects_name = False
+        elif kind == ",":
+            expects_name = depth == 2
+        tokens.append((kind, start, stop))
+    draft.write_all(ends)
+    draft.write(end, STRUCTURE if depth < 2 else PARAMETER_VALUE)
+    return tokens, False
 
 
 class PythonCallsSyntax(MarkerSyntax):
@@ -21,7 +114,7 @@ class PythonCallsSyntax(MarkerSyntax):
     lenient: ClassVar[bool]
     name_end = "="
 
-    def arguments_behind_name(self, text: str, position: int) -> int | None:
+    def arguments_after_name(self, text: str, position: int) -> int | None:
         opening = skip_blank(text, position)
         return opening + 1 if text.startswith("(", opening) else None
 
@@ -29,7 +122,7 @@ class PythonCallsSyntax(MarkerSyntax):
         draft = Draft(f"[f(x={text})]")
         tokens, _ = write_python_calls(draft, len(draft.text), self.lenient)
         if draft.position < len(draft.text):
-            raise ValueError("text behind the value")
+            raise ValueError("text after the value")
         return read_python_value(draft.text, tokens, self.lenient)
 
     def _list(self, draft: Draft, end: int) -> bool:

@@ -1,13 +1,17 @@
-"""The base class of tool-call syntaxes, and how a syntax is found by its name."""
+"""The base class of tool-call syntaxes, and how a syntax is found: by its name, or from a tokenizer."""
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from .json_calls import decode_value
 from .parsed import ParsedCompletion
+
+
+if TYPE_CHECKING:  # parsing needs neither torch nor transformers
+    from transformers import PreTrainedTokenizerBase
 
 
 class Evidence(NamedTuple):
@@ -88,7 +92,7 @@ class ToolCallSyntax(ABC):
         if "name" not in cls.__dict__:
             return
         other = _SYNTAXES.get(cls.name)
-        # A notebook cell that runs again, or a reloaded module, defines the same class anew.
+        # A notebook cell that runs again, or a reloaded module, defines the same class again.
         if other and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ValueError(
                 f"two tool-call syntaxes are named {cls.name!r}, {other.__module__}.{other.__qualname__} and "
@@ -113,32 +117,16 @@ class ToolCallSyntax(ABC):
             [`ParsedCompletion`]
         """
 
-    def arguments_behind_name(self, text: str, position: int) -> int | None:
+    def arguments_after_name(self, text: str, position: int) -> int | None:
         """
-        Where the arguments of a call start, if they open right after the tool's name.
-
-        Args:
-            text (`str`):
-                The text of the turn.
-            position (`int`):
-                Where the name ends, in characters.
-
-        Returns:
-            `int`, *optional*: the position after what opens them. By default `None`, because JSON arguments open with
-            a brace, which is part of them.
+        The position after what opens the arguments, if they open right after the tool's name, which ends at
+        `position`. By default `None`, because JSON arguments open with a brace, which is part of them.
         """
         return None
 
     def read_value(self, text: str) -> Any:
         """
-        Decode the value of one parameter, whose call need not be readable as a whole; by default as JSON.
-
-        Args:
-            text (`str`):
-                The text of the value.
-
-        Returns:
-            `Any`: as a JSON value.
+        Decode the text of one value, whose call need not be readable as a whole; by default as JSON.
 
         Raises:
             ValueError: if it cannot be read.
@@ -146,7 +134,7 @@ class ToolCallSyntax(ABC):
         text = text.strip(" \t\n\r")  # JSON knows no other white space
         value, stop = decode_value(text, 0)
         if stop < len(text):
-            raise ValueError(f"text behind the value: {text[stop:][:20]!r}")
+            raise ValueError(f"text after the value: {text[stop:][:20]!r}")
         return value
 
 
@@ -196,7 +184,64 @@ def _import_syntax(path: str) -> type[ToolCallSyntax]:
             "the dotted path of a subclass of rest_trl.tool_calls.ToolCallSyntax"
         ) from error
     if not (isinstance(syntax, type) and issubclass(syntax, ToolCallSyntax)):
-        raise ValueError(f"tool_call_syntax={path!r} is no subclass of rest_trl.tool_calls.ToolCallSyntax")
+        raise ValueError(f"tool_call_syntax={path!r} is not a subclass of rest_trl.tool_calls.ToolCallSyntax")
     if _SYNTAXES.get(syntax.__dict__.get("name", "")) is not syntax:
         raise ValueError(f"tool_call_syntax={path!r} has no name: set the class attribute `name`")
     return syntax
+
+
+def detect_syntax(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """
+    Name of the tool-call syntax that the model of this tokenizer writes.
+
+    The chat template decides; where it fits no syntax, the added tokens do. Each syntax is recognised by its
+    [`evidence`](rest_trl.tool_calls.Evidence).
+
+    Args:
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            The policy's tokenizer.
+
+    Returns:
+        `str`: a name for [`~rest_trl.tool_calls.get_syntax`].
+
+    Raises:
+        ValueError: if neither the chat template nor the added tokens show exactly one syntax.
+    """
+    template = _template(tokenizer)
+    evidence = [(name, evidence) for name, syntax in SYNTAXES.items() for evidence in syntax.evidence]
+    names = _most_specific(
+        (name, set(piece.template))
+        for name, piece in evidence
+        if piece.template
+        and all(marker in template for marker in piece.template)
+        and not any(marker in template for marker in piece.without)
+    )
+    if not names:
+        added = set(tokenizer.get_added_vocab())
+        names = _most_specific(
+            (name, set(piece.tokens)) for name, piece in evidence if piece.tokens and added.issuperset(piece.tokens)
+        )
+    if len(names) == 1:
+        return names[0]
+    if names:
+        cause = f"the chat template or the added tokens fit several tool-call syntaxes ({', '.join(names)})"
+    elif template:
+        cause = "neither the chat template nor the added tokens show a known tool-call syntax"
+    else:
+        cause = "the tokenizer has no chat template, and its added tokens show no known tool-call syntax"
+    raise ValueError(
+        f"{cause}: set tool_call_syntax to the one that the model writes, one of {', '.join(sorted(SYNTAXES))}"
+    )
+
+
+def _most_specific(found: Iterable[tuple[str, set[str]]]) -> list[str]:
+    """Names of the syntaxes that were found, except where another one was found by the same strings and more."""
+    found = list(found)
+    return sorted({name for name, strings in found if not any(strings < others for _, others in found)})
+
+
+def _template(tokenizer: "PreTrainedTokenizerBase") -> str:
+    template = tokenizer.chat_template or ""
+    if isinstance(template, dict):  # several templates by name; the one for tools shows the calls
+        template = template.get("tool_use") or "\n".join(template.values())
+    return template.replace('\\"', '"')  # a template is source code, in which quotes may be escaped

@@ -102,14 +102,14 @@ def _openings(text: str, parts: Sequence[tuple[int, int, Part]], syntax: ToolCal
         opening = None
         if part is Part.TOOL_NAME:
             name, name_stop, depth = text[start:stop], stop, 0
-            opening = syntax.arguments_behind_name(text, stop)
+            opening = syntax.arguments_after_name(text, stop)
         elif part is Part.PARAMETER_VALUE and text[start] == "{":
             opening = start + 1
         elif name and part is Part.TAG and syntax.call and syntax.call in text[start:stop]:
             name = ""
         elif name and part is Part.STRUCTURE:
             # Where the name stands in the JSON object of its call, a brace that closes that object or opens another
-            # one divides the name from arguments behind it. The quote that closes the name opens no string.
+            # one divides the name from arguments after it. The quote that closes the name opens no string.
             quoted = start == name_stop and text[start] == '"'
             for match in marks.finditer(text, start + quoted, stop):
                 depth += (match.group() == "{") - (match.group() == "}")

@@ -4,11 +4,10 @@ import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
-from .json_calls import skip_blank
+from .json_calls import read_untyped, skip_blank
 from .markers import CALL, END_CALL, END_THINK, THINK, MarkerSyntax
 from .parsed import PARAMETER_NAME, PARAMETER_VALUE, STRUCTURE, TAG, TOOL_NAME, Draft, Part, ToolCall
 from .syntax import Evidence
-from .untyped import read_untyped
 
 
 FUNCTION, END_FUNCTION = "<function=", "</function>"
@@ -103,7 +102,7 @@ class XMLSyntax(MarkerSyntax):
             draft.parsed.calls.append(ToolCall(name, arguments))
         return inside is None
 
-    def arguments_behind_name(self, text: str, position: int) -> int:
+    def arguments_after_name(self, text: str, position: int) -> int:
         return position
 
     def read_value(self, text: str) -> Any:

@@ -239,7 +239,7 @@ BROKEN = [
     (TOOLACE, {**TOOLACE, "system": {"a": 1}}, "system holds no JSON list of tools"),
     (TOOLACE, toolace_row(("user", "?"), ("assistant", '[ferries(a="b"')), "a call is cut off"),
     (TOOLACE, toolace_row(("user", "?"), ("assistant", "[ferries(3)]")), "'3' has no name"),
-    (TOOLACE, toolace_row(("user", "?"), ("assistant", "[ferries(a=b)]")), "'b' is no literal"),
+    (TOOLACE, toolace_row(("user", "?"), ("assistant", "[ferries(a=b)]")), "'b' is not a literal"),
     (TOOLACE, toolace_row(("user", "?"), ("assistant", "[ferries(a=1, a=2)]")), "'a' comes twice"),
     (TOOLACE, toolace_row(("user", "?"), ("assistant", "[ferries(a=(])]")), "does not match"),
     (TOOLACE, toolace_row(("user", "?"), ("assistant", "[ferries() and more]")), "follows the call of 'ferries'"),

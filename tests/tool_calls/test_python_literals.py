@@ -13,8 +13,8 @@ class TestNeverRaises:
     def test_an_escape_above_the_last_character_is_an_error(self, name, escape):
         parsed = get_syntax(name).parse(TEXTS[name].format(f'"{escape}"'))
         assert (parsed.calls, len(parsed.errors)) == ([], 1)
-        assert "is no character" in parsed.errors[0]
-        with pytest.raises(ValueError, match="is no character"):
+        assert "is not a character" in parsed.errors[0]
+        with pytest.raises(ValueError, match="is not a character"):
             get_syntax(name).read_value(f"'{escape}'")
 
     @both_syntaxes

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from rest_trl.tool_calls import SYNTAXES, Evidence, ParsedCompletion, ToolCallSyntax, get_syntax
-from rest_trl.tool_calls.tagged import HermesSyntax
+from rest_trl.tool_calls.markers import HermesSyntax
 
 
 MODULE = """
@@ -65,8 +65,8 @@ class TestGetSyntax:
             ("my_package.no_module.MySyntax", r"cannot be imported \(No module named .*\): give one of .*hermes"),
             ("my_package.my_module.Other", "cannot be imported .*has no attribute"),
             ("..MySyntax", "cannot be imported"),
-            ("my_package.my_module.NOTHING", "is no subclass of rest_trl.tool_calls.ToolCallSyntax"),
-            ("pathlib.Path", "is no subclass"),
+            ("my_package.my_module.NOTHING", "is not a subclass of rest_trl.tool_calls.ToolCallSyntax"),
+            ("pathlib.Path", "is not a subclass"),
             ("my_package.my_module.Nameless", "has no name: set the class attribute `name`"),
         ],
     )
@@ -108,8 +108,8 @@ class TestRegistration:
 
 class TestReadValue:
     @pytest.mark.parametrize("text", ["1 2", '"x" y', '"x" "y"', "[1] ]", "{} 1", "1}", "1, 2", "1\u00a0"])
-    def test_refuses_text_behind_json(self, text):
-        with pytest.raises(ValueError, match="text behind the value"):
+    def test_refuses_text_after_json(self, text):
+        with pytest.raises(ValueError, match="text after the value"):
             get_syntax("hermes").read_value(text)
 
     def test_ignores_white_space_around_json(self):
@@ -117,12 +117,12 @@ class TestReadValue:
 
     @pytest.mark.parametrize("text", ["1}", "{a:1}}", "1}}", "[1]}", "1,y:2", "1,x:2"])
     @pytest.mark.parametrize("name", ["gemma4", "functiongemma"])
-    def test_refuses_text_behind_a_value_of_gemma(self, name, text):
-        with pytest.raises(ValueError, match="text behind the value"):
+    def test_refuses_text_after_a_value_of_gemma(self, name, text):
+        with pytest.raises(ValueError, match="text after the value"):
             get_syntax(name).read_value(text)
 
     @pytest.mark.parametrize("text", ["1)", "1)]", "1)] 2", "1), g(y=2", "1, y=2", "1, x=2", "1 2", "[1] 'x'"])
     @pytest.mark.parametrize("name", ["pythonic", "lfm2"])
-    def test_refuses_text_behind_a_value_of_python(self, name, text):
-        with pytest.raises(ValueError, match=r"text behind the value|expected, not"):
+    def test_refuses_text_after_a_value_of_python(self, name, text):
+        with pytest.raises(ValueError, match=r"text after the value|expected, not"):
             get_syntax(name).read_value(text)

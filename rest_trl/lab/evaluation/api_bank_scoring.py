@@ -7,7 +7,7 @@ from typing import Any
 
 from ...rewards.scoring import json_equal
 from ...tool_calls import ToolCall, get_syntax
-from ...tool_calls.untyped import read_untyped
+from ...tool_calls.json_calls import read_untyped
 from .samples import Completion, Sample, Score, not_generated
 
 
