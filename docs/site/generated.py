@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rest_trl.cli import _COMMANDS
-from rest_trl.data.schemas import SCHEMAS
+from rest_trl.data.row_schemas import SCHEMAS
 from rest_trl.runs.recipes import read_head
 
 

@@ -15,18 +15,7 @@ _NAME_AHEAD = re.compile(r"([^()\[\]{}=\"',][^()\[\]{}=\"']*?)\s*\(")
 
 
 def is_call_text(value: str, names: list[str]) -> bool:
-    """
-    Tell whether a turn is meant as a list of calls, even if the list cannot be read.
-
-    Args:
-        value (`str`):
-            The text of the turn.
-        names (`list[str]`):
-            The names of the tools.
-
-    Returns:
-        `bool`: Whether it is a list that ends with a call, or begins with the call of a tool.
-    """
+    """Tell whether a turn is meant as a list of calls, even if the list cannot be read."""
     value = value.strip()
     if not value.startswith("["):
         return False
@@ -38,18 +27,6 @@ def is_call_text(value: str, names: list[str]) -> bool:
 def read_calls(value: str, names: list[str]) -> list[dict[str, Any]]:
     """
     Read a list of calls whose names may hold spaces and other characters that the wire syntaxes forbid.
-
-    Args:
-        value (`str`):
-            A list of calls, such as `[Get Time(zone="CET"), f()]`.
-        names (`list[str]`):
-            The names of the tools. They are tried first, because they may hold characters that end other names.
-
-    Returns:
-        `list[dict]`: `{"name", "arguments"}` per call.
-
-    Raises:
-        ValueError: If `value` is not such a list.
 
     Example:
 

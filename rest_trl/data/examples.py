@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 from accelerate.utils import tqdm
 
 from .masking import mask_step
-from .messages import MalformedRowError
+from .messages import MalformedRowError, Row, Step
 from .rendering import LOST_TEXT_NOTE, StepRenderer, loses_text
-from .rows import Row, Step
-from .schemas import FIRST_ROWS, detect_schema
+from .row_schemas import FIRST_ROWS, detect_schema
 from .sources import Source
 
 
@@ -20,27 +19,13 @@ MAX_REASONS = 5
 
 
 class Example(NamedTuple):
-    """
-    One training example.
+    """One training example."""
 
-    Args:
-        prompt (`str`):
-            What the model reads.
-        solution (`str`):
-            What it should write.
-        source (`str`):
-            `name#row`; the examples of one dialogue share it.
-        step (`int`):
-            The number of the step in its row, from 0.
-        given (`Step`):
-            The step that `prompt` and `solution` were rendered from.
-    """
-
-    prompt: str
-    solution: str
-    source: str
-    step: int
-    given: Step
+    prompt: str  # what the model reads
+    solution: str  # what it should write
+    source: str  # `name#row`; the examples of one dialogue share it
+    step: int  # number of the step in its row, from 0
+    given: Step  # what `prompt` and `solution` were rendered from
 
     def columns(self) -> dict[str, Any]:
         """The columns that training reads. `tools`, a JSON string, is there only if the row declares tools."""
@@ -50,39 +35,19 @@ class Example(NamedTuple):
 
 @dataclass
 class SourceReport:
-    """
-    What became of the rows of a source. Each is counted in `rows_kept` or has its reason in `malformed`.
-
-    Args:
-        name (`str`):
-            Name of the source.
-        schema (`str`):
-            The schema that its rows were read as, and how it was recognized.
-        rows (`int`):
-            Number of its rows.
-        rows_kept (`int`):
-            Number of rows that give at least one example.
-        examples (`int`):
-            Number of examples that these rows give.
-        malformed (`list[str]`):
-            Place and reason of each row or step that was skipped.
-        without_tools (`list[str]`):
-            Places of gold turns with calls, in rows that declare no tools.
-        undeclared (`list[str]`):
-            Place of each gold turn that calls tools which its row does not declare, with their names.
-        notes (`Counter[str]`):
-            What else a user should know about how rows were read, and how often each applies.
-    """
+    """What became of the rows of a source. Each is counted in `rows_kept` or has its reason in `malformed`."""
 
     name: str
-    schema: str
+    schema: str  # what its rows were read as, and how that was recognized
     rows: int
-    rows_kept: int = 0
-    examples: int = 0
-    malformed: list[str] = field(default_factory=list)
-    without_tools: list[str] = field(default_factory=list)
-    undeclared: list[str] = field(default_factory=list)
-    notes: Counter[str] = field(default_factory=Counter)
+    rows_kept: int = 0  # rows that give at least one example
+    examples: int = 0  # that these rows give
+    malformed: list[str] = field(default_factory=list)  # place and reason of each row or step that was skipped
+    without_tools: list[str] = field(default_factory=list)  # places of gold calls in rows that declare no tools
+    undeclared: list[str] = field(
+        default_factory=list
+    )  # places of gold calls of tools that their row lacks, and names
+    notes: Counter[str] = field(default_factory=Counter)  # how often something about the reading of a row applies
 
     def summary(self) -> str:
         """How the rows were read and how many were kept, in one line."""
@@ -128,27 +93,7 @@ def first_reasons(reasons: list[str], number: int = MAX_REASONS) -> str:
 def render_source(
     source: Source, renderer: StepRenderer, strict: bool = False, masks: Collection[str] = (), seed: int = 0
 ) -> tuple[list[Example], SourceReport]:
-    """
-    Make examples from the rows of a source.
-
-    Args:
-        source ([`~rest_trl.data.sources.Source`]):
-            The rows.
-        renderer ([`~rest_trl.data.rendering.StepRenderer`]):
-            Renders a step.
-        strict (`bool`, *optional*, defaults to `False`):
-            Whether a malformed row is an error.
-        masks (`Collection[str]`, *optional*, defaults to `()`):
-            Which names of the tools become random, see [`~rest_trl.data.masking.mask_step`].
-        seed (`int`, *optional*, defaults to `0`):
-            Seed of the random names.
-
-    Returns:
-        `tuple[list[Example], SourceReport]`
-
-    Raises:
-        `ValueError`: If the source is empty or has no supported schema, or with `strict` if a row is malformed.
-    """
+    """Make examples from the rows of a source."""
     examples: list[Example] = []
     steps_of, report = read_steps(source)
 
@@ -187,20 +132,7 @@ def render_source(
 
 
 def read_steps(source: Source) -> tuple[Any, SourceReport]:
-    """
-    Detect the schema of a source.
-
-    Args:
-        source ([`~rest_trl.data.sources.Source`]):
-            The rows.
-
-    Returns:
-        `tuple[Callable, SourceReport]`: A function that turns an element of `source.rows` into its steps or raises
-        [`MalformedRowError`], and a report in which the schema and the number of rows are set.
-
-    Raises:
-        `ValueError`: If the source is empty, has no row that can be read, or has no supported schema.
-    """
+    """A function that turns an element of `source.rows` into its steps, and a report with the source's schema."""
     if len(source.rows) == 0:
         raise ValueError(f"{source.name} is empty: it has no rows to train on.")
     first: list[Row] = []

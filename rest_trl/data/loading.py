@@ -1,7 +1,7 @@
 """Data sets loaded and rendered for training."""
 
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 from accelerate import PartialState
 from accelerate.logging import get_logger
@@ -9,13 +9,26 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from .examples import Example, SourceReport, first_reasons, render_source
-from .lengths import DEFAULT_MAX_PROMPT_LENGTH, split_by_length
 from .masking import check_masks
 from .rendering import StepRenderer
 from .sources import Source, dataset_source, open_sources
 
 
 logger = get_logger(__name__)
+
+# [ours] The limit of a prompt if the user gives none and the tokenizer's is higher or missing: far above the 2,048
+# tokens of the paper, and low enough that one prompt does not take all memory of a GPU.
+DEFAULT_MAX_PROMPT_LENGTH = 32_768
+
+
+class PreparationOptions(TypedDict, total=False):
+    """How rows become examples, see [`prepare_dataset`]."""
+
+    strict: bool
+    max_prompt_length: int | None
+    chat_template_kwargs: dict[str, Any] | None
+    mask_tools: Collection[str]
+    seed: int
 
 
 def load_rest_dataset(
@@ -24,11 +37,7 @@ def load_rest_dataset(
     *,
     split: str = "train",
     config: str | None = None,
-    strict: bool = False,
-    max_prompt_length: int | None = None,
-    chat_template_kwargs: dict[str, Any] | None = None,
-    mask_tools: Collection[str] = (),
-    seed: int = 0,
+    **options: Unpack[PreparationOptions],
 ) -> Dataset:
     """
     Load a data set and prepare it with [`prepare_dataset`].
@@ -43,18 +52,8 @@ def load_rest_dataset(
             Split to load. A single file is the split `"train"`. In a directory, the file names tell the split.
         config (`str`, *optional*):
             Configuration of the data set, for those that have several.
-        strict (`bool`, *optional*, defaults to `False`):
-            Whether a malformed row is an error; otherwise it is skipped and named in a warning.
-        max_prompt_length (`int`, *optional*):
-            Drop examples whose prompt is longer, in tokens. By default the tokenizer's `model_max_length`, at most
-            32,768.
-        chat_template_kwargs (`dict`, *optional*):
-            Further arguments of the chat template, such as `enable_thinking`.
-        mask_tools (`Collection[str]`, *optional*, defaults to `()`):
-            Some of `"functions"` and `"parameters"`: their names become random, see
-            [`~rest_trl.data.masking.mask_step`].
-        seed (`int`, *optional*, defaults to `0`):
-            Seed of the random names.
+        options:
+            `strict`, `max_prompt_length`, `chat_template_kwargs`, `mask_tools` and `seed`, see [`prepare_dataset`].
 
     Returns:
         `Dataset`: As [`prepare_dataset`] returns it. `source` numbers each file's rows from 0, without blank lines.
@@ -69,18 +68,7 @@ def load_rest_dataset(
     dataset = load_rest_dataset("rlla_rl.parquet", tokenizer, max_prompt_length=2048)
     ```
     """
-    sources = open_sources(dataset_name, split, config)
-    prepared = prepare_sources(
-        sources,
-        tokenizer,
-        strict=strict,
-        max_prompt_length=max_prompt_length,
-        chat_template_kwargs=chat_template_kwargs,
-        mask_tools=mask_tools,
-        seed=seed,
-    )
-    prepared.log()
-    return prepared.dataset()
+    return _logged(prepare_sources(open_sources(dataset_name, split, config), tokenizer, **options))
 
 
 def prepare_dataset(
@@ -88,11 +76,7 @@ def prepare_dataset(
     tokenizer: PreTrainedTokenizerBase,
     *,
     name: str = "dataset",
-    strict: bool = False,
-    max_prompt_length: int | None = None,
-    chat_template_kwargs: dict[str, Any] | None = None,
-    mask_tools: Collection[str] = (),
-    seed: int = 0,
+    **options: Unpack[PreparationOptions],
 ) -> Dataset:
     """
     Bring a data set of any supported schema to one example per step: what the model reads, and the gold completion.
@@ -140,41 +124,22 @@ def prepare_dataset(
             is malformed; if it holds messages and the tokenizer has no chat template; or if `max_prompt_length` or
             `mask_tools` is invalid.
     """
-    prepared = prepare_sources(
-        [dataset_source(dataset, name)],
-        tokenizer,
-        strict=strict,
-        max_prompt_length=max_prompt_length,
-        chat_template_kwargs=chat_template_kwargs,
-        mask_tools=mask_tools,
-        seed=seed,
-    )
+    return _logged(prepare_sources([dataset_source(dataset, name)], tokenizer, **options))
+
+
+def _logged(prepared: "Prepared") -> Dataset:
     prepared.log()
     return prepared.dataset()
 
 
 class Prepared(NamedTuple):
-    """
-    Examples, and reports of how the rows were read.
-
-    Args:
-        examples (`list[Example]`):
-            The examples that are kept.
-        reports (`list[SourceReport]`):
-            One per source. They also count the examples that were dropped for the length of their prompt.
-        too_long (`list[Example]`):
-            The examples that were dropped for the length of their prompt.
-        max_prompt_length (`int`):
-            The limit, in tokens.
-        is_default (`bool`):
-            Whether the limit is the default, because the user gave none.
-    """
+    """Examples, and reports of how the rows were read."""
 
     examples: list[Example]
-    reports: list[SourceReport]
-    too_long: list[Example]
-    max_prompt_length: int
-    is_default: bool
+    reports: list[SourceReport]  # one per source; they also count the examples that are too long
+    too_long: list[Example]  # dropped for the length of their prompt
+    max_prompt_length: int  # tokens
+    is_default: bool  # whether the limit is the default, because the user gave none
 
     def log(self) -> None:
         """Log how the rows were read, and warn about what was left out and what looks wrong."""
@@ -209,21 +174,7 @@ def prepare_sources(
     mask_tools: Collection[str] = (),
     seed: int = 0,
 ) -> Prepared:
-    """
-    Make examples from sources.
-
-    Args:
-        sources (`Sequence[Source]`):
-            The rows.
-        tokenizer, strict, max_prompt_length, chat_template_kwargs, mask_tools, seed:
-            As for [`prepare_dataset`].
-
-    Returns:
-        [`Prepared`]
-
-    Raises:
-        `ValueError`: As for [`prepare_dataset`].
-    """
+    """Make examples from sources, see [`prepare_dataset`]."""
     PartialState()  # the logger raises without it, and a trainer that is made later shares it
     if max_prompt_length is not None and max_prompt_length < 1:
         raise ValueError(f"max_prompt_length is {max_prompt_length}: give a number of tokens from 1, or None.")
@@ -236,5 +187,29 @@ def prepare_sources(
         reasons = [f"{report.name}, {reason}" for report in reports for reason in report.malformed]
         raise ValueError(f"All {len(reasons)} examples are malformed, none is left: {first_reasons(reasons)}")
     limit = max_prompt_length or min(tokenizer.model_max_length, DEFAULT_MAX_PROMPT_LENGTH)
-    kept, too_long = split_by_length(examples, tokenizer, limit, exact=max_prompt_length is not None)
+    kept, too_long = _split_by_length(examples, tokenizer, limit, exact=max_prompt_length is not None)
     return Prepared(kept, reports, too_long, limit, max_prompt_length is None)
+
+
+def _split_by_length(
+    examples: list[Example], tokenizer: PreTrainedTokenizerBase, limit: int, exact: bool
+) -> tuple[list[Example], list[Example]]:
+    """
+    Take out the examples whose prompt is over a limit, because `GRPOTrainer` itself accepts prompts of any length.
+    """
+    kept: list[Example] = []
+    too_long: list[Example] = []
+    shortest = None
+    for example in examples:
+        if not exact and len(example.prompt.encode()) <= limit:
+            kept.append(example)
+            continue
+        length = len(tokenizer(example.prompt)["input_ids"])
+        shortest = length if shortest is None else min(shortest, length)
+        (kept if length <= limit else too_long).append(example)
+    if not kept:
+        raise ValueError(
+            f"All {len(examples)} prompts are longer than max_prompt_length={limit}: the shortest has "
+            f"{shortest} tokens. Raise the limit."
+        )
+    return kept, too_long

@@ -8,8 +8,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
-from .messages import Message
-from .rows import Step
+from .messages import Message, Step
 
 
 MASKS = ("functions", "parameters")
@@ -33,17 +32,6 @@ def mask_step(step: Step, masks: Collection[str], seed: str) -> Step:
 
     The names are replaced where the tools are declared, in calls of all turns, in the names of results, and in results
     that quote them. All other text stays as it is.
-
-    Args:
-        step (`Step`):
-            A step with messages and tools; any other is returned as it is.
-        masks (`Collection[str]`):
-            Some of [`MASKS`].
-        seed (`str`):
-            The names depend on it and the tools alone, so all steps of a dialogue get the same names from one seed.
-
-    Returns:
-        [`~rest_trl.data.rows.Step`]
     """
     if not masks or not step.tools or isinstance(step.history, str) or isinstance(step.turn, str):
         return step

@@ -1,64 +1,90 @@
-"""Messages and tools as data sets store them, brought to the one form that chat templates expect."""
+"""Messages as data sets store them, in the one form that chat templates expect, and the steps of a dialogue."""
 
-import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
+
+from ..tool_calls.declared import has_name, json_schemas, read_json
 
 
 Message = dict[str, Any]
+Row = dict[str, Any]
 
 # Most templates silently leave out a message whose role they do not know, so other roles are refused here.
 ROLES = ("system", "user", "assistant", "tool")
 # `developer` is OpenAI's newer name of `system`, and `function` its older name of `tool`.
 _OTHER_ROLES = {"developer": "system", "function": "tool"}
+# What a call holds that is not kept as it is.
+_CALL_KEYS = ("function", "name", "arguments", "parameters", "type")
 
 
 class MalformedRowError(ValueError):
     """A row, or one step of a dialogue, cannot become a training example. The message is the reason."""
 
 
-def drop_null_keys(value: Any) -> Any:
+@dataclass(frozen=True)
+class Step:
     """
-    Remove the null-valued keys of all dictionaries in `value`.
-
-    Arrow gives all structs of a column the same keys, and fills keys that a row does not have with null. It does not
-    pad lists, so nulls in lists stay. So do nulls in JSON strings.
+    One step of a dialogue, which becomes one training example.
 
     Args:
-        value (`Any`):
-            A row, or any part of one, as read from an Arrow table.
-
-    Returns:
-        `Any`: A copy without the padding.
+        history (`str` or `list[dict]`):
+            What the model sees: a prompt in its final form, or messages to be rendered.
+        turn (`str` or `dict`):
+            What the step is rewarded on: a completion in its final form, or an assistant message to be rendered. A
+            message can only follow a history of messages.
+        tools (`list[dict]`, *optional*):
+            JSON schemas of the tools that the model can call.
+        notes (`tuple[str, ...]`, *optional*, defaults to `()`):
+            What a user should know about how the row was read. The report counts each note.
     """
-    if isinstance(value, dict):
-        return {key: drop_null_keys(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
-        return [drop_null_keys(item) for item in value]
+
+    history: str | list[Message]
+    turn: str | Message
+    tools: list[dict[str, Any]] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def decompose(messages: list[Message], tools: list[dict[str, Any]] | None = None, start: int = 0) -> list[Step]:
+    """
+    The assistant turns of a dialogue from message `start` on (ResT, arXiv 2509.21826, single-turn decomposition).
+
+    The history of a step is all messages before its turn. Turns whose `weight` (a key of OpenAI's) is 0 are only
+    history.
+    """
+    turns = [index for index, m in enumerate(messages) if index >= start and m["role"] == "assistant"]
+    trained = [index for index in turns if messages[index].get("weight") != 0]
+    if not trained:
+        left_out = f": all {len(turns)} have the weight 0" if turns else ""
+        raise MalformedRowError(f"there is no assistant turn to train on{left_out}")
+    steps = [Step(messages[:index], messages[index], tools) for index in trained]
+    notes = ("assistant turn of weight 0, which is history alone",) * (len(turns) - len(trained))
+    return [replace(steps[0], notes=notes), *steps[1:]]
+
+
+def text(value: Any, label: str) -> str:
+    """Check that a value is a string."""
+    if not isinstance(value, str):
+        raise MalformedRowError(f"{label} is a {type(value).__name__}, not a string")
     return value
 
 
 def decode_json(value: Any, label: str) -> Any:
-    """
-    Decode `value` if it is a string, because data sets store nested columns of varying type as JSON strings.
+    """Decode `value` if it is a string, see [`~rest_trl.tool_calls.declared.read_json`]."""
+    return _of_row(read_json, value, label)
 
-    Args:
-        value (`Any`):
-            A JSON string, or a value that needs no decoding.
-        label (`str`):
-            What the value is, for the error.
 
-    Returns:
-        `Any`: The decoded value.
+def row_tools(tools: Any, read: Callable[[Any], list[dict[str, Any]] | None] = json_schemas) -> Any:
+    """The tools of a row, read by one of the functions of [`rest_trl.tool_calls.declared`]."""
+    return _of_row(read, tools)
 
-    Raises:
-        [`MalformedRowError`]: If the string is not valid JSON.
-    """
-    if not isinstance(value, str):
-        return value
+
+def _of_row(read: Callable[..., Any], *args: Any) -> Any:
+    """What `read` returns; what it refuses makes the row malformed."""
     try:
-        return json.loads(value)
-    except (ValueError, RecursionError) as error:
-        raise MalformedRowError(f"{label} is not valid JSON ({error})") from error
+        return read(*args)
+    except ValueError as error:
+        raise MalformedRowError(str(error)) from error
 
 
 def normalize_messages(messages: Any, label: str) -> list[Message]:
@@ -69,19 +95,13 @@ def normalize_messages(messages: Any, label: str) -> list[Message]:
     "arguments"}}` with a dictionary of arguments, and null-valued keys of a message are removed. A turn that only
     calls tools gets the content `""`: with null, some templates print "None" and others raise. The key
     `function_call` of older files becomes a tool call, the role `developer` becomes `system`, and `function` becomes
-    `tool`.
+    `tool`. The input is not modified, but nested values such as arguments are shared with it.
 
     Args:
         messages (`Any`):
             List of messages, or a JSON string of one.
         label (`str`):
             The column they come from, for the errors.
-
-    Returns:
-        `list[dict]`: New messages. The input is not modified, but nested values such as arguments are shared with it.
-
-    Raises:
-        [`MalformedRowError`]: If they are not messages, or hold something that text-only training cannot render.
     """
     messages = decode_json(messages, label)
     if not isinstance(messages, list) or not messages:
@@ -89,59 +109,17 @@ def normalize_messages(messages: Any, label: str) -> list[Message]:
     return [_normalize_message(message, f"{label}[{index}]") for index, message in enumerate(messages)]
 
 
-def normalize_tools(tools: Any) -> list[dict[str, Any]] | None:
-    """
-    Check the tools of a row.
-
-    Args:
-        tools (`Any`):
-            List of JSON schemas (or of JSON strings of them), a JSON string of such a list, or `None`. A blank string
-            is none, too.
-
-    Returns:
-        `list[dict]` or `None`: The schemas, `None` if there are none.
-
-    Raises:
-        [`MalformedRowError`]: If the tools are not a list of schemas, each with a name.
-    """
-    tools = None if isinstance(tools, str) and not tools.strip() else decode_json(tools, "tools")
-    if not tools:
-        return None
-    if not isinstance(tools, list):
-        raise MalformedRowError(f"tools is a {type(tools).__name__}, not a list of JSON schemas")
-    schemas = [decode_json(tool, f"tools[{index}]") for index, tool in enumerate(tools)]
-    for index, schema in enumerate(schemas):
-        if not isinstance(schema, dict) or not _has_name(schema.get("function", schema)):
-            raise MalformedRowError(f"tools[{index}] is not a JSON schema with a name")
-    return schemas
-
-
 def normalize_tool_calls(calls: Any, label: str) -> list[dict[str, Any]]:
     """
-    Check tool calls and bring them to one form.
+    Check tool calls and bring them to the form `{"type": "function", "function": {"name", "arguments"}}`.
 
-    Args:
-        calls (`Any`):
-            List of calls, or a JSON string of such a list. A call is `{"name", "arguments"}`, or holds this as its
-            `function`. `parameters` is read as `arguments`. Arguments can be a JSON string; a call whose arguments are
-            absent, null or `""` has none.
-        label (`str`):
-            Where they come from, for the errors.
-
-    Returns:
-        `list[dict]`: `{"type": "function", "function": {"name", "arguments"}}` and the other keys of each call.
-
-    Raises:
-        [`MalformedRowError`]: If `calls` is not such a list.
+    A call is `{"name", "arguments"}`, or holds this as its `function`; `parameters` is read as `arguments`. Arguments
+    can be a JSON string; a call whose arguments are absent, null or `""` has none. Other keys of a call are kept.
     """
     calls = decode_json(calls, label)
     if not isinstance(calls, list):
         raise MalformedRowError(f"{label} is a {type(calls).__name__}, not a list of calls")
     return [_normalize_tool_call(call, f"{label}[{index}]") for index, call in enumerate(calls)]
-
-
-def _has_name(function: Any) -> bool:
-    return isinstance(function, dict) and isinstance(function.get("name"), str) and function["name"] != ""
 
 
 def _normalize_message(message: Any, label: str) -> Message:
@@ -164,13 +142,13 @@ def _normalize_message(message: Any, label: str) -> Message:
         normalized["tool_calls"] = normalize_tool_calls(tool_calls, f"{label}.tool_calls")
     elif "content" not in normalized:
         raise MalformedRowError(f"{label} ({role}) has no content")
-    normalized["content"] = _text(normalized.get("content", ""), f"{label}.content")
+    normalized["content"] = _content(normalized.get("content", ""), f"{label}.content")
     if role == "assistant" and not tool_calls and not normalized["content"]:
         raise MalformedRowError(f"{label} (assistant) has neither content nor tool calls")
     return normalized
 
 
-def _text(content: Any, label: str) -> str:
+def _content(content: Any, label: str) -> str:
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
@@ -183,7 +161,7 @@ def _text(content: Any, label: str) -> str:
 
 def _normalize_tool_call(call: Any, label: str) -> dict[str, Any]:
     function = call.get("function", call) if isinstance(call, dict) else None
-    if not isinstance(function, dict) or not _has_name(function):
+    if not isinstance(function, dict) or not has_name(function):
         raise MalformedRowError(f"{label} has no function name")
     arguments = function.get("arguments", function.get("parameters"))
     arguments = {} if arguments is None or arguments == "" else decode_json(arguments, f"{label}.arguments")
@@ -191,6 +169,5 @@ def _normalize_tool_call(call: Any, label: str) -> dict[str, Any]:
         arguments = {}
     if not isinstance(arguments, dict):
         raise MalformedRowError(f"{label}.arguments is a {type(arguments).__name__}, not an object")
-    own = ("function", "name", "arguments", "parameters", "type")
-    kept = {key: value for key, value in call.items() if key not in own}
+    kept = {key: value for key, value in call.items() if key not in _CALL_KEYS}
     return {**kept, "type": "function", "function": {"name": function["name"], "arguments": arguments}}

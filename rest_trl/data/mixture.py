@@ -3,7 +3,8 @@
 import json
 import os
 import random
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,37 +12,26 @@ from typing import Any, NamedTuple
 from datasets import Dataset
 
 from .examples import read_steps
-from .leaks import TestQuestions, plain_words
 from .masking import check_masks, mask_step
-from .messages import MalformedRowError, Message
+from .messages import MalformedRowError, Message, Step, text
 from .rendering import REASONING_KEYS
-from .rows import Step, text
 from .sources import open_sources
 
 
 # What the file keeps of a message beside role, content and calls, where a message has it.
 _KEPT = ("name", *REASONING_KEYS)
+# [ours] A training question that shares this many consecutive words with a text of the tests counts as a leak.
+SHARED_WORDS = 8
+_WORD = re.compile(r"\w+")
 
 
-class Part(NamedTuple):
-    """
-    One part of a mixture.
-
-    Args:
-        name (`str`):
-            Its name in the column `part`.
-        dataset_name (`str`):
-            A file, a directory or a Hub id.
-        number (`int`):
-            How many steps it gives.
-        masks (`tuple[str, ...]`):
-            Which names of the tools become random, see [`~rest_trl.data.masking.mask_step`].
-    """
+class MixturePart(NamedTuple):
+    """One part of a mixture."""
 
     name: str
     dataset_name: str
-    number: int
-    masks: tuple[str, ...] = ()
+    number: int  # of steps
+    masks: tuple[str, ...] = ()  # which names of the tools become random
 
 
 class Dialogue(NamedTuple):
@@ -54,40 +44,62 @@ class Dialogue(NamedTuple):
 
 @dataclass
 class PartReport:
-    """
-    What became of the rows of a part. Each is counted in `malformed`, `same_query` or `leaks`, or could be drawn.
-
-    Args:
-        name (`str`):
-            Name of the part.
-        schema (`str`):
-            The schema that its rows were read as.
-        rows (`int`):
-            Number of its rows.
-        malformed (`list[str]`):
-            Place and reason of each row that cannot be read.
-        same_query (`int`):
-            Rows whose first question is that of an earlier row of this part, or of a row drawn for an earlier part.
-        leaks (`int`):
-            Rows with a question that the tests hold.
-        drawn (`int`):
-            Steps in the training file.
-        test (`int`):
-            Steps in the test file.
-    """
+    """What became of the rows of a part: each counts as malformed, as `same_query` or as a leak, or could be drawn."""
 
     name: str
     schema: str
     rows: int
-    malformed: list[str]
-    same_query: int = 0
-    leaks: int = 0
-    drawn: int = 0
-    test: int = 0
+    malformed: list[str]  # place and reason of each row that cannot be read
+    same_query: int = 0  # rows whose first question is that of an earlier row, or is drawn for an earlier part
+    leaks: int = 0  # rows with a question that the tests hold
+    drawn: int = 0  # steps for training
+    test: int = 0  # steps for the test
+
+
+class TestQuestions:
+    """The questions that training data must not hold: all texts in files of tests, with any columns."""
+
+    __test__ = False  # pytest would collect the class because of its name
+
+    def __init__(self, dataset_names: Iterable[str] = ()) -> None:
+        self.short: set[tuple[str, ...]] = set()
+        self.runs: set[tuple[str, ...]] = set()
+        for name in dataset_names:
+            for source in open_sources(name, "train", None):
+                for index, raw in enumerate(source.rows):
+                    if isinstance(raw, MalformedRowError):
+                        raise ValueError(
+                            f"{source.name}, row {index}: {raw}. Correct the row, or its question is not kept out."
+                        ) from raw
+                    for question in _texts(raw):
+                        words = plain_words(question)
+                        self.short.add(words)
+                        self.runs.update(_word_runs(words))
+
+    def hold(self, words: tuple[str, ...]) -> bool:
+        """Tell whether a question equals one of them word by word, or shares 8 consecutive words with one."""
+        return words in self.short or not self.runs.isdisjoint(_word_runs(words))
+
+
+def plain_words(question: str) -> tuple[str, ...]:
+    """The words of a text without case, punctuation and blanks."""
+    return tuple(_WORD.findall(question.casefold()))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
+
+
+def _word_runs(words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    return (words[start : start + SHARED_WORDS] for start in range(len(words) - SHARED_WORDS + 1))
 
 
 def build_mixture(
-    parts: Sequence[Part], seed: int = 0, tests: TestQuestions | None = None, test_number: int = 0
+    parts: Sequence[MixturePart], seed: int = 0, tests: TestQuestions | None = None, test_number: int = 0
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[PartReport]]:
     """
     Draw steps from several data sets.
@@ -96,11 +108,11 @@ def build_mixture(
     or on both sides, because Hammer's rows are those of xLAM with other names.
 
     Args:
-        parts (`Sequence[Part]`):
+        parts (`Sequence[MixturePart]`):
             The parts.
         seed (`int`, *optional*, defaults to `0`):
             Seed of the draw, the masks and the order.
-        tests ([`~rest_trl.data.leaks.TestQuestions`], *optional*):
+        tests ([`TestQuestions`], *optional*):
             Questions to keep out of both sides.
         test_number (`int`, *optional*, defaults to `0`):
             Number of further steps to hold out as a test, from all parts in proportion.
@@ -108,9 +120,6 @@ def build_mixture(
     Returns:
         `tuple[list[dict], list[dict], list[PartReport]]`: Rows of training and of the test, with the columns `prompt`,
         `completion`, `tools`, `part` and `source`, and one report per part.
-
-    Raises:
-        `ValueError`: If a part has too few steps or a mask that there is not.
     """
     for part in parts:
         check_masks(part.masks)
@@ -140,15 +149,7 @@ def build_mixture(
 
 
 def write_mixture(rows: list[dict[str, Any]], path: Path) -> None:
-    """
-    Write rows to a Parquet file, whole or not at all.
-
-    Args:
-        rows (`list[dict]`):
-            From [`build_mixture`].
-        path (`Path`):
-            The file.
-    """
+    """Write rows to a Parquet file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     Dataset.from_list(rows).to_parquet(temporary)
@@ -165,7 +166,9 @@ def _shares(number: int, weights: Sequence[int]) -> list[int]:
     return shares
 
 
-def _read_part(part: Part, taken: set[tuple[str, ...]], tests: TestQuestions) -> tuple[list[Dialogue], PartReport]:
+def _read_part(
+    part: MixturePart, taken: set[tuple[str, ...]], tests: TestQuestions
+) -> tuple[list[Dialogue], PartReport]:
     """The dialogues that can be drawn: one per first question that no earlier part has `taken`."""
     dialogues: list[Dialogue] = []
     seen = set(taken)

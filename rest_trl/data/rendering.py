@@ -8,8 +8,7 @@ from typing import Any, cast
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from .messages import MalformedRowError, Message
-from .rows import Step
+from .messages import MalformedRowError, Message, Step
 
 
 # Keys under which data sets keep the reasoning apart from the content.
@@ -22,37 +21,14 @@ _THINK_TAG = re.compile("</?think>")
 
 
 class StepRenderer:
-    """
-    Renders a step as two texts: the one that the model reads, and the one that it should write.
-
-    Args:
-        tokenizer (`PreTrainedTokenizerBase`):
-            Tokenizer of the model, with its chat template.
-        chat_template_kwargs (`dict`, *optional*):
-            Further arguments of the chat template, such as `enable_thinking`.
-    """
+    """Renders a step as two texts: the one that the model reads, and the one that it should write."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, chat_template_kwargs: dict[str, Any] | None = None):
         self.tokenizer = tokenizer
         self.chat_template_kwargs = chat_template_kwargs or {}
 
     def render(self, step: Step) -> tuple[str, str]:
-        """
-        Render one step.
-
-        Args:
-            step (`Step`):
-                The step.
-
-        Returns:
-            `tuple[str, str]`: The prompt, which ends with the generation prompt, and the solution, which is what the
-            template writes for the turn after that prompt, without the end-of-turn marker.
-
-        Raises:
-            [`MalformedRowError`]: If the template raises, or does not render a tool, a call or the reasoning of the
-                turn; if the step has no history; or if the prompt or the solution is empty or not valid Unicode.
-            `ValueError`: If the tokenizer has no chat template.
-        """
+        """Render one step."""
         if isinstance(step.history, str):
             prompt, solution = step.history, cast(str, step.turn)
         elif not step.history:
@@ -125,19 +101,7 @@ class StepRenderer:
 
 
 def loses_text(turn: str | Message, solution: str) -> bool:
-    """
-    Tell whether a solution lacks some of the content of its turn.
-
-    Args:
-        turn (`str` or `dict`):
-            The turn of the step.
-        solution (`str`):
-            What the template wrote for it.
-
-    Returns:
-        `bool`: Whether a part of the content, outside of the tags of `<think>`, is not there. Whitespace, which
-        templates strip and add, does not count.
-    """
+    """Tell whether a solution lacks some of the content of its turn."""
     if isinstance(turn, str):
         return False
     written = "".join(solution.split())

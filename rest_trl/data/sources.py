@@ -12,8 +12,8 @@ import pyarrow.parquet
 from datasets import Dataset, load_dataset, load_dataset_builder
 from datasets.exceptions import DatasetGenerationError
 
-from .messages import MalformedRowError, drop_null_keys
-from .rows import Row
+from ..tool_calls.declared import drop_null_keys
+from .messages import MalformedRowError, Row
 
 
 JSON_SUFFIXES = (".json", ".jsonl")
@@ -23,39 +23,15 @@ SUFFIXES = (*JSON_SUFFIXES, PARQUET_SUFFIX)
 
 @dataclass(frozen=True)
 class Source:
-    """
-    The rows of one file or data set.
+    """The rows of one file or data set."""
 
-    Args:
-        name (`str`):
-            Name for reports.
-        columns (`Collection[str]`):
-            Columns that at least one row has.
-        rows (`Dataset` or `list`):
-            The rows. A row that cannot be read is replaced by the [`MalformedRowError`] that says why.
-        padded (`bool`):
-            Whether the rows come from an Arrow table, which pads missing keys with null.
-    """
-
-    name: str
-    columns: Collection[str]
-    rows: Dataset | list[Any]
-    padded: bool
+    name: str  # for reports
+    columns: Collection[str]  # that at least one row has
+    rows: Dataset | list[Any]  # a row that cannot be read is replaced by the `MalformedRowError` that says why
+    padded: bool  # whether the rows come from an Arrow table, which pads missing keys with null
 
     def row(self, raw: Any) -> Row:
-        """
-        Turn one of the rows into a dictionary without padding.
-
-        Args:
-            raw (`Any`):
-                An element of `rows`.
-
-        Returns:
-            `dict`
-
-        Raises:
-            [`MalformedRowError`]: If the row could not be read or is not an object.
-        """
+        """Turn one of the rows into a dictionary without padding."""
         if isinstance(raw, MalformedRowError):
             raise raw
         if not isinstance(raw, dict):
@@ -64,40 +40,12 @@ class Source:
 
 
 def dataset_source(dataset: Dataset, name: str) -> Source:
-    """
-    Take the rows of a data set in memory.
-
-    Args:
-        dataset (`Dataset`):
-            The data set.
-        name (`str`):
-            Name for reports.
-
-    Returns:
-        [`Source`]
-    """
+    """Take the rows of a data set in memory."""
     return Source(name, dataset.column_names, dataset, padded=True)
 
 
 def open_sources(dataset_name: str, split: str, config: str | None) -> list[Source]:
-    """
-    Open a local file, a local directory, or a data set of the Hub.
-
-    Args:
-        dataset_name (`str`):
-            Path or Hub id. A name that exists as a path is taken as a path.
-        split (`str`):
-            Split to load. A single file is the split `"train"`.
-        config (`str` or `None`):
-            Configuration of the data set, for those that have several.
-
-    Returns:
-        `list[Source]`: One source for each local file, or one for the Hub data set.
-
-    Raises:
-        `FileNotFoundError`: If `dataset_name` is a path that does not exist, or the Hub has no such data set.
-        `ValueError`: If the split, the configuration or the file type does not exist, or a file cannot be read.
-    """
+    """Open a local file, a local directory (one source per file), or a data set of the Hub; an existing path wins."""
     path = Path(dataset_name).expanduser()
     if path.is_dir():
         return [

@@ -13,47 +13,18 @@ from .loading import Prepared
 
 @dataclass(frozen=True)
 class Summary:
-    """
-    Figures of a prepared data set.
+    """Figures of a prepared data set."""
 
-    Args:
-        prompt_lengths (`list[int]`):
-            Tokens of each prompt, including those dropped for their length.
-        solution_lengths (`list[int]`):
-            Tokens of each gold completion of the examples that are kept.
-        tools (`Counter[int]`):
-            The number of rows by how many tools they declare. Only rows with a kept example count.
-        with_calls (`int`):
-            Number of gold completions with calls that can all be read.
-        without_calls (`int`):
-            Number of gold completions without calls.
-        unreadable (`list[str]`):
-            Place and first error of each gold completion with something that cannot be read in the place of a call.
-    """
-
-    prompt_lengths: list[int]
-    solution_lengths: list[int]
-    tools: Counter[int]
-    with_calls: int
+    prompt_lengths: list[int]  # tokens, also of the prompts dropped for their length
+    solution_lengths: list[int]  # tokens of the golds that are kept
+    tools: Counter[int]  # rows with a kept example, by the number of tools that they declare
+    with_calls: int  # golds with calls that can all be read
     without_calls: int
-    unreadable: list[str]
+    unreadable: list[str]  # place and first error of each gold with something unreadable in the place of a call
 
 
 def summarize(prepared: Prepared, tokenizer: PreTrainedTokenizerBase, syntax: ToolCallSyntax) -> Summary:
-    """
-    Count what a data set holds.
-
-    Args:
-        prepared ([`~rest_trl.data.loading.Prepared`]):
-            The examples.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The policy's tokenizer.
-        syntax ([`~rest_trl.tool_calls.ToolCallSyntax`]):
-            The syntax in which the policy writes calls.
-
-    Returns:
-        [`Summary`]
-    """
+    """Count what a data set holds."""
     parsed = [syntax.parse(example.solution) for example in prepared.examples]
     unreadable = [
         f"{example.source}, step {example.step}: {found.errors[0]}"
@@ -75,15 +46,6 @@ def summarize(prepared: Prepared, tokenizer: PreTrainedTokenizerBase, syntax: To
 def bins(values: list[int], number: int = 10) -> list[tuple[int, int, int]]:
     """
     Sort whole numbers into bins of equal width.
-
-    Args:
-        values (`list[int]`):
-            The numbers.
-        number (`int`, *optional*, defaults to `10`):
-            How many bins at most.
-
-    Returns:
-        `list[tuple[int, int, int]]`: First and last number of each bin, and how many values lie in it.
 
     Example:
 

@@ -14,9 +14,8 @@ from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 from transformers.utils import get_json_schema
 
-from ..data.messages import drop_null_keys
-from ..data.tools import json_schemas
 from ..tool_calls import ToolCall
+from ..tool_calls.declared import drop_null_keys, json_schemas
 
 
 UNKNOWN_TOOL, MISSING, UNKNOWN = "unknown_tool", "missing_parameter", "unknown_parameter"

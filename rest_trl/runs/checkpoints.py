@@ -26,16 +26,7 @@ _FULL = 1 << 20  # bytes
 
 
 def checkpoint_dirs(output_dir: str | Path) -> list[Path]:
-    """
-    List the checkpoints of a run, the latest step first, whether whole or not.
-
-    Args:
-        output_dir (`str` or `Path`):
-            The run's directory; it need not exist.
-
-    Returns:
-        `list[Path]`
-    """
+    """List the checkpoints of a run, the latest step first, whether whole or not."""
     if not Path(output_dir).is_dir():
         return []
     found = [path for path in Path(output_dir).iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
@@ -49,13 +40,6 @@ def checkpoint_fault(checkpoint: Path) -> str | None:
     `Trainer` writes `trainer_state.json` last, so a readable one says that the save came to its end. Weights and
     states are also checked for their length, because an interrupted copy or a crash can cut off any file. The
     contents of the files are not read.
-
-    Args:
-        checkpoint (`Path`):
-            Directory of the checkpoint, written by this package or by plain `Trainer`.
-
-    Returns:
-        `str` or `None`: what is missing or cut off; `None` for a whole checkpoint.
     """
     try:
         json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
@@ -80,16 +64,7 @@ def checkpoint_fault(checkpoint: Path) -> str | None:
 
 
 def is_whole_safetensors(path: Path) -> bool:
-    """
-    Tell whether a file of weights has the length that its header says.
-
-    Args:
-        path (`Path`):
-            A `.safetensors` file.
-
-    Returns:
-        `bool`
-    """
+    """Tell whether a file of weights has the length that its header says."""
     try:
         with safe_open(path, framework="pt"):  # it compares the header with the length of the file
             return True
@@ -98,36 +73,12 @@ def is_whole_safetensors(path: Path) -> bool:
 
 
 def last_whole_checkpoint(output_dir: str | Path) -> Path | None:
-    """
-    Find the checkpoint to go on from.
-
-    Args:
-        output_dir (`str` or `Path`):
-            The run's directory.
-
-    Returns:
-        `Path` or `None`: the whole checkpoint of the latest step.
-    """
+    """Find the checkpoint to go on from."""
     return next((path for path in checkpoint_dirs(output_dir) if checkpoint_fault(path) is None), None)
 
 
 def find_checkpoint(resume: str | bool | None, output_dir: str | Path) -> str | None:
-    """
-    Find the checkpoint that `resume_from_checkpoint` means, and warn of later ones that are not whole.
-
-    Args:
-        resume (`str` or `bool`, *optional*):
-            `True` or `"true"` for the last whole checkpoint in `output_dir`, or the path of one.
-        output_dir (`str` or `Path`):
-            The run's directory.
-
-    Returns:
-        `str` or `None`: path of a whole checkpoint; `None` if nothing is to be resumed.
-
-    Raises:
-        FileNotFoundError: if there is no such checkpoint.
-        ValueError: if it is not whole.
-    """
+    """Find the checkpoint that `resume_from_checkpoint` means, and warn of later ones that are not whole."""
     if resume is None or str(resume).lower() == "false":
         return None
     whole = last_whole_checkpoint(output_dir)
@@ -154,16 +105,7 @@ def find_checkpoint(resume: str | bool | None, output_dir: str | Path) -> str | 
 
 
 def way_on(output_dir: str | Path) -> str:
-    """
-    Tell a user how to go on with a run that ended early.
-
-    Args:
-        output_dir (`str` or `Path`):
-            The run's directory.
-
-    Returns:
-        `str`: part of a sentence.
-    """
+    """Tell a user how to go on with a run that ended early."""
     whole = last_whole_checkpoint(output_dir)
     if whole is None:
         return f"{output_dir} has no whole checkpoint, so the next run starts from the beginning"
@@ -176,18 +118,7 @@ class FullDiskError(OSError):
 
 @contextmanager
 def naming_full_disk(written: str | Path, output_dir: str | Path) -> Iterator[None]:
-    """
-    Turn whatever a save raises on a full disk into a [`FullDiskError`]; other errors pass.
-
-    Args:
-        written (`str` or `Path`):
-            What is written inside the context.
-        output_dir (`str` or `Path`):
-            The run's directory, where whole checkpoints are looked for.
-
-    Raises:
-        FullDiskError: if the disk is full.
-    """
+    """Turn whatever a save raises on a full disk into a [`FullDiskError`]; other errors pass."""
     try:
         yield
     except Exception as error:  # the tokenizers library raises no narrower class
@@ -199,18 +130,7 @@ def naming_full_disk(written: str | Path, output_dir: str | Path) -> Iterator[No
 
 
 def is_full_disk(error: BaseException, directory: str | Path) -> bool:
-    """
-    Tell whether a write failed because the disk, or the user's quota of it, is full.
-
-    Args:
-        error (`BaseException`):
-            What the write raised.
-        directory (`str` or `Path`):
-            The directory of the write; it need not exist.
-
-    Returns:
-        `bool`
-    """
+    """Tell whether a write failed because the disk, or the user's quota of it, is full."""
     numbers = (errno.ENOSPC, errno.EDQUOT)
     if isinstance(error, OSError):
         return error.errno in numbers

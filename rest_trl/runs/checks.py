@@ -55,16 +55,7 @@ _MAPPINGS = (
 
 
 def check_numbers(args: Any) -> None:
-    """
-    Refuse numbers of `TrainingArguments` and TRL that cannot be meant, before anything is computed with them.
-
-    Args:
-        args ([`~transformers.TrainingArguments`]):
-            The arguments, as they were given.
-
-    Raises:
-        ValueError: if one is out of its bounds, or not a number.
-    """
+    """Refuse numbers of `TrainingArguments` and TRL that cannot be meant, before anything is computed with them."""
     for name, value in vars(args).items():
         if name in _BOUNDS and value is not None:
             words, is_within = _BOUNDS[name]
@@ -77,13 +68,6 @@ def check_numbers(args: Any) -> None:
 def check_mappings(args: Any) -> None:
     """
     Refuse strings that should be mappings and cannot be parsed. They would end a run only after the model is loaded.
-
-    Args:
-        args ([`~transformers.TrainingArguments`]):
-            The arguments, in which it has already parsed the strings that are JSON objects.
-
-    Raises:
-        ValueError: if one is still a string, or `optim_args` does not consist of NAME=VALUE pairs.
     """
     for name in _MAPPINGS:
         value = vars(args).get(name)
@@ -98,17 +82,7 @@ def check_mappings(args: Any) -> None:
 
 
 def check_model(model: str) -> None:
-    """
-    Refuse a directory that holds no whole model. An id of the Hub is left to transformers.
-
-    Args:
-        model (`str`):
-            Directory or id.
-
-    Raises:
-        FileNotFoundError: if the directory has no `config.json`.
-        ValueError: if that file cannot be read or names no architecture, or a file of weights is cut off.
-    """
+    """Refuse a directory that holds no whole model. An id of the Hub is left to transformers."""
     path = Path(model)
     if not path.is_dir():
         return
@@ -131,18 +105,7 @@ def check_model(model: str) -> None:
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, model: str) -> None:
-    """
-    Refuse the empty tokenizer that transformers makes for a model without tokenizer files.
-
-    Args:
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The tokenizer.
-        model (`str`):
-            Where it was loaded from.
-
-    Raises:
-        ValueError: if it turns a text into no tokens.
-    """
+    """Refuse the empty tokenizer that transformers makes for a model without tokenizer files."""
     if not tokenizer("a", add_special_tokens=False)["input_ids"]:
         raise ValueError(
             f"the tokenizer of {model} is empty: put the files of its tokenizer there, tokenizer.json first"
@@ -150,16 +113,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, model: str) -> None:
 
 
 def check_trackers(args: TrainingArguments) -> None:
-    """
-    Refuse trackers that are not installed. `Trainer` would raise a `RuntimeError`, as for a bug.
-
-    Args:
-        args ([`~transformers.TrainingArguments`]):
-            The arguments whose `report_to` names the trackers. Unknown names are left to `Trainer`.
-
-    Raises:
-        ImportError: if one is not installed.
-    """
+    """Refuse trackers that are not installed. `Trainer` would raise a `RuntimeError`, as for a bug."""
     report_to: Any = args.report_to  # `TrainingArguments` has made a list of it
     available = get_available_reporting_integrations()
     missing = [name for name in report_to if name in INTEGRATION_TO_CALLBACK and name not in available]

@@ -21,16 +21,7 @@ _USER_ERRORS = (ValueError, OSError, ImportError, YAMLError, HTTPError)
 
 
 def one_line(error: BaseException) -> str:
-    """
-    Return the message of an error without line breaks.
-
-    Args:
-        error (`BaseException`):
-            An error that a user can mend.
-
-    Returns:
-        `str`
-    """
+    """Return the message of an error without line breaks."""
     # An OSError that this package raises is shown without its number. One of the system names a path, which must stay.
     message = error.strerror if isinstance(error, OSError) and error.strerror and not error.filename else str(error)
     return " ".join(str(message).split())
@@ -38,18 +29,7 @@ def one_line(error: BaseException) -> str:
 
 @contextmanager
 def setup_errors(prog: str, before: str = "training started") -> Iterator[None]:
-    """
-    End the program with one line where its arguments, model or data cannot be used.
-
-    Args:
-        prog (`str`):
-            Name of the program in messages.
-        before (`str`, *optional*, defaults to `"training started"`):
-            What is true at the end of the context, for the message on Ctrl-C.
-
-    Raises:
-        SystemExit: with that line, or with status 130 on Ctrl-C.
-    """
+    """End the program with one line where its arguments, model or data cannot be used."""
     try:
         yield
     except _USER_ERRORS as error:
@@ -61,18 +41,7 @@ def setup_errors(prog: str, before: str = "training started") -> Iterator[None]:
 
 @contextmanager
 def run_errors(prog: str, trainer: Any) -> Iterator[None]:
-    """
-    End the program with one line if training stops for an outside reason: Ctrl-C, a full disk, a lost server.
-
-    Args:
-        prog (`str`):
-            Name of the program in messages.
-        trainer ([`~trl.GRPOTrainer`]):
-            The trainer that runs inside the context.
-
-    Raises:
-        SystemExit: with that line, or with status 130 on Ctrl-C.
-    """
+    """End the program with one line if training stops for an outside reason: Ctrl-C, a full disk, a lost server."""
     try:
         yield
     except KeyboardInterrupt:

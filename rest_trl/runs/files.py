@@ -7,15 +7,7 @@ import pandas as pd
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
-    """
-    Write a Parquet file so that a part of it never stands under its name.
-
-    Args:
-        table (`pd.DataFrame`):
-            What to write.
-        path (`Path`):
-            The file.
-    """
+    """Write a Parquet file so that a part of it never stands under its name."""
     temporary = path.with_name(f"{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -28,18 +20,7 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """
-    Write a file so that a reader finds the old content or the new one, and never a part.
-
-    Args:
-        path (`Path`):
-            The file.
-        text (`str`):
-            What to write.
-
-    Raises:
-        OSError: if it cannot be written. A file that was there before is unchanged.
-    """
+    """Write a file so that a reader finds the old content or the new one, and never a part."""
     temporary = path.with_name(f"{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -53,15 +34,6 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def encode(text: str) -> bytes:
-    """
-    Encode in UTF-8 a text that a model may have written.
-
-    Args:
-        text (`str`):
-            Any text.
-
-    Returns:
-        `bytes`: half a surrogate pair, which UTF-8 cannot represent, becomes an escape.
-    """
+    """Encode in UTF-8 a text that a model may have written."""
     # A model may write half a surrogate pair as a JSON escape.
     return text.encode("utf-8", "backslashreplace")

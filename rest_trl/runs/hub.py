@@ -7,18 +7,7 @@ from .endings import one_line
 
 
 def push(trainer: Any, prog: str) -> None:
-    """
-    Push the saved model, with its card, to the Hub.
-
-    Args:
-        trainer ([`~transformers.Trainer`]):
-            The trainer, whose model is saved in its `output_dir`.
-        prog (`str`):
-            Name of the program in messages.
-
-    Raises:
-        SystemExit: with one line that says where the model is and how to push it, if it could not be pushed.
-    """
+    """Push the saved model, with its card, to the Hub."""
     try:
         trainer.push_to_hub()
     except Exception as error:  # network, Hub or metadata check: the model is saved, and the cure is the same

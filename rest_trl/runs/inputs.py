@@ -20,21 +20,7 @@ TASK_EVAL_SIZE = 512  # prompts, for the studies: a share's standard error is th
 
 
 def find_model(name: str | None) -> str:
-    """
-    Find the model that the arguments name.
-
-    Args:
-        name (`str`, *optional*):
-            A path, an id, or one of [`~rest_trl.lab.tiny.TINY_MODELS`].
-
-    Returns:
-        `str`: the directory with `~` expanded, or the id.
-
-    Raises:
-        FileNotFoundError: if the name can only be a path and nothing is there.
-        NotADirectoryError: if the path is a file.
-        ValueError: if no model is named, or the name begins with `tiny/` and the package holds no such model.
-    """
+    """Find the model that the arguments name."""
     if not name:
         raise ValueError("no model: give --model_name_or_path a path, a Hub id, or tiny")
     path = Path(resolve_model(name)).expanduser()
@@ -50,26 +36,7 @@ def find_model(name: str | None) -> str:
 def load_tokenizer(
     model_name: str, revision: str | None = None, trust_remote_code: bool = False, **kwargs: Any
 ) -> PreTrainedTokenizerBase:
-    """
-    Load the tokenizer of a model.
-
-    Args:
-        model_name (`str`):
-            Directory or id.
-        revision (`str`, *optional*):
-            Branch, tag or commit on the Hub.
-        trust_remote_code (`bool`, *optional*, defaults to `False`):
-            Whether to run the tokenizer's own code.
-        kwargs:
-            Further arguments of `AutoTokenizer.from_pretrained`.
-
-    Returns:
-        [`~transformers.PreTrainedTokenizerBase`]
-
-    Raises:
-        ValueError: if it cannot be loaded. The message names the model and the revision, which the message of
-            transformers leaves out where the Hub cannot be reached.
-    """
+    """Load the tokenizer of a model."""
     try:
         return AutoTokenizer.from_pretrained(
             model_name, revision=revision, trust_remote_code=trust_remote_code, **kwargs
@@ -80,19 +47,7 @@ def load_tokenizer(
 
 
 def find_environment(name: str) -> Callable[[], Any]:
-    """
-    Find the environment that the arguments name.
-
-    Args:
-        name (`str`):
-            Dotted path of a class or function that needs no arguments and makes an environment for TRL.
-
-    Returns:
-        `Callable`
-
-    Raises:
-        ValueError: if nothing of that name can be imported, or it cannot be called.
-    """
+    """Find the environment that the arguments name."""
     module, _, attribute = name.rpartition(".")
     try:
         factory = vars(importlib.import_module(module))[attribute]
@@ -108,25 +63,7 @@ def find_environment(name: str) -> Callable[[], Any]:
 
 
 def load_tasks_split(script_args: Any, split: str, size: int | None = None) -> Dataset:
-    """
-    Load one split of a data set of tasks. The columns go to the environment's `reset` as they are.
-
-    Args:
-        script_args ([`~rest_trl.runs.program.DataArguments`]):
-            The arguments that name the data set.
-        split (`str`):
-            Name of the split.
-        size (`int`, *optional*):
-            Take at most this many rows, the first ones. By default all; the test split of `tiny/agents`, whose rows
-            are made on demand, has as many as an evaluation during training can afford.
-
-    Returns:
-        [`~datasets.Dataset`] with a column `prompt` of messages.
-
-    Raises:
-        FileNotFoundError: if the data set is a path and nothing is there.
-        ValueError: if no data set is named, its prompts are not messages, or an argument applies only to gold calls.
-    """
+    """Load one split of a data set of tasks. The columns go to the environment's `reset` as they are."""
     name = script_args.dataset_name
     if not name:
         raise ValueError("no data set: give --dataset_name a file, a directory, a Hub id, or tiny/agents")
@@ -157,29 +94,7 @@ def load_tasks_split(script_args: Any, split: str, size: int | None = None) -> D
 def load_split(
     script_args: Any, training_args: Any, tokenizer: PreTrainedTokenizerBase, split: str, size: int | None = None
 ) -> Dataset:
-    """
-    Load one split of the data set that the arguments name.
-
-    Args:
-        script_args ([`~rest_trl.runs.program.DataArguments`]):
-            The arguments that name the data set.
-        training_args ([`ResTGRPOConfig`] or [`~rest_trl.lab.sft.ResTSFTConfig`]):
-            The arguments with `chat_template_kwargs` and `seed`.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The policy's tokenizer, with its chat template.
-        split (`str`):
-            Name of the split.
-        size (`int`, *optional*):
-            Take at most this many rows, the first ones. By default all; the test split of an embedded data set, whose
-            rows are made on demand, has as many as an evaluation during training can afford.
-
-    Returns:
-        [`~datasets.Dataset`] with columns `prompt` and `solution`.
-
-    Raises:
-        FileNotFoundError: if the data set is a path and nothing is there.
-        ValueError: if no data set is named, or it cannot be used.
-    """
+    """Load one split of the data set that the arguments name."""
     if not script_args.dataset_name:
         raise ValueError("no data set: give --dataset_name a file, a directory, a Hub id, or tiny")
     chat_template_kwargs: Any = training_args.chat_template_kwargs  # TRL has parsed it if it was a string
@@ -208,25 +123,7 @@ def load_split(
 
 
 def load_tiny_split(name: str, split: str, config: str | None = None, size: int | None = None) -> Dataset:
-    """
-    Load one split of an embedded data set.
-
-    Args:
-        name (`str`):
-            One of [`~rest_trl.lab.tiny.TINY_DATASETS`].
-        split (`str`):
-            Name of the split.
-        config (`str`, *optional*):
-            Configuration that the arguments ask for; embedded data sets have none.
-        size (`int`, *optional*):
-            See [`load_split`].
-
-    Returns:
-        [`~datasets.Dataset`] with columns `prompt` and `solution`.
-
-    Raises:
-        ValueError: if there is no such split, or a configuration is asked for.
-    """
+    """Load one split of an embedded data set."""
     if _tiny_split(name, split, config) == "train":
         return _first(load_tiny_dataset(name=name), size)
     return load_tiny_dataset("test", size=size or (TINY_EVAL_SIZE if name == TINY else TASK_EVAL_SIZE), name=name)

@@ -32,13 +32,7 @@ def hold_kernels_warning() -> None:
 
 
 def release_kernels_warning(is_quantized: bool) -> None:
-    """
-    Emit what [`hold_kernels_warning`] has kept back if the run has 4-bit weights, and drop it otherwise.
-
-    Args:
-        is_quantized (`bool`):
-            Whether the run has 4-bit weights; otherwise the kernel is not used.
-    """
+    """Emit what [`hold_kernels_warning`] has kept back if the run has 4-bit weights, and drop it otherwise."""
     _LOGGER.removeFilter(_hold)
     if is_quantized:
         for record in _hold.records:

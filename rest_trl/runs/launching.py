@@ -21,17 +21,6 @@ def split_accelerate_config(arguments: list[str]) -> tuple[str | None, list[str]
     """
     Take `--accelerate_config FILE` or `--accelerate_config=FILE` out of a command line. The file can also be the
     name of a configuration that comes with the package, such as `ddp`.
-
-    Args:
-        arguments (`list[str]`):
-            The command line.
-
-    Returns:
-        `tuple[str | None, list[str]]`: the file, if one is given, and the other arguments.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if no file is given after the option.
     """
     arguments = [
         part for text in arguments for part in (text.split("=", 1) if text.startswith(_OPTION + "=") else [text])
@@ -50,18 +39,7 @@ def split_accelerate_config(arguments: list[str]) -> tuple[str | None, list[str]
 
 
 def launcher_options(config_file: str | None) -> list[str]:
-    """
-    Choose the options of `accelerate launch`.
-
-    Args:
-        config_file (`str`, *optional*):
-            Accelerate's configuration.
-
-    Returns:
-        `list[str]`: `--config_file` if a configuration is given; nothing if the user has a default one, which
-        accelerate reads itself; otherwise accelerate's own choice (all GPUs of this machine, or one process), spelled
-        out so that accelerate does not list it at each start.
-    """
+    """Choose the options of `accelerate launch`."""
     if config_file is not None:
         return ["--config_file", config_file]
     if Path(default_config_file).is_file():

@@ -19,15 +19,6 @@ def row(logs: dict[str, Any], step: int) -> dict[str, Any]:
     """
     One row of the table.
 
-    Args:
-        logs (`dict[str, Any]`):
-            Metrics of a step or, with the prefix `eval_`, of an evaluation.
-        step (`int`):
-            Optimiser steps done.
-
-    Returns:
-        `dict[str, Any]`: values by column; empty if the entry has none of the metrics.
-
     Example:
 
     ```python

@@ -122,20 +122,7 @@ def _kinds(hint: Any) -> list[Any]:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """
-    Tell whether a value of a recipe can be the value of an argument.
-
-    Args:
-        value:
-            As YAML reads it.
-        hint:
-            Type hint of the argument.
-
-    Returns:
-        `bool`: also true for every string, because the parser later converts or refuses it, and for any scalar if the
-        argument is a string, because YAML reads an unquoted `no` or `3` as a boolean or a number. The parser does not
-        convert the elements of a list, so they must already have their type.
-    """
+    """Tell whether a value of a recipe can be the value of an argument."""
     kinds = _kinds(hint)
     if isinstance(value, list):
         elements = {typing.get_args(option) for option in _options(hint) if typing.get_origin(option) is list}

@@ -17,13 +17,6 @@ def check_processes(accelerator: Accelerator) -> None:
     Report where accelerate has silently set up less than it was launched with.
 
     On a CPU, FSDP and DeepSpeed become DDP, and `accelerate launch --cpu --num_processes 2` starts one process.
-
-    Args:
-        accelerator ([`~accelerate.Accelerator`]):
-            That of the trainer.
-
-    Raises:
-        ValueError: if FSDP or DeepSpeed was asked for, and accelerate has set up something else.
     """
     for distributed_type, variable in _SHARDING.items():
         if parse_flag_from_env(variable) and accelerator.distributed_type != distributed_type:

@@ -90,20 +90,6 @@ def prepare_model(training_args: Any, model_args: ModelConfig) -> tuple[str, Pre
     Find the model and load its tokenizer.
 
     It sets `model_init_kwargs` of the training arguments and, unless it is given, their `tool_call_syntax`.
-
-    Args:
-        training_args ([`ResTGRPOConfig`] or [`~rest_trl.lab.sft.ResTSFTConfig`]):
-            Arguments of the training.
-        model_args ([`~trl.ModelConfig`]):
-            Arguments of the model.
-
-    Returns:
-        `tuple[str, PreTrainedTokenizerBase]`: directory or id of the model, and its tokenizer.
-
-    Raises:
-        FileNotFoundError: if there is no such model.
-        ImportError: if a tracker is not installed.
-        ValueError: if no model is named, or its syntax of tool calls is not known.
     """
     model_name = find_model(model_args.model_name_or_path)
     check_model(model_name)
@@ -128,23 +114,7 @@ def prepare_model(training_args: Any, model_args: ModelConfig) -> tuple[str, Pre
 
 
 def run(prog: str, parser: Callable[[str], RecipeParser], make_trainer: Callable[..., Any], args: Any) -> None:
-    """
-    Train as the command line says.
-
-    Args:
-        prog (`str`):
-            Name of the program in messages.
-        parser (`Callable`):
-            Makes the parser, which returns [`DataArguments`] first and the trainer's arguments second.
-        make_trainer (`Callable`):
-            Makes the trainer from the parsed arguments.
-        args (`list[str]`, *optional*):
-            The command line, by default the process's.
-
-    Raises:
-        SystemExit: with one line that names cause and cure, if an argument or the data set is wrong, training is
-            interrupted or loses its disk or server, or the trained model cannot be pushed.
-    """
+    """Train as the command line says."""
     with setup_errors(prog):
         arguments = parser(prog).parse_args_and_config(args)
         script_args, training_args = arguments[:2]

@@ -27,13 +27,6 @@ def summary(logs: dict[str, Any]) -> str:
     """
     Sum up one entry of the log.
 
-    Args:
-        logs (`dict[str, Any]`):
-            Metrics of a step or, with the prefix `eval_`, of an evaluation.
-
-    Returns:
-        `str`: a few figures; empty if the entry has none of them.
-
     Example:
 
     ```python

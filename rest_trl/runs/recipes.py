@@ -42,12 +42,7 @@ class Recipe:
 
 
 def recipes_dir() -> Path:
-    """
-    The folder of the recipes: that of an installed package or of a source tree.
-
-    Raises:
-        FileNotFoundError: if there is neither.
-    """
+    """The folder of the recipes: that of an installed package or of a source tree."""
     package = Path(__file__).resolve().parents[1]
     folders = (package / "recipes", package.parent / "recipes")
     for folder in folders:
@@ -98,30 +93,13 @@ def find_recipe(name: str | Path, folder: str = "") -> Path:
 
 
 def recipe_names(folder: str = "") -> list[str]:
-    """
-    The names of the recipes that come with the package, configurations of accelerate and studies included.
-
-    Args:
-        folder (`str`, *optional*, defaults to `""`):
-            List only the recipes in this folder, without the folder's name.
-    """
+    """The names of the recipes that come with the package, configurations of accelerate and studies included."""
     root = recipes_dir() / folder
     return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
 
 
 def read_head(path: Path, name: str) -> Recipe:
-    """
-    Read what the comments at the head of a recipe say.
-
-    Args:
-        path (`Path`):
-            The file.
-        name (`str`):
-            Its name.
-
-    Returns:
-        [`Recipe`]
-    """
+    """Read what the comments at the head of a recipe say."""
     text = path.read_text(encoding="utf-8")
     head: list[str] = []
     for line in text.splitlines():

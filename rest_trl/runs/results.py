@@ -21,53 +21,17 @@ _FINAL = (
 
 
 def earlier_results(output_dir: str | Path) -> list[Path]:
-    """
-    List checkpoints and the final model that a run has left in its directory.
-
-    Args:
-        output_dir (`str` or `Path`):
-            The run's directory; it need not exist.
-
-    Returns:
-        `list[Path]`: checkpoints, the latest step first, then files of the final model.
-    """
+    """List checkpoints and the final model that a run has left in its directory."""
     return checkpoint_dirs(output_dir) + sorted(path for name in _FINAL for path in Path(output_dir).glob(name))
 
 
 def continues(checkpoint: str | Path | None, output_dir: str | Path) -> bool:
-    """
-    Tell whether a run goes on with the results in its directory.
-
-    Args:
-        checkpoint (`str` or `Path`, *optional*):
-            The checkpoint that the run resumes from.
-        output_dir (`str` or `Path`):
-            The run's directory; it need not exist.
-
-    Returns:
-        `bool`: false for the checkpoint of another directory, whose run has nothing to do with the results in this.
-    """
+    """Tell whether a run goes on with the results in its directory."""
     return checkpoint is not None and Path(checkpoint).resolve().is_relative_to(Path(output_dir).resolve())
 
 
 def check_output_dir(output_dir: str | Path, resumes: bool, overwrites: bool) -> None:
-    """
-    Refuse a directory in which a new run cannot write, or would overwrite earlier results.
-
-    Args:
-        output_dir (`str` or `Path`):
-            Where the run is to write; it need not exist.
-        resumes (`bool`):
-            Whether the run goes on from a checkpoint in this directory, see [`continues`].
-        overwrites (`bool`):
-            Whether the user lets the run remove earlier results.
-
-    Raises:
-        FileExistsError: if it holds results of an earlier run, and neither `resumes` nor `overwrites` is true.
-        NotADirectoryError: if it is a file, or would lie in one.
-        PermissionError: if nothing can be written there.
-        ValueError: if both are true, or `output_dir` is empty.
-    """
+    """Refuse a directory in which a new run cannot write, or would overwrite earlier results."""
     if not str(output_dir):
         raise ValueError("output_dir is empty: give a directory")
     path = Path(output_dir).absolute()
@@ -91,13 +55,7 @@ def check_output_dir(output_dir: str | Path, resumes: bool, overwrites: bool) ->
 
 
 def remove_results(trainer: Any) -> None:
-    """
-    Remove checkpoints and the final model of an earlier run, and no other file, on the main process.
-
-    Args:
-        trainer ([`~transformers.Trainer`]):
-            The trainer that is to write into the same directory.
-    """
+    """Remove checkpoints and the final model of an earlier run, and no other file, on the main process."""
     if trainer.args.should_save:
         for path in earlier_results(trainer.args.output_dir):
             if path.is_dir():

@@ -25,16 +25,7 @@ _ASK_AGAIN = Retry(
 
 
 def server_url(base_url: str | None, host: str, port: int) -> str:
-    """
-    Address of a run's server.
-
-    Args:
-        base_url, host, port:
-            `vllm_server_base_url`, `vllm_server_host` and `vllm_server_port` of the run; the first wins if it is set.
-
-    Returns:
-        `str`
-    """
+    """Address of a run's server."""
     return base_url or f"http://{host}:{port}"
 
 
@@ -44,10 +35,6 @@ class KeepAliveAdapter(HTTPAdapter):
 
     The session of TRL's client repeats failed requests by itself, even to a restarted server, which has the weights of
     step 0. With this adapter the caller sees the failure of a `POST`.
-
-    Args:
-        connections (`int`, *optional*, defaults to `1`):
-            Number of simultaneous requests.
     """
 
     def __init__(self, connections: int = 1) -> None:
@@ -65,15 +52,7 @@ class KeepAliveAdapter(HTTPAdapter):
 
 
 def mount(session: requests.Session, connections: int = 1) -> None:
-    """
-    Let a session use [`KeepAliveAdapter`] for all addresses.
-
-    Args:
-        session (`requests.Session`):
-            The session, of TRL's client for example.
-        connections (`int`, *optional*, defaults to `1`):
-            Number of simultaneous requests.
-    """
+    """Let a session use [`KeepAliveAdapter`] for all addresses."""
     for scheme in ("http://", "https://"):
         session.mount(scheme, KeepAliveAdapter(connections))
 
@@ -84,12 +63,6 @@ class ServerClient:
 
     Where its docstring says nothing else, a method raises `requests.RequestException` if the server does not answer,
     answers with an error, or says something that no vLLM server says.
-
-    Args:
-        url (`str`):
-            Address of the server, such as `http://localhost:8000`. `/v1` at its end is dropped.
-        connections (`int`, *optional*, defaults to `1`):
-            Number of simultaneous requests.
     """
 
     def __init__(self, url: str, connections: int = 1) -> None:
@@ -115,16 +88,7 @@ class ServerClient:
         return self._session.get(f"{self.url}/health", timeout=_CONNECT).status_code
 
     def wait_until_healthy(self, timeout: float) -> None:
-        """
-        Wait for the server.
-
-        Args:
-            timeout (`float`):
-                Seconds to wait.
-
-        Raises:
-            ConnectionError: if it is not healthy by then.
-        """
+        """Wait for the server."""
         deadline = time.monotonic() + timeout
         while True:
             try:
@@ -156,28 +120,9 @@ class ServerClient:
         return version
 
     def mark_weights(self, version: str) -> None:
-        """
-        Mark the weights that the server has.
-
-        Args:
-            version (`str`):
-                The mark.
-        """
+        """Mark the weights that the server has."""
         self.post("/update_weight_version", {"new_version": version}).raise_for_status()
 
     def post(self, path: str, content: dict[str, Any], timeout: float = _READ) -> requests.Response:
-        """
-        Send a request once.
-
-        Args:
-            path (`str`):
-                Endpoint, such as `/v1/completions`.
-            content (`dict[str, Any]`):
-                Sent as JSON.
-            timeout (`float`, *optional*, defaults to `30.0`):
-                Seconds to wait for the answer.
-
-        Returns:
-            `requests.Response`: of any status.
-        """
+        """Send a request once."""
         return self._session.post(f"{self.url}{path}", json=content, timeout=(_CONNECT, timeout))

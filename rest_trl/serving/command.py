@@ -31,31 +31,6 @@ def serve_command(
     r"""
     The shell command that serves a model with vLLM.
 
-    Args:
-        model (`str`):
-            Name or path of the model; of an adapter's base model, if there is an `adapter`.
-        training (`bool`, *optional*, defaults to `False`):
-            Whether a training run generates with the server, which then needs the development endpoints, weight
-            transfer and the log-probabilities of what was sampled.
-        port (`int`, *optional*):
-            Port of the server. By default vLLM's own.
-        adapter (`str`, *optional*):
-            Name or path of a LoRA adapter; clients ask for it by the last component of this.
-        lora_rank (`int`, *optional*):
-            Largest rank of the adapter. The command names it only where vLLM's default is too small.
-        tool_call_parser (`str`, *optional*):
-            vLLM's parser for the syntax of the tool calls.
-        reasoning_parser (`str`, *optional*):
-            vLLM's parser for the reasoning, see [`reasoning_parser_of`].
-        separator (`str`, *optional*, defaults to `" "`):
-            What stands between two groups of arguments, such as a line break with its backslash.
-
-    Returns:
-        `str`
-
-    Raises:
-        ValueError: if vLLM can serve no adapter of this rank.
-
     Example:
 
     ```python
@@ -94,16 +69,5 @@ def serve_command(
 
 
 def reasoning_parser_of(model_type: str, chat_template: str | None) -> str | None:
-    """
-    vLLM's parser for the reasoning of a model.
-
-    Args:
-        model_type (`str`):
-            `config.model_type` of the model.
-        chat_template (`str`, *optional*):
-            Its chat template. A template without reasoning needs no parser, whatever the type of the model.
-
-    Returns:
-        `str`, or `None` if the model does not reason or vLLM has no parser for it.
-    """
+    """vLLM's parser for the reasoning of a model."""
     return _REASONING_PARSERS.get(model_type) if "think" in (chat_template or "") else None

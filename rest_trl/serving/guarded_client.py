@@ -30,19 +30,7 @@ def _raise_for_server_error(response: requests.Response, *args: Any, **kwargs: A
 
 
 class GuardedClient:
-    """
-    Wraps TRL's client: failures are noted instead of raised while other ranks wait, and sent weights get a mark.
-
-    Args:
-        client ([`~trl.generation.vllm_client.VLLMClient`]):
-            TRL's client, which has joined the server. From then on its session sends each `POST` only once.
-
-    Attributes:
-        collective (`bool`):
-            Whether other ranks wait for the outcome. Failures are then noted in `failure`, otherwise raised.
-        sent (`bool`):
-            Whether the server has weights of this run, as far as is known.
-    """
+    """Wraps TRL's client: failures are noted instead of raised while other ranks wait, and sent weights get a mark."""
 
     def __init__(self, client: "VLLMClient") -> None:
         self.client, self.base_url = client, client.base_url

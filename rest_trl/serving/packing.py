@@ -30,17 +30,6 @@ def unpacked(data: torch.Tensor, quant_state: "QuantState") -> tuple[torch.Tenso
     Return a 4-bit weight in the layout that `dequantize_4bit` reads.
 
     A weight in the layout for CPUs is copied and neither argument changes. Any other weight is returned as it is.
-
-    Args:
-        data (`torch.Tensor` of shape `(out_features, in_features / 2)` and dtype `uint8` if packed):
-            Codes of the weight, two in a byte.
-        quant_state (`bitsandbytes.functional.QuantState`):
-            Its scales, shape and dtype.
-
-    Returns:
-        `tuple[torch.Tensor, QuantState]`: the codes in the storage dtype that they had before they were packed, and a
-        state with one scale in float32 per block. The scales keep the bfloat16 rounding of the packing, because the
-        policy multiplies by them.
     """
     if not is_packed(quant_state):
         return data, quant_state
@@ -62,10 +51,6 @@ def keep_unpacked(model: nn.Module) -> None:
 
     Without this, an evaluation on a CPU with AVX512-BF16 makes all later updates wrong. A layer that is packed already
     is unpacked in place. A policy without such layers is left as it is.
-
-    Args:
-        model (`torch.nn.Module`):
-            Policy that is to be trained.
     """
     if not is_bitsandbytes_available():
         return

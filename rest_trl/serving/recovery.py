@@ -50,14 +50,6 @@ def guard(trainer: Any) -> None:
     Let a trainer in vLLM server mode survive a restart of its server, and end clearly with a dead one.
 
     The trainer's `vllm_generation` is replaced by a [`GuardedGeneration`] around it.
-
-    Args:
-        trainer ([`~trl.GRPOTrainer`]):
-            With `use_vllm=True` and `vllm_mode="server"`.
-
-    Raises:
-        ValueError: if the policy is quantised and its weights cannot be given to a server, see
-            [`~rest_trl.serving.weights.check_sendable`].
     """
     trainer.vllm_generation = GuardedGeneration(trainer.vllm_generation, trainer)
 
@@ -73,12 +65,6 @@ class GuardedGeneration:
     A transfer or generation is tried up to three times. Before each new try the main process waits for the server for
     at most `vllm_server_timeout` seconds. A restarted server has lost the mark that this run leaves with its weights;
     it is joined again and gets all weights. Completions of a server without the mark are discarded.
-
-    Args:
-        generation ([`~trl.generation.vllm_generation.VLLMGeneration`]):
-            TRL's generation in server mode. On the main process a [`GuardedClient`] is put around its client.
-        trainer ([`~trl.GRPOTrainer`]):
-            The trainer that it belongs to.
     """
 
     def __init__(self, generation: "VLLMGeneration", trainer: Any) -> None:

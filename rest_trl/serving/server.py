@@ -27,39 +27,12 @@ _SIZES = (
 
 
 def start_command(args: GRPOConfig, name: str) -> str:
-    """
-    The shell command that starts the server of a training run.
-
-    Args:
-        args ([`~trl.GRPOConfig`]):
-            Arguments of the training.
-        name (`str`):
-            Name or path of the policy.
-
-    Returns:
-        `str`
-    """
+    """The shell command that starts the server of a training run."""
     return serve_command(name, training=True, port=None if args.vllm_server_base_url else args.vllm_server_port)
 
 
 def check_config(client: ServerClient, args: GRPOConfig, name: str, config: PretrainedConfig) -> None:
-    """
-    Check that a running server can serve the policy.
-
-    Args:
-        client ([`ServerClient`]):
-            The server.
-        args ([`~trl.GRPOConfig`]):
-            Arguments of the training.
-        name (`str`):
-            Name or path of the policy.
-        config ([`~transformers.PretrainedConfig`]):
-            Configuration of the policy.
-
-    Raises:
-        ValueError: see [`check_server`].
-        requests.RequestException: if the server does not answer.
-    """
+    """Check that a running server can serve the policy."""
     command, url, server = start_command(args, name), client.url, client.config()
     if server is None:
         raise ValueError(
@@ -112,22 +85,7 @@ def _check_room_for_turns(client: ServerClient, args: GRPOConfig) -> None:
 
 
 def check_server(model: Any, args: GRPOConfig, calls_tools: bool = False) -> None:
-    """
-    Wait for the vLLM server and check that it can serve the policy, before the model is loaded.
-
-    Args:
-        model (`str` or [`~transformers.PreTrainedModel`]):
-            The policy, or its name.
-        args ([`~trl.GRPOConfig`]):
-            Arguments of the training, with the server's address and the seconds to wait for it, `vllm_server_timeout`.
-        calls_tools (`bool`, *optional*, defaults to `False`):
-            Whether TRL's loop of tool calls runs, in which every turn asks for `max_completion_length` tokens.
-
-    Raises:
-        ConnectionError: on all ranks, if the server cannot be reached.
-        ValueError: on all ranks, if its address ends with `/v1` or `/`, it lacks the development endpoints or weight
-            transfer, its context is too short or it serves another model.
-    """
+    """Wait for the vLLM server and check that it can serve the policy, before the model is loaded."""
     problem: list[Exception | None] = [None]
     if PartialState().is_main_process:
         try:

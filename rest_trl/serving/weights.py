@@ -114,16 +114,7 @@ def is_quantized(model: nn.Module) -> bool:
 
 
 def dequantized_metadata(model: Any, dtype: torch.dtype) -> list[tuple[str, str, list[int]]]:
-    """
-    List what [`iter_dequantized_params`] yields, without computing it.
-
-    Args:
-        model, dtype:
-            See [`iter_dequantized_params`].
-
-    Returns:
-        `list[tuple[str, str, list[int]]]`: name, dtype as vLLM writes it (`"bfloat16"`), and shape of each tensor.
-    """
+    """List what [`iter_dequantized_params`] yields, without computing it."""
     name = str(dtype).removeprefix("torch.")
     return [(parameter.name, name, parameter.shape) for parameter in _sent_parameters(model)]
 
@@ -133,15 +124,6 @@ def iter_dequantized_params(model: Any, dtype: torch.dtype) -> Iterator[tuple[st
     Yield the parameters of a quantised policy as the same model has them without quantisation and adapters.
 
     One tensor is dense at a time, and the policy is not changed.
-
-    Args:
-        model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
-            Policy with `Linear4bit` or `Linear8bitLt` layers.
-        dtype (`torch.dtype`):
-            Dtype of all tensors. Adapters are added in float32.
-
-    Yields:
-        `tuple[str, torch.Tensor]`: name in the checkpoint, and value. Tied parameters come once.
     """
     for parameter in _sent_parameters(model):
         yield parameter.name, parameter.tensor(dtype)
@@ -155,13 +137,6 @@ def check_dequantization(model: Any) -> None:
     Codes that are read wrongly raise no error by themselves: the server would sample from another policy. A random
     input is therefore multiplied by one quantised layer, with adapters if there are any, and by its dense matrix. The
     values of the policy, its mode and torch's random state do not change.
-
-    Args:
-        model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
-            Policy with `Linear4bit` or `Linear8bitLt` layers.
-
-    Raises:
-        ValueError: if the two products differ by more than the rounding of the dtypes that they are made with.
     """
     quantized = [parameter for parameter in _sent_parameters(model) if parameter.is_4bit or parameter.is_8bit]
     parameter = next((parameter for parameter in quantized if parameter.adapters), quantized[0])
@@ -196,18 +171,7 @@ def check_dequantization(model: Any) -> None:
 
 
 def check_sendable(model: Any, accelerator: Accelerator) -> None:
-    """
-    Check that the weights that a quantised policy computes with can be given to a vLLM server.
-
-    Args:
-        model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
-            Policy with `Linear4bit` or `Linear8bitLt` layers.
-        accelerator ([`~accelerate.Accelerator`]):
-            That of the trainer.
-
-    Raises:
-        ValueError: if the policy is sharded, has adapters other than plain LoRA, or trains one of two tied matrices.
-    """
+    """Check that the weights that a quantised policy computes with can be given to a vLLM server."""
     sharded = accelerator.distributed_type is DistributedType.FSDP or (
         accelerator.distributed_type is DistributedType.DEEPSPEED and accelerator.deepspeed_plugin.zero_stage == 3
     )

@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from rest_trl.data.leaks import TestQuestions, plain_words
+from rest_trl.data.mixture import TestQuestions, plain_words
 
 
 def write(path, rows):

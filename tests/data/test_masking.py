@@ -3,7 +3,7 @@ import json
 import pytest
 
 from rest_trl.data.masking import check_masks, mask_step
-from rest_trl.data.rows import Step, decompose
+from rest_trl.data.messages import Step, decompose
 
 
 def tool(name, *parameters):

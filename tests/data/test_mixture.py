@@ -5,8 +5,7 @@ from dataset_rows import query_row, toolace_row
 from datasets import Dataset
 
 from rest_trl.data import load_rest_dataset
-from rest_trl.data.leaks import TestQuestions
-from rest_trl.data.mixture import Part, build_mixture, write_mixture
+from rest_trl.data.mixture import MixturePart, TestQuestions, build_mixture, write_mixture
 from rest_trl.data.sources import open_sources
 from rest_trl.tool_calls import get_syntax
 
@@ -32,9 +31,9 @@ def files(tmp_path):
 def parts(files, *numbers):
     toolace, xlam = files
     return [
-        Part("toolace", toolace, numbers[0]),
-        Part("hammer", xlam, numbers[1], ("functions", "parameters")),
-        Part("xlam", xlam, numbers[2]),
+        MixturePart("toolace", toolace, numbers[0]),
+        MixturePart("hammer", xlam, numbers[1], ("functions", "parameters")),
+        MixturePart("xlam", xlam, numbers[2]),
     ]
 
 
@@ -61,7 +60,7 @@ class TestBuildMixture:
 
     def test_masks_that_there_are_not_are_an_error(self, files):
         with pytest.raises(ValueError, match="has 'names': choose from functions, parameters"):
-            build_mixture([Part("xlam", files[1], 1, ("names",))])
+            build_mixture([MixturePart("xlam", files[1], 1, ("names",))])
 
     def test_no_question_is_in_two_parts_or_on_both_sides(self, files):
         train, test, _ = build_mixture(parts(files, 20, 10, 10), test_number=8)
@@ -84,7 +83,7 @@ class TestBuildMixture:
         twice = write(
             tmp_path / "twice.jsonl", [query_row(1), {**query_row(1), "query": query_row(1)["query"].upper()}]
         )
-        train, _, (report,) = build_mixture([Part("xlam", twice, 1)])
+        train, _, (report,) = build_mixture([MixturePart("xlam", twice, 1)])
         assert (len(train), report.same_query) == (1, 1)
 
     def test_names_are_masked_in_one_part_alone(self, files):
@@ -110,7 +109,7 @@ class TestBuildMixture:
     def test_questions_of_tests_are_kept_out(self, files, tmp_path):
         asked = [{"question": [[{"role": "user", "content": f"Boat {n}?"}]]} for n in range(9)]
         tests = TestQuestions([write(tmp_path / "BFCL_v3_simple.json", asked)])
-        train, test, (report,) = build_mixture([Part("toolace", files[0], 40)], tests=tests, test_number=2)
+        train, test, (report,) = build_mixture([MixturePart("toolace", files[0], 40)], tests=tests, test_number=2)
         assert report.leaks == 9
         assert not {first_question(row) for row in [*train, *test]} & {f"Boat {n}?" for n in range(9)}
 
@@ -121,7 +120,7 @@ class TestBuildMixture:
     def test_text_in_a_final_form_is_counted_and_not_mixed(self, tmp_path):
         text = write(tmp_path / "text.jsonl", [{"prompt": "a", "solution": "b"}])
         with pytest.raises(ValueError, match="has 0 steps"):
-            build_mixture([Part("toolace", text, 1)])
+            build_mixture([MixturePart("toolace", text, 1)])
 
 
 class TestWriteMixture:
@@ -149,8 +148,8 @@ class TestWriteMixture:
         ]
         tools = [{"type": "function", "function": {"name": "depth", "parameters": {"properties": {"port": {}}}}}]
         chats = write(tmp_path / "chats.jsonl", [{"messages": messages, "tools": tools}])
-        xlam = Part("xlam", files[1], 10)
-        train, _, _ = build_mixture([xlam, Part("chats", chats, 2, ("functions",))])
+        xlam = MixturePart("xlam", files[1], 10)
+        train, _, _ = build_mixture([xlam, MixturePart("chats", chats, 2, ("functions",))])
         write_mixture(train, tmp_path / "train.parquet")
         (source,) = open_sources(str(tmp_path / "train.parquet"), "train", None)
         rows = [source.row(raw) for raw in source.rows]
@@ -167,5 +166,5 @@ class TestWriteMixture:
             {"messages": [{"role": "user", "content": f"{n}?"}, turn | extra]}
             for n, extra in enumerate([{}, {"thinking": "a"}])
         ]
-        _, _, (report,) = build_mixture([Part("chats", write(tmp_path / "chats.jsonl", rows), 1)])
+        _, _, (report,) = build_mixture([MixturePart("chats", write(tmp_path / "chats.jsonl", rows), 1)])
         assert report.malformed == ["chats.jsonl#0: thinking of a message is a list, not a string"]

@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from rest_trl.data import load_rest_dataset, prepare_dataset
 from rest_trl.data.loading import prepare_sources
-from rest_trl.data.queries import NO_CALL
+from rest_trl.data.row_schemas import NO_CALL
 from rest_trl.data.sources import dataset_source, open_sources
 from rest_trl.tool_calls import get_syntax
 

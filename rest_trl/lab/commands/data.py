@@ -141,7 +141,7 @@ def _show(arguments: argparse.Namespace, console: Console) -> None:
 
 
 def _mix(arguments: argparse.Namespace, console: Console) -> None:
-    from ...data.mixture import Part, TestQuestions, build_mixture, write_mixture
+    from ...data.mixture import MixturePart, TestQuestions, build_mixture, write_mixture
     from ..display.dataset import show_mixture
 
     toolace, hammer, xlam = arguments.numbers
@@ -149,9 +149,9 @@ def _mix(arguments: argparse.Namespace, console: Console) -> None:
     if arguments.test and arguments.output.name == test_path.name:
         raise ValueError("--test writes test.parquet beside the output: give the output another name")
     parts = [
-        Part("toolace", arguments.toolace, toolace),
-        Part("hammer", arguments.hammer or arguments.xlam, hammer, MASKS),
-        Part("xlam", arguments.xlam, xlam),
+        MixturePart("toolace", arguments.toolace, toolace),
+        MixturePart("hammer", arguments.hammer or arguments.xlam, hammer, MASKS),
+        MixturePart("xlam", arguments.xlam, xlam),
     ]
     parts = [part for part in parts if part.number > 0]
     train, test, reports = build_mixture(parts, arguments.seed, TestQuestions(arguments.exclude), arguments.test)
