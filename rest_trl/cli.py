@@ -4,7 +4,8 @@ import argparse
 import sys
 from importlib import import_module
 
-from .runs.kernels import hold_kernels_warning
+from .runs.logs import hold_kernels_warning
+from .version import __version__
 
 
 # For each command, the module whose `main` runs it and its line in the help.
@@ -29,6 +30,7 @@ def main() -> None:
     `rest-trl COMMAND ...` calls `main` of the command's module. No other is imported, because some take seconds.
     """
     parser = argparse.ArgumentParser("rest-trl", description="ResT training of tool-calling LLMs with TRL.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (_, purpose) in _COMMANDS.items():
         commands.add_parser(name, help=purpose, add_help=False)

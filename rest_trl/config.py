@@ -8,7 +8,7 @@ from trl import GRPOConfig
 from .regions import PRESETS, get_coefficients_func
 from .regions.normalization import SCOPES
 from .rewards.schedules import SCHEDULES, check_schedule
-from .runs.checks import check_mappings, check_numbers
+from .runs.preflight import check_mappings, check_numbers
 from .tool_calls import get_syntax
 
 

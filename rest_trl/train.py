@@ -18,17 +18,15 @@ from .runs.logs import configure_logging  # before PEFT is imported
 from dataclasses import dataclass, field
 from typing import Any
 
-from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
-from trl import ModelConfig, get_peft_config, get_quantization_config
+from trl import ModelConfig
 
 from .config import ResTGRPOConfig
 from .lab.display.arguments import changed_arguments
 from .rewards import get_reward_func
-from .runs.inputs import find_environment, load_split, load_tasks_split
+from .runs.inputs import find_environment
 from .runs.parser import RecipeParser
-from .runs.processes import check_processes
-from .runs.program import DataArguments, prepare_model, run
+from .runs.preflight import check_processes
+from .runs.program import DataArguments, recipe_parser, run, trainer_inputs
 from .trainer import ResTGRPOTrainer
 
 
@@ -67,52 +65,8 @@ class ResTScriptArguments(DataArguments):
 
 
 def make_parser(prog: str | None = None) -> RecipeParser:
-    """
-    Parser of recipes and command lines.
-
-    Args:
-        prog (`str`, *optional*):
-            Name of the program in its help.
-
-    Returns:
-        [`~rest_trl.runs.parser.RecipeParser`]
-    """
-    dataclass_types: Any = (ResTScriptArguments, ResTGRPOConfig, ModelConfig)
-    # Without this, argparse shows all of several hundred arguments before each error.
-    return RecipeParser(dataclass_types, prog=prog, usage="%(prog)s [-h] [--config RECIPE] [--ARGUMENT VALUE ...]")
-
-
-def load_rows(
-    script_args: ResTScriptArguments,
-    training_args: ResTGRPOConfig,
-    tokenizer: PreTrainedTokenizerBase,
-    split: str,
-    size: int | None = None,
-) -> Dataset:
-    """
-    One split of the data set that a recipe names: prompts with gold completions, or tasks for an environment.
-
-    Args:
-        script_args ([`ResTScriptArguments`]):
-            The name of the data set, and the environment if there is one.
-        training_args ([`ResTGRPOConfig`]):
-            Training.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The policy's tokenizer.
-        split (`str`):
-            Name of the split.
-        size (`int`, *optional*):
-            Number of rows to take at most, from the first on.
-
-    Returns:
-        [`~datasets.Dataset`]
-
-    Raises:
-        FileNotFoundError, ValueError: see [`~rest_trl.runs.inputs.load_split`].
-    """
-    if script_args.environment_factory is not None:
-        return load_tasks_split(script_args, split, size)
-    return load_split(script_args, training_args, tokenizer, split, size)
+    """Parser of recipes and command lines; `prog` is the name of the program in its help."""
+    return recipe_parser(prog, ResTScriptArguments, ResTGRPOConfig)
 
 
 def make_trainer(
@@ -142,22 +96,12 @@ def make_trainer(
         ImportError: if a tracker is not installed.
         ValueError: if an argument is missing or wrong.
     """
-    recipe = changed_arguments(script_args, training_args, model_args)  # before `prepare_model` fills in some of them
-    model_name, tokenizer = prepare_model(training_args, model_args)
-    environment = script_args.environment_factory
-    evaluates = training_args.eval_strategy != "no"
+    recipe = changed_arguments(script_args, training_args, model_args)  # before `trainer_inputs` fills in some of them
+    rewards, environment = script_args.reward_funcs, script_args.environment_factory
     trainer = ResTGRPOTrainer(
-        model_name,
-        None if script_args.reward_funcs is None else [get_reward_func(name) for name in script_args.reward_funcs],
-        training_args,
-        train_dataset=load_rows(script_args, training_args, tokenizer, script_args.dataset_train_split),
-        eval_dataset=(
-            load_rows(script_args, training_args, tokenizer, script_args.dataset_test_split) if evaluates else None
-        ),
-        processing_class=tokenizer,
+        reward_funcs=None if rewards is None else [get_reward_func(name) for name in rewards],
         environment_factory=None if environment is None else find_environment(environment),
-        quantization_config=get_quantization_config(model_args),
-        peft_config=get_peft_config(model_args),
+        **trainer_inputs(script_args, training_args, model_args),
         **trainer_kwargs,
     )
     check_processes(trainer.accelerator)
@@ -166,19 +110,7 @@ def make_trainer(
 
 
 def main(args: list[str] | None = None, prog: str = "rest_trl.train") -> None:
-    """
-    Train as the command line says.
-
-    Args:
-        args (`list[str]`, *optional*):
-            The command line, by default the process's.
-        prog (`str`, *optional*, defaults to `"rest_trl.train"`):
-            Name of the program in messages.
-
-    Raises:
-        SystemExit: with one line that names cause and cure, if an argument or the data set is wrong, or the trained
-            model cannot be pushed.
-    """
+    """Train as the command line says, by default the process's, see [`~rest_trl.runs.program.run`]."""
     configure_logging()
     run(prog, make_parser, make_trainer, args)
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from rest_trl import cli
-from rest_trl.runs import launching
 
 
 def run(monkeypatch, *arguments):
@@ -18,16 +17,16 @@ def run(monkeypatch, *arguments):
 def launched(monkeypatch):
     """What is handed to `accelerate launch`."""
     namespaces = []
-    monkeypatch.setattr(launching, "launch_command", namespaces.append)
+    monkeypatch.setattr("accelerate.commands.launch.launch_command", namespaces.append)
     return namespaces
 
 
 class TestTrain:
     def test_is_accelerate_launch_of_the_program(self, monkeypatch, launched):
-        run(monkeypatch, "train", "--config", "recipe.yaml", "--max_steps", "3")
+        run(monkeypatch, "train", "--config", "demo", "--max_steps", "3")
         (namespace,) = launched
         assert namespace.module and namespace.training_script == "rest_trl.train"
-        assert namespace.training_script_args == ["--config", "recipe.yaml", "--max_steps", "3"]
+        assert namespace.training_script_args == ["--config", "demo", "--max_steps", "3"]
         assert namespace.config_file is None
 
     @pytest.mark.parametrize("flag", ["-h", "--help"])

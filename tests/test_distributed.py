@@ -20,7 +20,7 @@ import yaml
 from accelerate import Accelerator
 
 from rest_trl import Region
-from rest_trl.runs.processes import check_processes
+from rest_trl.runs.preflight import check_processes
 
 
 ROOT = Path(__file__).resolve().parents[1]

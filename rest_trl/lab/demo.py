@@ -28,11 +28,10 @@ from scipy.stats import binomtest
 
 from ..regions.partition import partition
 from ..rollouts.held_out import count_exact, sample
-from ..runs.checkpoints import find_checkpoint, naming_full_disk
+from ..runs.checkpoints import check_output_dir, continues, find_checkpoint, naming_full_disk, remove_results
 from ..runs.endings import run_errors, setup_errors
 from ..runs.files import write_atomically
 from ..runs.progress import show_progress
-from ..runs.results import check_output_dir, continues, remove_results
 from ..tool_calls import Region
 from ..train import make_parser, make_trainer
 from ..trainer import ResTGRPOTrainer

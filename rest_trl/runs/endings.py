@@ -1,27 +1,32 @@
 """Ends a program with one line for an error that the user can mend; a bug keeps its traceback."""
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from httpx import HTTPError
-from transformers import ProgressCallback
 from yaml import YAMLError
 
-from ..serving.recovery import VLLMServerError
-from .checkpoints import FullDiskError, is_full_disk, way_on
 
+# What is imported inside functions takes seconds, and commands that end at once do not need it.
 
 INTERRUPTED = 130  # exit status of a program that Ctrl-C has ended, as shells have it
 
-# OSError covers a missing file or model and no access to the Hub, HTTPError a failed connection to it, and ImportError
-# an optional package that the recipe asks for and that is not installed.
-_USER_ERRORS = (ValueError, OSError, ImportError, YAMLError, HTTPError)
+
+def is_users(error: BaseException) -> bool:
+    """Whether a user can mend an error of the setup."""
+    # OSError covers a missing file or model and no access to the Hub, and ImportError an optional package that the
+    # recipe asks for and that is not installed.
+    if isinstance(error, ValueError | OSError | ImportError | YAMLError):
+        return True
+    from httpx import HTTPError  # a failed connection to the Hub
+
+    return isinstance(error, HTTPError)
 
 
 def one_line(error: BaseException) -> str:
-    """Return the message of an error without line breaks."""
+    """The message of an error that a user can mend, without line breaks."""
     # An OSError that this package raises is shown without its number. One of the system names a path, which must stay.
     message = error.strerror if isinstance(error, OSError) and error.strerror and not error.filename else str(error)
     return " ".join(str(message).split())
@@ -29,19 +34,32 @@ def one_line(error: BaseException) -> str:
 
 @contextmanager
 def setup_errors(prog: str, before: str = "training started") -> Iterator[None]:
-    """End the program with one line where its arguments, model or data cannot be used."""
+    """
+    End the program with one line where its arguments, model or data cannot be used.
+
+    Args:
+        prog (`str`):
+            Name of the program in messages.
+        before (`str`, *optional*, defaults to `"training started"`):
+            What is true at the end of the context, for the message on Ctrl-C.
+    """
     try:
         yield
-    except _USER_ERRORS as error:
-        raise SystemExit(f"{prog}: error: {one_line(error)}") from error
     except KeyboardInterrupt:
         sys.stderr.write(f"{prog}: interrupted before {before}\n")
         raise SystemExit(INTERRUPTED) from None
+    except Exception as error:
+        if not is_users(error):
+            raise
+        raise SystemExit(f"{prog}: error: {one_line(error)}") from error
 
 
 @contextmanager
 def run_errors(prog: str, trainer: Any) -> Iterator[None]:
     """End the program with one line if training stops for an outside reason: Ctrl-C, a full disk, a lost server."""
+    from ..serving.recovery import VLLMServerError
+    from .checkpoints import FullDiskError, is_full_disk, way_on
+
     try:
         yield
     except KeyboardInterrupt:
@@ -69,8 +87,25 @@ def run_errors(prog: str, trainer: Any) -> Iterator[None]:
 
 def _close_bars(trainer: Any) -> None:
     """Close the progress bars, so that the last message starts on a line of its own."""
+    from transformers import ProgressCallback
+
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, ProgressCallback):
             for bar in (callback.training_bar, callback.prediction_bar):
                 if bar is not None:
                     bar.close()
+
+
+def push(trainer: Any, prog: str) -> None:
+    """Push the saved model, with its card; if that fails, end with a line that says where it is and how to push it."""
+    try:
+        trainer.push_to_hub()
+    except Exception as error:  # network, Hub or metadata check: the model is saved, and the cure is the same
+        args = trainer.args
+        repo = trainer.hub_model_id or args.hub_model_id
+        command = ["hf", "upload", repo, args.output_dir, ".", "--exclude", "checkpoint-*"]
+        command += ["--revision", args.hub_revision] if args.hub_revision else []
+        raise SystemExit(
+            f"{prog}: error: the trained model is saved in {args.output_dir}, but pushing it to {repo} failed "
+            f"({type(error).__name__}: {one_line(error)}). Push it with: {shlex.join(command)}"
+        ) from error

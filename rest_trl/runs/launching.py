@@ -5,44 +5,55 @@ from importlib import import_module
 from pathlib import Path
 from subprocess import CalledProcessError
 
-import torch
-from accelerate.commands.config.config_args import default_config_file
-from accelerate.commands.launch import launch_command, launch_command_parser
-from torch.distributed.elastic.multiprocessing import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-
-from .recipes import find_recipe
+from .endings import one_line
+from .recipes import find_recipe, read_recipe
 
 
 _OPTION = "--accelerate_config"
 
 
-def split_accelerate_config(arguments: list[str]) -> tuple[str | None, list[str]]:
-    """
-    Take `--accelerate_config FILE` or `--accelerate_config=FILE` out of a command line. The file can also be the
-    name of a configuration that comes with the package, such as `ddp`.
-    """
+def take_option(arguments: list[str], option: str) -> tuple[str | None, list[str]]:
+    """Take `OPTION FILE` or `OPTION=FILE` out of a command line: the file, if there is one, and the rest."""
     arguments = [
-        part for text in arguments for part in (text.split("=", 1) if text.startswith(_OPTION + "=") else [text])
+        part for text in arguments for part in (text.split("=", 1) if text.startswith(option + "=") else [text])
     ]
-    if _OPTION not in arguments:
+    if option not in arguments:
         return None, arguments
-    index = arguments.index(_OPTION)
+    index = arguments.index(option)
     file = "".join(arguments[index + 1 : index + 2])
     if not file:
-        raise ValueError(f"{_OPTION} needs a file")
+        raise ValueError(f"{option} needs a file")
+    return file, arguments[:index] + arguments[index + 2 :]
+
+
+def split_accelerate_config(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """
+    Take `--accelerate_config FILE` out of a command line.
+
+    The file can also be the name of a configuration that comes with the package, such as `ddp`.
+    """
+    file, arguments = take_option(arguments, _OPTION)
+    if file is None:
+        return None, arguments
     try:
-        found = find_recipe(file, "accelerate")
+        return str(find_recipe(file, "accelerate")), arguments
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{_OPTION}: {error}") from error
-    return str(found), arguments[:index] + arguments[index + 2 :]
 
 
 def launcher_options(config_file: str | None) -> list[str]:
-    """Choose the options of `accelerate launch`."""
+    """
+    The options of `accelerate launch`.
+
+    Without a configuration of the recipe or of the user, these are accelerate's own choice (all GPUs of this machine,
+    or one process), spelled out so that accelerate does not list it at each start.
+    """
+    import torch
+    from accelerate.commands.config.config_args import default_config_file
+
     if config_file is not None:
         return ["--config_file", config_file]
-    if Path(default_config_file).is_file():
+    if Path(default_config_file).is_file():  # accelerate reads it itself
         return []
     processes = max(1, torch.accelerator.device_count())
     options = ["--num_processes", str(processes), "--num_machines", "1"]
@@ -50,35 +61,53 @@ def launcher_options(config_file: str | None) -> list[str]:
     return [*options, "--multi_gpu"] if processes > 1 else options
 
 
-def main(arguments: list[str], command: str = "train") -> None:
+def _launch(options: list[str]) -> None:
+    from accelerate.commands import launch
+
+    # The program gets Ctrl-C, too, and tells how to go on. The launcher waits; its child has no such handler.
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        launch.launch_command(launch.launch_command_parser().parse_args(options))
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def main(arguments: list[str], prog: str = "rest-trl train", module: str = "rest_trl.train") -> None:
     """
     Run a training program under `accelerate launch`.
 
     Args:
         arguments (`list[str]`):
             The program's arguments, among which `--accelerate_config FILE` may be.
-        command (`str`, *optional*, defaults to `"train"`):
-            `"train"` or `"sft"`: the program is the module of this name.
+        prog (`str`, *optional*, defaults to `"rest-trl train"`):
+            Name of the command in messages.
+        module (`str`, *optional*, defaults to `"rest_trl.train"`):
+            The program.
 
     Raises:
         SystemExit: with the exit status of the program, which has said what went wrong; or with one line if it could
             not be started, or was killed.
     """
-    prog, module = f"rest-trl {command}", f"rest_trl.{command}"
     if "-h" in arguments or "--help" in arguments:
         import_module(module).make_parser(prog).parse_args(["--help"])
     try:
         config_file, arguments = split_accelerate_config(arguments)
+        recipe = take_option(arguments, "--config")[0]
+        if not arguments:
+            raise ValueError(
+                "there is nothing to train: give --config RECIPE (rest-trl recipes lists those there are)"
+            )
+        if recipe is not None and (path := find_recipe(recipe)).is_file():  # a pipe can be read only once
+            read_recipe(path)  # what is wrong here need not wait for the program
         options = [*launcher_options(config_file), "-m", module, *arguments]
-        # The program gets Ctrl-C, too, and tells how to go on. The launcher waits; its child has no such handler.
-        before = signal.signal(signal.SIGINT, lambda *_: None)
-        try:
-            launch_command(launch_command_parser().parse_args(options))
-        finally:
-            signal.signal(signal.SIGINT, before)
-    except (ValueError, OSError) as error:  # from the configuration, not from the program's process
-        from .endings import one_line  # here, because it imports TRL, which takes seconds
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"{prog}: error: {one_line(error)}") from error
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    try:
+        _launch(options)
+    except (ValueError, OSError) as error:  # from the configuration, not from the program's process
         raise SystemExit(f"{prog}: error: {one_line(error)}") from error
     except CalledProcessError as error:
         raise SystemExit(_status(prog, error.returncode)) from None

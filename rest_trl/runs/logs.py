@@ -1,15 +1,44 @@
-"""Messages that the training program writes to the terminal besides its progress."""
+"""Messages that a program writes to the terminal besides its progress. This module imports nothing that is slow."""
 
 import logging
 import sys
 import warnings
 
-import datasets
-import transformers
-from accelerate import PartialState
 from tqdm.auto import tqdm
 
-from .kernels import hold_kernels_warning
+
+# When bitsandbytes is imported, it warns that its CPU kernel for 4-bit weights is missing. PEFT imports it in every
+# run, even in one without such weights, and before the arguments are read.
+_KERNELS = logging.getLogger("bitsandbytes.backends.cpu.ops")
+
+
+class _Hold(logging.Filter):
+    """Keeps records back until it is known whether they matter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        self.records.append(record)
+        return False
+
+
+_hold = _Hold()
+
+
+def hold_kernels_warning() -> None:
+    """Keep the warning of bitsandbytes back. A program calls this before anything imports PEFT."""
+    _KERNELS.addFilter(_hold)
+
+
+def release_kernels_warning(is_quantized: bool) -> None:
+    """Emit what [`hold_kernels_warning`] has kept back if the run has 4-bit weights, and drop it otherwise."""
+    _KERNELS.removeFilter(_hold)
+    if is_quantized:
+        for record in _hold.records:
+            _KERNELS.handle(record)
+    _hold.records.clear()
 
 
 hold_kernels_warning()  # at import, because a program imports this module before PEFT
@@ -20,8 +49,11 @@ class _Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
-        alone = text.startswith("[RANK 0] ") and PartialState().num_processes == 1  # accelerate always adds it
-        text = text.removeprefix("[RANK 0] ") if alone else text
+        if text.startswith("[RANK 0] "):  # accelerate always adds it
+            from accelerate import PartialState
+
+            if PartialState().num_processes == 1:
+                text = text.removeprefix("[RANK 0] ")
         return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"
 
 
@@ -47,5 +79,8 @@ def configure_logging() -> None:
     # Whatever the recipe says, TRL 1.16 sets an argument by a name that newer releases of Transformers deprecate.
     warnings.filterwarnings("ignore", "`(is_)?gradient_checkpointing` is deprecated", FutureWarning)
     if not sys.stderr.isatty():
+        import datasets
+        import transformers
+
         transformers.utils.logging.disable_progress_bar()
         datasets.disable_progress_bars()

@@ -8,13 +8,11 @@ import typing
 from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-import yaml
 from trl import TrlParser
 
-from .recipes import find_recipe
+from .recipes import find_recipe, read_recipe
 
 
 _DESCRIPTIONS = {
@@ -38,10 +36,7 @@ class RecipeParser(TrlParser):
     """
 
     def parse_args_and_config(self, args: Iterable[str] | None = None, *pos: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """
-        See [`~trl.TrlParser`]; raises `ValueError` for unknown arguments and values of another type, and
-        `FileNotFoundError` if there is no such recipe.
-        """
+        """See [`~trl.TrlParser`]; raises `ValueError` or `FileNotFoundError` for what the user can mend."""
         args = self._split_config(sys.argv[1:] if args is None else list(args))
         return super().parse_args_and_config(args, *pos, **kwargs)
 
@@ -54,7 +49,7 @@ class RecipeParser(TrlParser):
             place = args.index("--config") + 1
             recipe = find_recipe(args[place])
             if recipe.is_file():  # a pipe can be read only once
-                _check_text(recipe)
+                read_recipe(recipe)  # the errors of TRL's parser do not name the file
             args[place] = str(recipe)
         return args
 
@@ -99,17 +94,6 @@ class RecipeParser(TrlParser):
         return f"unknown argument{'s' * (len(named) > 1)} {', '.join(named)}: --help lists all"
 
 
-def _check_text(recipe: Path) -> None:
-    """Refuse a file for which TRL's parser would raise an error that does not name the file."""
-    try:
-        content = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{recipe} is no text in UTF-8 (byte {error.start}): save it as such") from error
-    for key in content if isinstance(content, dict) else ():
-        if not isinstance(key, str):
-            raise ValueError(f"{recipe} has the key {key!r}, which YAML does not read as a word: put it into quotes")
-
-
 def _options(hint: Any) -> tuple[Any, ...]:
     """The types of a union, or the type itself."""
     is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
@@ -122,7 +106,13 @@ def _kinds(hint: Any) -> list[Any]:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Tell whether a value of a recipe can be the value of an argument."""
+    """
+    Tell whether a value that YAML reads can be the value of an argument with this type hint.
+
+    Every string can, because the parser later converts or refuses it, and any scalar can if the argument is a string,
+    because YAML reads an unquoted `no` or `3` as a boolean or a number. The parser does not convert the elements of a
+    list, so they must already have their type.
+    """
     kinds = _kinds(hint)
     if isinstance(value, list):
         elements = {typing.get_args(option) for option in _options(hint) if typing.get_origin(option) is list}

@@ -1,4 +1,4 @@
-"""What the training programs share: their data set arguments, the model and tokenizer, and the course of a run."""
+"""What the training programs share: their arguments, the inputs of the trainer, and the course of a run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -6,18 +6,16 @@ from typing import Any
 
 from accelerate.logging import get_logger
 from transformers import PreTrainedTokenizerBase
-from trl import ModelConfig, ScriptArguments
+from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_config
 
 from ..tool_calls import detect_syntax
-from .checkpoints import find_checkpoint, naming_full_disk
-from .checks import check_model, check_tokenizer, check_trackers
-from .endings import run_errors, setup_errors
-from .hub import push
-from .inputs import TASK_EVAL_SIZE, TINY_EVAL_SIZE, find_model, load_tokenizer
-from .kernels import release_kernels_warning
+from .checkpoints import check_output_dir, continues, find_checkpoint, naming_full_disk, remove_results
+from .endings import push, run_errors, setup_errors
+from .inputs import TASK_EVAL_SIZE, TINY_EVAL_SIZE, find_model, load_split, load_tokenizer
+from .logs import release_kernels_warning
 from .parser import RecipeParser
+from .preflight import check_model, check_tokenizer, check_trackers
 from .progress import show_progress
-from .results import check_output_dir, continues, remove_results
 
 
 logger = get_logger(__name__)
@@ -85,12 +83,35 @@ class DataArguments(ScriptArguments):
             raise ValueError("ignore_bias_buffers=True is not supported: leave it out")
 
 
-def prepare_model(training_args: Any, model_args: ModelConfig) -> tuple[str, PreTrainedTokenizerBase]:
+def recipe_parser(prog: str | None, *argument_types: Any) -> RecipeParser:
+    """Parser of recipes and command lines that hold the arguments of these classes, and those of the model."""
+    dataclass_types: Any = (*argument_types, ModelConfig)
+    # Without `usage`, argparse shows all of several hundred arguments before each error.
+    return RecipeParser(dataclass_types, prog=prog, usage="%(prog)s [-h] [--config RECIPE] [--ARGUMENT VALUE ...]")
+
+
+def trainer_inputs(script_args: DataArguments, training_args: Any, model_args: ModelConfig) -> dict[str, Any]:
     """
-    Find the model and load its tokenizer.
+    The arguments of a trainer that do not depend on its method: `model`, `args`, data sets, tokenizer, LoRA.
 
     It sets `model_init_kwargs` of the training arguments and, unless it is given, their `tool_call_syntax`.
     """
+    model_name, tokenizer = _prepare_model(training_args, model_args)
+    train = load_split(script_args, training_args, tokenizer, script_args.dataset_train_split)
+    evaluates = training_args.eval_strategy != "no"
+    test = load_split(script_args, training_args, tokenizer, script_args.dataset_test_split) if evaluates else None
+    return {
+        "model": model_name,
+        "args": training_args,
+        "train_dataset": train,
+        "eval_dataset": test,
+        "processing_class": tokenizer,
+        "quantization_config": get_quantization_config(model_args),
+        "peft_config": get_peft_config(model_args),
+    }
+
+
+def _prepare_model(training_args: Any, model_args: ModelConfig) -> tuple[str, PreTrainedTokenizerBase]:
     model_name = find_model(model_args.model_name_or_path)
     check_model(model_name)
     check_trackers(training_args)
@@ -114,7 +135,23 @@ def prepare_model(training_args: Any, model_args: ModelConfig) -> tuple[str, Pre
 
 
 def run(prog: str, parser: Callable[[str], RecipeParser], make_trainer: Callable[..., Any], args: Any) -> None:
-    """Train as the command line says."""
+    """
+    Train as the command line says.
+
+    Args:
+        prog (`str`):
+            Name of the program in messages.
+        parser (`Callable`):
+            Makes the parser, which returns [`DataArguments`] first and the trainer's arguments second.
+        make_trainer (`Callable`):
+            Makes the trainer from the parsed arguments.
+        args (`list[str]`, *optional*):
+            The command line, by default the process's.
+
+    Raises:
+        SystemExit: with one line that names cause and cure, if an argument or the data set is wrong, training is
+            interrupted or loses its disk or server, or the trained model cannot be pushed.
+    """
     with setup_errors(prog):
         arguments = parser(prog).parse_args_and_config(args)
         script_args, training_args = arguments[:2]

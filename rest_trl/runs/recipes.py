@@ -21,24 +21,12 @@ _ACCELERATE = re.compile(r"recipes/(accelerate/\w+\.yaml)")
 
 @dataclass(frozen=True)
 class Recipe:
-    """
-    What the head of a recipe says.
+    """What the head of a recipe says."""
 
-    Args:
-        name (`str`):
-            The name that `--config` takes.
-        hardware (`str`):
-            The machine that it is meant for.
-        purpose (`str`):
-            What it trains.
-        commands (`tuple[str, ...]`):
-            Its launch commands, as they can be run from any directory.
-    """
-
-    name: str
-    hardware: str
-    purpose: str
-    commands: tuple[str, ...]
+    name: str  # that `--config` takes
+    hardware: str  # the machine that it is meant for
+    purpose: str  # what it trains
+    commands: tuple[str, ...]  # its launch commands, as they can be run from any directory
 
 
 def recipes_dir() -> Path:
@@ -96,6 +84,24 @@ def recipe_names(folder: str = "") -> list[str]:
     """The names of the recipes that come with the package, configurations of accelerate and studies included."""
     root = recipes_dir() / folder
     return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """What a recipe says; whatever is wrong with the file is a `ValueError` that names it."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text (byte {error.start}): save it as such") from error
+    except yaml.YAMLError as error:
+        place = getattr(error, "problem_mark", None)
+        where = f", line {place.line + 1}, column {place.column + 1}" if place is not None else ""
+        raise ValueError(f"{path}{where} is not YAML: {getattr(error, 'problem', None) or error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not a YAML mapping of arguments to values")
+    for key in content:
+        if not isinstance(key, str):
+            raise ValueError(f"{path} has the key {key!r}, which YAML does not read as a word: put it into quotes")
+    return content
 
 
 def read_head(path: Path, name: str) -> Recipe:

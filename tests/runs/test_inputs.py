@@ -15,7 +15,6 @@ from rest_trl.runs.inputs import (
     find_environment,
     find_model,
     load_split,
-    load_tasks_split,
     load_tokenizer,
 )
 from rest_trl.train import ResTScriptArguments, make_parser
@@ -164,9 +163,12 @@ class TestFindEnvironment:
             find_environment(name)
 
 
-class TestLoadTasksSplit:
+class TestLoadSplitOfTasks:
     def load(self, name, split="train", size=None, **arguments):
-        return load_tasks_split(ResTScriptArguments(name, **arguments), split, size)
+        environment = "rest_trl.lab.tiny.agents.HelpDesk"
+        return load_split(
+            ResTScriptArguments(name, environment_factory=environment, **arguments), None, None, split, size
+        )
 
     def test_of_the_help_desk_has_disjoint_requests(self):
         training, evaluation = self.load("tiny/agents"), self.load("tiny/agents", "test")

@@ -12,8 +12,8 @@ from rest_trl.runs.launching import launcher_options
 def launched(monkeypatch, tmp_path):
     """What is handed to `accelerate launch`, on a machine without a configuration of its own."""
     namespaces = []
-    monkeypatch.setattr(launching, "launch_command", namespaces.append)
-    monkeypatch.setattr(launching, "default_config_file", str(tmp_path / "none.yaml"))
+    monkeypatch.setattr("accelerate.commands.launch.launch_command", namespaces.append)
+    monkeypatch.setattr("accelerate.commands.config.config_args.default_config_file", str(tmp_path / "none.yaml"))
     return namespaces
 
 
@@ -23,11 +23,11 @@ class TestLaunch:
         config = tmp_path / "ddp.yaml"
         config.touch()
         option = [f"--accelerate_config={config}"] if joined else ["--accelerate_config", str(config)]
-        launching.main(["--config", "recipe.yaml", *option, "--max_steps", "3"])
+        launching.main(["--config", "demo", *option, "--max_steps", "3"])
         (namespace,) = launched
         assert namespace.config_file == str(config)
         assert namespace.module and namespace.training_script == "rest_trl.train"
-        assert namespace.training_script_args == ["--config", "recipe.yaml", "--max_steps", "3"]
+        assert namespace.training_script_args == ["--config", "demo", "--max_steps", "3"]
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -35,9 +35,12 @@ class TestLaunch:
             (["--accelerate_config"], "--accelerate_config needs a file"),
             (["--accelerate_config="], "--accelerate_config needs a file"),
             (["--accelerate_config", "none.yaml"], "--accelerate_config: there is no file none.yaml"),
+            (["--config", "dmo"], "there is no file dmo, and no recipe of this name: do you mean demo?"),
+            (["--config"], "--config needs a file"),
+            ([], "there is nothing to train: give --config RECIPE (rest-trl recipes lists"),
         ],
     )
-    def test_needs_a_file_behind_accelerate_config(self, launched, arguments, message):
+    def test_says_at_once_what_is_wrong_with_its_files(self, launched, arguments, message):
         with pytest.raises(SystemExit) as error:
             launching.main(arguments)
         assert error.value.code.startswith(f"rest-trl train: error: {message}") and "\n" not in error.value.code
@@ -60,24 +63,41 @@ class TestLaunch:
         def fail(namespace):
             raise CalledProcessError(returncode, "python")
 
-        monkeypatch.setattr(launching, "launch_command", fail)
+        monkeypatch.setattr("accelerate.commands.launch.launch_command", fail)
         with pytest.raises(SystemExit) as error:
-            launching.main([])
+            launching.main(["--config", "demo"])
         assert error.value.code == status
 
     def test_ends_with_the_status_of_ctrl_c_where_torchrun_takes_it(self, monkeypatch, launched):
         def fail(namespace):
             raise SignalException("got signal: 2", signal.SIGINT)
 
-        monkeypatch.setattr(launching, "launch_command", fail)
+        monkeypatch.setattr("accelerate.commands.launch.launch_command", fail)
         with pytest.raises(SystemExit) as error:
-            launching.main([])
+            launching.main(["--config", "demo"])
         assert error.value.code == 130
 
     def test_leaves_the_handler_of_ctrl_c_as_it_was(self, launched):
         before = signal.getsignal(signal.SIGINT)
-        launching.main([])
+        launching.main(["--config", "demo"])
         assert signal.getsignal(signal.SIGINT) is before
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (b"max_steps: 1\n\tlr: 2\n", ", line 2, column 1 is not YAML: found character '\\t'"),
+            (b"max_steps: [1\n", ", line 2, column 1 is not YAML: expected ',' or ']'"),
+            (b"# \xe9\n", " is not UTF-8 text (byte 2): save it as such"),
+            (b"- max_steps\n", " is not a YAML mapping of arguments to values"),
+        ],
+    )
+    def test_names_the_recipe_that_cannot_be_read(self, launched, tmp_path, content, message):
+        recipe = tmp_path / "mine.yaml"
+        recipe.write_bytes(content)
+        with pytest.raises(SystemExit) as error:
+            launching.main([f"--config={recipe}"])
+        assert error.value.code.startswith(f"rest-trl train: error: {recipe}{message}")
+        assert "\n" not in error.value.code and not launched
 
 
 class TestLauncherOptions:
@@ -87,9 +107,9 @@ class TestLauncherOptions:
     ):
         from accelerate.commands import launch as accelerate_launch
 
-        monkeypatch.setattr(launching.torch.accelerator, "device_count", lambda: devices)
-        monkeypatch.setattr(accelerate_launch, "default_config_file", launching.default_config_file)
-        launching.main(["--config", "recipe.yaml"])
+        monkeypatch.setattr("torch.accelerator.device_count", lambda: devices)
+        monkeypatch.setattr(accelerate_launch, "default_config_file", "none.yaml")
+        launching.main(["--config", "demo"])
         arguments, _, _ = accelerate_launch._validate_launch_command(launched[0])
         assert (arguments.num_processes, arguments.multi_gpu) == (processes, processes > 1)
         assert (arguments.num_machines, arguments.mixed_precision, arguments.dynamo_backend) == (1, "no", "no")
@@ -98,6 +118,6 @@ class TestLauncherOptions:
     def test_are_left_to_the_configuration_of_the_user(self, monkeypatch, tmp_path):
         default = tmp_path / "default_config.yaml"
         default.touch()
-        monkeypatch.setattr(launching, "default_config_file", str(default))
+        monkeypatch.setattr("accelerate.commands.config.config_args.default_config_file", str(default))
         assert launcher_options(None) == []
         assert launcher_options("ddp.yaml") == ["--config_file", "ddp.yaml"]

@@ -15,8 +15,8 @@ def configure(monkeypatch, *handlers):
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", list(handlers))
     monkeypatch.setattr(logging.getLogger("rest_trl"), "level", logging.NOTSET)
-    monkeypatch.setattr(logs.transformers.utils.logging, "disable_progress_bar", lambda: None)
-    monkeypatch.setattr(logs.datasets, "disable_progress_bars", lambda: None)
+    monkeypatch.setattr("transformers.utils.logging.disable_progress_bar", lambda: None)
+    monkeypatch.setattr("datasets.disable_progress_bars", lambda: None)
     logs.configure_logging()
     return root
 
@@ -53,7 +53,7 @@ class TestKernelsWarning:
     def test_comes_if_the_run_uses_the_kernel(self, is_quantized):
         program = (
             "import logging, rest_trl.runs.logs\n"
-            "from rest_trl.runs.kernels import release_kernels_warning\n"
+            "from rest_trl.runs.logs import release_kernels_warning\n"
             "logger = logging.getLogger('bitsandbytes.backends.cpu.ops')\n"
             "logger.warning('Failed to load')\n"
             f"release_kernels_warning({is_quantized})\n"

@@ -71,7 +71,7 @@ class TestRecipeParser:
     def test_names_a_recipe_that_is_no_text(self, tmp_path):
         path = tmp_path / "recipe.yaml"
         path.write_bytes(b"# \xe9\nmax_steps: 5\n")
-        with pytest.raises(ValueError, match=r"recipe.yaml is no text in UTF-8 \(byte 2\)"):
+        with pytest.raises(ValueError, match=r"recipe.yaml is not UTF-8 text \(byte 2\)"):
             make_parser().parse_args_and_config(["--config", str(path), *CPU])
 
     @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 from trl import SFTConfig
 
-from ...runs.checks import check_mappings, check_numbers
+from ...runs.preflight import check_mappings, check_numbers
 from ...tool_calls import Region, get_syntax
 
 

@@ -4,11 +4,5 @@ from ...runs import launching
 
 
 def main(arguments: list[str]) -> None:
-    """
-    Run the program under `accelerate launch`, see [`rest_trl.runs.launching`](rest_trl.runs.launching.main).
-
-    Args:
-        arguments (`list[str]`):
-            Arguments of the program, and `--accelerate_config FILE`.
-    """
-    launching.main(arguments, "sft")
+    """See [`rest_trl.runs.launching`](rest_trl.runs.launching.main)."""
+    launching.main(arguments, "rest-trl sft", "rest_trl.lab.sft")

@@ -21,8 +21,8 @@ import yaml
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from ...runs.inputs import find_environment
-from ...train import load_rows, make_parser, make_trainer
+from ...runs.inputs import find_environment, load_split
+from ...train import make_parser, make_trainer
 from .figure import TRAINING
 from .held_out import HeldOutCalls, HeldOutDialogues
 from .store import Run, StudyStore
@@ -90,7 +90,7 @@ def train(store: StudyStore, run: Run) -> pd.DataFrame:
     trainer = make_trainer(script_args, training_args, model_args, callbacks=[CommonRandomNumbers()])
     tokenizer: Any = trainer.processing_class
     split = script_args.dataset_test_split
-    rows = load_rows(script_args, training_args, tokenizer, split, size=manifest["held_out"])
+    rows = load_split(script_args, training_args, tokenizer, split, size=manifest["held_out"])
     arguments = trainer, rows, manifest["evaluations"]
     training = TRAINING
     if script_args.environment_factory is None:

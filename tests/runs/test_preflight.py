@@ -1,13 +1,15 @@
 import json
 import os
 import shutil
+from contextlib import nullcontext
 
 import pytest
 from transformers import AutoTokenizer
 
+from rest_trl import ResTGRPOConfig
 from rest_trl.lab.tiny import TINY_MODEL_DIR
-from rest_trl.runs.checks import check_model, check_tokenizer
-from rest_trl.runs.results import check_output_dir, continues
+from rest_trl.runs.checkpoints import check_output_dir, continues
+from rest_trl.runs.preflight import check_model, check_tokenizer
 
 
 @pytest.fixture
@@ -39,13 +41,38 @@ class TestCheckModel:
     @pytest.mark.parametrize("content", ["", '{"model_type": "qwen3"'])
     def test_names_a_config_that_is_cut_off(self, copied, content):
         (copied / "config.json").write_text(content)
-        with pytest.raises(ValueError, match=r"config.json is cut off or no JSON"):
+        with pytest.raises(ValueError, match=r"config.json is cut off or not JSON"):
             check_model(str(copied))
 
     def test_refuses_a_config_without_architecture(self, copied):
         (copied / "config.json").write_text(json.dumps({"model_type": "qwen3"}))
         with pytest.raises(ValueError, match=r"config.json names no architectures"):
             check_model(str(copied))
+
+
+class TestCheckNumbers:
+    @pytest.mark.parametrize(
+        ("argument", "value"),
+        [
+            ("diagnose_steps", 2.5),
+            ("diagnose_steps", True),
+            ("max_steps", 2.5),
+            ("max_completion_length", 12.5),
+            ("num_generations", 8.0),
+            ("gradient_accumulation_steps", 1.5),
+            ("save_total_limit", 1.5),
+            ("seed", 0.5),
+            ("per_device_train_batch_size", "8"),
+        ],
+    )
+    def test_refuses_what_must_be_whole(self, argument, value):
+        with pytest.raises(ValueError, match=f"^{argument} must be a whole number, got "):
+            ResTGRPOConfig("out", use_cpu=True, bf16=False, **{argument: value})
+
+    @pytest.mark.parametrize(("steps", "is_fine"), [(0, True), (0.25, True), (3, True), (3.0, True), (2.5, False)])
+    def test_takes_warmup_as_a_share_or_as_whole_steps(self, steps, is_fine):
+        with nullcontext() if is_fine else pytest.raises(ValueError, match="warmup_steps must be whole from 1 on"):
+            ResTGRPOConfig("out", use_cpu=True, bf16=False, warmup_steps=steps)
 
 
 class TestCheckTokenizer:

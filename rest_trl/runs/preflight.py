@@ -1,12 +1,17 @@
-"""Finds in advance what would end a run after its start: missing packages, an incomplete model, wrong numbers."""
+"""Finds in advance what would end a run after its start, or let it go on as another run than was asked for."""
 
 import json
 import math
+import os
+import typing
 from collections.abc import Callable
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
+from accelerate.logging import get_logger
+from accelerate.utils import DistributedType, parse_flag_from_env
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 from transformers.integrations.integration_utils import (
     INTEGRATION_TO_CALLBACK,
@@ -15,6 +20,8 @@ from transformers.integrations.integration_utils import (
 
 from .checkpoints import is_whole_safetensors
 
+
+logger = get_logger(__name__)
 
 # Comparisons are written so that NaN fails them.
 _POSITIVE = "positive", lambda value: 0 < value < math.inf
@@ -35,6 +42,7 @@ _BOUNDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "max_grad_norm": _FROM_ZERO,
     "save_steps": _FROM_ZERO,
     "eval_steps": _FROM_ZERO,
+    "warmup_steps": ("whole from 1 on", lambda value: value < 1 or value == math.floor(value)),  # a share below 1
     "temperature": _POSITIVE,
     "top_p": _PROBABILITY,
     "top_k": ("at least -1", lambda value: value >= -1),  # vLLM takes -1 for all tokens
@@ -52,11 +60,16 @@ _MAPPINGS = (
     "lr_scheduler_kwargs",
     "model_init_kwargs",
 )
+_SHARDING = {DistributedType.FSDP: "ACCELERATE_USE_FSDP", DistributedType.DEEPSPEED: "ACCELERATE_USE_DEEPSPEED"}
 
 
 def check_numbers(args: Any) -> None:
-    """Refuse numbers of `TrainingArguments` and TRL that cannot be meant, before anything is computed with them."""
+    """Refuse numbers of a configuration that cannot be meant, before anything is computed with them."""
+    hints = typing.get_type_hints(type(args))
     for name, value in vars(args).items():
+        is_whole = isinstance(value, Integral) and not isinstance(value, bool)
+        if value is not None and hints.get(name) in (int, int | None) and not is_whole:
+            raise ValueError(f"{name} must be a whole number, got {value!r}")
         if name in _BOUNDS and value is not None:
             words, is_within = _BOUNDS[name]
             if not isinstance(value, Real):
@@ -72,12 +85,12 @@ def check_mappings(args: Any) -> None:
     for name in _MAPPINGS:
         value = vars(args).get(name)
         if isinstance(value, str):
-            raise ValueError(f"{name}={value!r} is no JSON object: write it like {name}='{{\"name\": 1}}'")
+            raise ValueError(f"{name}={value!r} is not a JSON object: write it like {name}='{{\"name\": 1}}'")
     pairs = args.optim_args.replace(" ", "").split(",") if args.optim_args else []
     wrong = next((pair for pair in pairs if pair.count("=") != 1), None)
     if wrong is not None:
         raise ValueError(
-            f"optim_args has {wrong!r}, which is no NAME=VALUE: write it like optim_args='rank=8,scale=1'"
+            f"optim_args has {wrong!r}, which is not NAME=VALUE: write it like optim_args='rank=8,scale=1'"
         )
 
 
@@ -96,7 +109,7 @@ def check_model(model: str) -> None:
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path / 'config.json'} is cut off or no JSON ({error}): copy the model again") from error
+        raise ValueError(f"{path / 'config.json'} is cut off or not JSON ({error}): copy the model again") from error
     if not isinstance(config, dict) or not config.get("architectures"):
         raise ValueError(f"{path / 'config.json'} names no architectures: give the directory of a trained model")
     cut_off = next((file for file in sorted(path.glob("*.safetensors")) if not is_whole_safetensors(file)), None)
@@ -121,4 +134,28 @@ def check_trackers(args: TrainingArguments) -> None:
         raise ImportError(
             f"report_to={missing[0]} needs the package {missing[0]}, which is not installed: pip install "
             f"{missing[0]}, or choose among {', '.join([*available, 'none'])}"
+        )
+
+
+def check_processes(accelerator: Accelerator) -> None:
+    """
+    Report where accelerate has silently set up less than it was launched with.
+
+    On a CPU, FSDP and DeepSpeed become DDP, and `accelerate launch --cpu --num_processes 2` starts one process.
+    """
+    for distributed_type, variable in _SHARDING.items():
+        if parse_flag_from_env(variable) and accelerator.distributed_type != distributed_type:
+            raise ValueError(
+                f"accelerate was launched with {distributed_type.value}, but has set up "
+                f"{accelerator.distributed_type.value} on {accelerator.num_processes} process(es), as it does on a "
+                "CPU: leave out use_cpu where there are GPUs, or launch with recipes/accelerate/ddp.yaml"
+            )
+    # When `accelerate launch` starts a single process itself, without torchrun and hence without RANK, it sets
+    # MASTER_ADDR only if it was asked for several. A user may also have exported it, so this is only a warning.
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
+    if accelerator.num_processes == 1 and launched and "RANK" not in os.environ:
+        logger.warning(
+            "Training runs on one process, although the environment names a main process (MASTER_ADDR). If several "
+            "were asked for: `accelerate launch --cpu --num_processes N` and distributed_type MULTI_CPU start only "
+            "one. Use `accelerate launch --multi_gpu --num_processes N`, or torchrun, with --use_cpu true"
         )
