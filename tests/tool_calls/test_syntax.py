@@ -86,7 +86,7 @@ class TestRegistration:
         assert isinstance(get_syntax("hermes"), HermesSyntax) and not isinstance(get_syntax("hermes"), Base)
 
     def test_two_of_one_name_are_refused_and_both_are_named(self, registry):
-        with pytest.raises(ValueError, match=r"two .* named 'hermes', .*tagged.HermesSyntax and theirs.Syntax: give"):
+        with pytest.raises(ValueError, match=r"two .* named 'hermes', .*markers.HermesSyntax and theirs.Syntax: give"):
             define("hermes")
         assert SYNTAXES["hermes"] is HermesSyntax
 
