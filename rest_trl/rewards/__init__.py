@@ -4,8 +4,7 @@ Rewards for calls as TRL reward functions: layout score and tool-call correctnes
 """
 
 from .base import RuleReward
-from .binding import Binding, bind_rewards
-from .names import REWARDS, get_reward_func
+from .binding import REWARDS, Binding, bind_rewards, get_reward_func
 from .rule_rewards import LayoutReward, ToolCallReward
 from .schedules import SCHEDULES, RewardBounds, reward_bounds
 from .schema_reward import ToolSchemaReward

@@ -1,26 +1,101 @@
-"""What the rule rewards share: gold completions beside those of the policy, and a schedule."""
+"""What rewards for calls share: completions and their golds, read by hand or through a trainer, and a schedule."""
 
-from abc import abstractmethod
-from collections.abc import Sequence
+import copy
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from ..tool_calls import ParsedCompletion, get_syntax
-from .call_reward import CallReward, LogMetric, Reader, log_nothing, logger
-from .reading import Completion
+from ..regions import Turn
+from ..tool_calls import ParsedCompletion, ToolCallSyntax, get_syntax
+from .reading import Completion, read_turns
 from .schedules import RewardBounds, check_schedule, reward_bounds
-from .turn_golds import TurnGolds
+from .scoring import TurnGolds
 
 
 if TYPE_CHECKING:
     from transformers import TrainerState
 
+# Not accelerate's logger, which demands a started accelerator: rewards are also called by hand.
+logger = logging.getLogger(__name__)
+
+LogMetric = Callable[[str, float], None]
+# Gives the turns of completions, as the trainer has parsed them, from their ids.
+TurnReader = Callable[[Sequence[Sequence[int]]], list[list[Turn]]]
 Pair = tuple[list[ParsedCompletion], ParsedCompletion]
 
 
+class CallReward(ABC):
+    """
+    A reward that reads the calls of completions, turn by turn.
+
+    [`ResTGRPOTrainer`] binds its rewards to its syntax and its parse of the policy's tokens. A reward that is called
+    by hand reads text or messages in the syntax that it was given.
+
+    Args:
+        tool_call_syntax (`str`, *optional*):
+            Syntax of the calls, see [`~rest_trl.tool_calls.get_syntax`]. Only needed to call by hand.
+
+    Raises:
+        ValueError: if there is no such syntax.
+    """
+
+    __name__: ClassVar[str]
+
+    def __init__(self, tool_call_syntax: str | None = None) -> None:
+        self.tool_call_syntax = tool_call_syntax
+        self._syntax: ToolCallSyntax | None = None if tool_call_syntax is None else get_syntax(tool_call_syntax)
+        self._reader: TurnReader | None = None
+
+    def _bound(self, tool_call_syntax: str, reader: TurnReader) -> Self:
+        """A copy that reads in this syntax, and reads `completion_ids` with this reader."""
+        bound = copy.copy(self)
+        bound.tool_call_syntax, bound._syntax, bound._reader = tool_call_syntax, get_syntax(tool_call_syntax), reader
+        return bound
+
+    def known_syntax(self) -> ToolCallSyntax:
+        """
+        The syntax of the calls.
+
+        Raises:
+            ValueError: if neither a trainer nor the user gave one.
+        """
+        if self._syntax is None:
+            raise ValueError(
+                f"{self.__name__} does not know the syntax of the calls: leave it to ResTGRPOTrainer, or by hand give "
+                f'it one, e.g. {type(self).__name__}("hermes")'
+            )
+        return self._syntax
+
+    def _turns(
+        self, completions: Sequence[Completion], completion_ids: Sequence[Sequence[int]] | None
+    ) -> list[list[ParsedCompletion]]:
+        syntax = self.known_syntax()
+        if completion_ids is None:
+            return [read_turns(completion, syntax) for completion in completions]
+        if self._reader is None:
+            # A trainer drops special tokens when it decodes, and the markers of many syntaxes are special tokens.
+            raise ValueError(
+                f"{self.__name__} is called by a trainer that has not bound it, and would miss markers that are "
+                "special tokens: use ResTGRPOTrainer, or call the reward's `bind`"
+            )
+        return [[turn.parsed for turn in turns] for turns in self._reader(completion_ids)]
+
+
+def log_nothing(name: str, value: float) -> None:
+    """Stands for `log_metric` where nobody logs."""
+
+
+def log_means(log_metric: LogMetric, values: dict[str, Sequence[float]]) -> None:
+    """Log the mean of each list that is not empty."""
+    for name, of_completions in values.items():
+        if of_completions:
+            log_metric(name, sum(of_completions) / len(of_completions))
+
+
 @lru_cache(maxsize=4096)
-def parse_solution(tool_call_syntax: str, solution: str) -> ParsedCompletion:
-    """A parsed gold completion. One whose calls cannot be read is named in a warning, once."""
+def _parse_solution(tool_call_syntax: str, solution: str) -> ParsedCompletion:
     # Cached because every generation and reward function asks for it; the cache also keeps the warning from repeating.
     gold = get_syntax(tool_call_syntax).parse(solution)
     if gold.errors:
@@ -36,8 +111,8 @@ def parse_solution(tool_call_syntax: str, solution: str) -> ParsedCompletion:
 def parse_gold(tool_call_syntax: str, solution: str | Sequence[str]) -> ParsedCompletion:
     """A parsed gold completion, or [`TurnGolds`] of a list with one for every assistant turn."""
     if isinstance(solution, str):
-        return parse_solution(tool_call_syntax, solution)
-    return TurnGolds.of([parse_solution(tool_call_syntax, of_turn) for of_turn in solution])
+        return _parse_solution(tool_call_syntax, solution)
+    return TurnGolds.of([_parse_solution(tool_call_syntax, of_turn) for of_turn in solution])
 
 
 class RuleReward(CallReward):
@@ -45,10 +120,7 @@ class RuleReward(CallReward):
     A reward that compares the calls of a completion with those of a gold one, in the column `solution`.
 
     A solution that is one text is compared with the calls of all turns together. A solution that is a list of texts
-    is compared turn by turn, see [`~rest_trl.rewards.turn_golds.TurnGolds`].
-
-    [`ResTGRPOTrainer`] binds its rewards to its syntax, its schedule and its parse of the policy's own tokens. A
-    reward that is called by hand reads text or messages in the syntax that it was given.
+    is compared turn by turn, see [`~rest_trl.rewards.scoring.TurnGolds`].
 
     Args:
         tool_call_syntax (`str`, *optional*):
@@ -68,7 +140,7 @@ class RuleReward(CallReward):
         self.schedule = schedule
         self._steps_per_rollout = 1
 
-    def bind(self, tool_call_syntax: str, reader: Reader, schedule: str, steps_per_rollout: int) -> "RuleReward":
+    def bind(self, tool_call_syntax: str, reader: TurnReader, schedule: str, steps_per_rollout: int) -> "RuleReward":
         """
         A copy that belongs to a trainer. [`ResTGRPOTrainer`] calls this; other trainers can.
 
@@ -78,7 +150,7 @@ class RuleReward(CallReward):
             reader (`Callable`):
                 Gives the parsed turns of completions from their `completion_ids`, a list of lists.
             schedule (`str`):
-                Schedule of a reward that was given none of its own.
+                Schedule of a reward that was given none.
             steps_per_rollout (`int`):
                 Optimiser steps per rollout: the schedules count rollouts.
 
@@ -127,11 +199,8 @@ class RuleReward(CallReward):
                 f"{self.__name__} compares with the gold completions of a column `solution`, and there is none: add "
                 "the column, for example with rest_trl.data.load_rest_dataset, or use another reward"
             )
-        syntax = self.known_syntax()
-        pairs = [
-            (turns, parse_gold(syntax.name, gold))
-            for turns, gold in zip(self._turns(completions, completion_ids, syntax), solution, strict=True)
-        ]
+        golds = [parse_gold(self.known_syntax().name, gold) for gold in solution]
+        pairs = list(zip(self._turns(completions, completion_ids), golds, strict=True))
         return self._score(pairs, self.bounds(trainer_state), log_metric or log_nothing)
 
     @abstractmethod
@@ -142,12 +211,8 @@ class RuleReward(CallReward):
         """
         Bounds of both rewards at this point of the training.
 
-        Args:
-            trainer_state ([`~transformers.TrainerState`], *optional*):
-                State of the training.
-
         Raises:
-            ValueError: if the schedule depends on it and it is not given.
+            ValueError: if the schedule depends on the state of the training and it is `None`.
         """
         schedule = self.schedule or "static"
         if trainer_state is not None:

@@ -1,16 +1,65 @@
-"""What a trainer passes to the rewards of this package, and what is refused before training starts."""
+"""Reward functions as recipes name them, and what a trainer passes to those of this package."""
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
 
-from .base import RuleReward
-from .call_reward import Reader, logger
-from .checks import LOOKED_AT, check_signature, check_solutions
-from .schema_reward import ToolSchemaReward, no_tools
-from .tool_schemas import ToolSchemas, read_tools
+from .base import RuleReward, TurnReader
+from .checks import check_signatures, check_solutions, check_tools
+from .rule_rewards import LayoutReward, ToolCallReward
+from .schema_reward import ToolSchemaReward
+from .tool_schemas import ToolSchemas
+
+
+# The paper's rewards; in this order, they are the trainer's default.
+REWARDS: dict[str, type[RuleReward]] = {"layout_reward": LayoutReward, "tool_call_reward": ToolCallReward}
+NAMES: dict[str, Callable[[], Any]] = {**REWARDS, "tool_schema_reward": ToolSchemaReward}
+
+
+def get_reward_func(name: str) -> Callable[..., Any]:
+    """
+    The reward function that a recipe names.
+
+    Args:
+        name (`str`):
+            `"layout_reward"`, `"tool_call_reward"`, `"tool_schema_reward"`, or the dotted path of a reward function,
+            such as `trl.rewards.think_format_reward`, or of a class, which is instantiated without arguments.
+
+    Returns:
+        `Callable`
+
+    Raises:
+        ValueError: if nothing of that name can be imported, or it cannot be called, or is a class that needs
+            arguments.
+    """
+    if name in NAMES:
+        return NAMES[name]()
+    module, _, attribute = name.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"reward_funcs: {name!r} cannot be imported ({error}): give {', '.join(NAMES)}, or the dotted path of a "
+            "function, e.g. my_package.my_module.my_reward"
+        ) from error
+    reward_func = _made(found, name) if isinstance(found, type) else found
+    if not callable(reward_func):
+        raise ValueError(f"reward_funcs: {name!r} is a {type(reward_func).__name__}, not a function")
+    return reward_func
+
+
+def _made(cls: type, name: str) -> Any:
+    try:
+        return cls()
+    except TypeError as error:
+        if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+            raise  # of the class's own code, and not of the call
+        raise ValueError(
+            f"reward_funcs: {name!r} cannot be made without arguments ({error}): give all parameters of its __init__ "
+            "a default, or the dotted path of a function"
+        ) from error
 
 
 class Binding(NamedTuple):
@@ -23,7 +72,7 @@ class Binding(NamedTuple):
         reader (`Callable`):
             Gives the parsed turns of completions from their `completion_ids`.
         schedule (`str`):
-            Schedule of the rewards that have none of their own.
+            Schedule of the rewards that were given none.
         steps_per_rollout (`int`):
             Optimiser steps per rollout.
         tools (`Mapping[str | None, Sequence[Callable]]`):
@@ -33,7 +82,7 @@ class Binding(NamedTuple):
     """
 
     tool_call_syntax: str
-    reader: Reader
+    reader: TurnReader
     schedule: str
     steps_per_rollout: int
     tools: Mapping[Any, Sequence[Callable[..., Any]]]
@@ -68,6 +117,9 @@ def bind_rewards(reward_funcs: Sequence[Any], datasets: Sequence[Any], binding: 
         schemas = {name: ToolSchemas(tools) for name, tools in binding.tools.items()}
 
     def bound(reward: Any) -> Any:
+        if datasets and not isinstance(reward, torch.nn.Module):
+            columns = None if binding.has_rollout_func else datasets[0].column_names
+            check_signatures(reward, None if columns is None else set(columns) - {"prompt", "completion"})
         if isinstance(reward, RuleReward):
             return reward.bind(*binding[:4])
         if isinstance(reward, ToolSchemaReward):
@@ -75,48 +127,6 @@ def bind_rewards(reward_funcs: Sequence[Any], datasets: Sequence[Any], binding: 
                 for dataset in datasets:
                     check_tools(dataset, reward.__name__)
             return reward.bind(*binding[:2], schemas)
-        if datasets and not isinstance(reward, torch.nn.Module):
-            columns = None if binding.has_rollout_func else datasets[0].column_names
-            check_signature(reward, None if columns is None else set(columns) - {"prompt", "completion"})
         return reward
 
     return [bound(reward) for reward in reward_funcs]
-
-
-def check_tools(dataset: Any, name: str) -> None:
-    """
-    Refuse a data set whose rows have no tools, and warn of tools that cannot be judged.
-
-    Args:
-        dataset ([`~datasets.Dataset`] or [`~datasets.IterableDataset`]):
-            The data set. The first 1,000 rows of a `Dataset` are looked at; of an `IterableDataset`, which may be slow
-            to start, only the columns.
-        name (`str`):
-            Name of the reward that needs them.
-
-    Raises:
-        ValueError: if there is no column `tools`, no row has any, or a row's are no JSON schemas.
-    """
-    columns = dataset.column_names
-    if columns is not None and "tools" not in columns:
-        raise ValueError(no_tools(name))
-    if not hasattr(dataset, "__len__"):
-        return
-    found: list[ToolSchemas] = []
-    for index, row in enumerate(islice(dataset.select_columns("tools"), LOOKED_AT)):
-        try:
-            found.append(read_tools(row["tools"]))
-        except ValueError as error:
-            raise ValueError(f"row {index} of the data set: {error}: `tools` is a list of JSON schemas") from error
-    if not any(map(len, found)):
-        raise ValueError(no_tools(name))
-    unclear = [tool for schemas in found for tool in schemas.unclear]
-    if unclear:
-        logger.warning(
-            "%d of %d tools declare parameters in words that are none of JSON Schema's, the first is %r: %s does not "
-            "judge these values. Give them JSON schemas",
-            len(unclear),
-            sum(map(len, found)),
-            unclear[0],
-            name,
-        )

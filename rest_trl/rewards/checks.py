@@ -6,7 +6,9 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
+from ..credit import DecomposedReward
 from ..tool_calls import SYNTAXES, get_syntax
+from .tool_schemas import ToolSchemas, no_tools, read_tools
 
 
 logger = logging.getLogger(__name__)
@@ -24,16 +26,7 @@ class SolutionCounts(NamedTuple):
 
 def count_solutions(solutions: Iterable[str], tool_call_syntax: str) -> SolutionCounts:
     """
-    Count the gold completions that a syntax reads.
-
-    Args:
-        solutions (`Iterable[str]`):
-            Gold completions.
-        tool_call_syntax (`str`):
-            Name of the syntax.
-
-    Returns:
-        [`SolutionCounts`]
+    Count the gold completions that the syntax reads.
 
     Example:
 
@@ -52,17 +45,8 @@ def check_solutions(dataset: Any, tool_call_syntax: str, given_syntaxes: Iterabl
     """
     Refuse a data set that rule rewards cannot score, and warn of one whose gold completions are of another syntax.
 
-    Args:
-        dataset ([`~datasets.Dataset`] or [`~datasets.IterableDataset`]):
-            The data set. The first 1,000 gold completions of a `Dataset` are looked at; of an `IterableDataset`, which
-            may be slow to start, only the columns.
-        tool_call_syntax (`str`):
-            The policy's syntax, in which the rewards read golds and completions.
-        given_syntaxes (`Iterable[str]`):
-            Syntaxes that the rewards were given.
-
-    Raises:
-        ValueError: if there is no column `solution`, or a gold completion is no text.
+    The first 1,000 gold completions of a `Dataset` are looked at; of an `IterableDataset`, which may be slow to start,
+    only the columns. `given_syntaxes` are those that the rewards were given.
     """
     columns = dataset.column_names
     if columns is not None and "solution" not in columns:
@@ -95,18 +79,20 @@ def check_solutions(dataset: Any, tool_call_syntax: str, given_syntaxes: Iterabl
     most, best = _most_readable([solution for solution in solutions if not parse(solution).calls])
     if counts.with_calls == 0:
         cure = (
-            f"In {best} {most} do: set tool_call_syntax if the policy writes it, else write the golds anew"
+            f"In {best} {most} do: set tool_call_syntax if the policy writes it, else write the golds in the policy's"
             if most
             else "Without calls only the layout is rewarded"
         )
         logger.warning("%s, so the correctness of calls gives no gradient. %s", found, cure)
         return
     if counts.unreadable:
-        logger.warning("%s; %d hold something else in the place of one and give no reward", found, counts.unreadable)
+        logger.warning(
+            "%s; %d hold something else where a call should be and give no reward", found, counts.unreadable
+        )
     if most:
         logger.warning(
             "%s, and %d of the others one in the syntax %s, which is read as an answer without calls: write these "
-            "golds anew",
+            "golds in the policy's syntax",
             found,
             most,
             best,
@@ -125,37 +111,67 @@ def _is_gold(solution: Any) -> bool:
 
 
 # What TRL gives to reward functions beside the columns of the data set.
-_GIVEN = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")
+_GIVEN = ("prompts", "completions", "completion_ids", "trainer_state")
+_LOGS = ("log_extra", "log_metric")
 
 
-def check_signature(reward_func: Callable[..., Any], columns: Collection[str] | None) -> None:
+def check_signatures(reward_func: Any, columns: Collection[str] | None) -> None:
     """
-    Refuse a reward function that TRL could not call.
+    Refuse a reward function that TRL, or its `segments` that credit could not call.
 
-    Args:
-        reward_func (`Callable`):
-            Reward function; one that Python knows no signature of, such as one written in C, is not checked.
-        columns (`Collection[str]`, *optional*):
-            Columns that reward functions get from the data set; not known for some streamed ones.
-
-    Raises:
-        ValueError: if it lacks a parameter, or has one that is not given.
+    `columns` are those that reward functions get from the data set; they are not known for some streamed ones.
     """
+    name = reward_func.__name__ if hasattr(reward_func, "__name__") else type(reward_func).__name__
+    _check_signature(reward_func, f"the reward function {name!r}", columns, _LOGS)
+    if isinstance(reward_func, DecomposedReward):
+        _check_signature(reward_func.segments, f"`segments` of the reward function {name!r}", columns, ())
+
+
+def _check_signature(
+    function: Callable[..., Any], label: str, columns: Collection[str] | None, logs: Sequence[str]
+) -> None:
     try:
-        signature = inspect.signature(reward_func)
-    except ValueError:
+        signature = inspect.signature(function)
+    except ValueError:  # Python knows no signature of some functions, such as those written in C
         return
     of_environments = {"environments"} & signature.parameters.keys()  # given where there are any
-    given = dict.fromkeys([*_GIVEN, *of_environments, *(columns or ())])
+    given = dict.fromkeys([*_GIVEN, *logs, *of_environments, *(columns or ())])
     try:
-        if columns is None:
-            signature.bind_partial(**given)
-        else:
-            signature.bind(**given)
+        (signature.bind if columns is not None else signature.bind_partial)(**given)
     except TypeError as error:
-        name = reward_func.__name__ if hasattr(reward_func, "__name__") else type(reward_func).__name__
         known = "" if columns is None else f", of the columns {', '.join(map(repr, sorted(columns)))}"
         raise ValueError(
-            f"the reward function {name!r} cannot be called as TRL does ({error}): let it take `completions`{known} "
-            "those that it needs, and all others by **kwargs"
+            f"{label} cannot be called as TRL does ({error}): let it take `completions`{known} those that it needs, "
+            "and all others by **kwargs"
         ) from error
+
+
+def check_tools(dataset: Any, name: str) -> None:
+    """
+    Refuse a data set whose rows have no tools, and warn of tools that the reward of that name cannot judge.
+
+    As much is looked at as by [`check_solutions`].
+    """
+    columns = dataset.column_names
+    if columns is not None and "tools" not in columns:
+        raise ValueError(no_tools(name))
+    if not hasattr(dataset, "__len__"):
+        return
+    found: list[ToolSchemas] = []
+    for index, row in enumerate(islice(dataset.select_columns("tools"), LOOKED_AT)):
+        try:
+            found.append(read_tools(row["tools"]))
+        except ValueError as error:
+            raise ValueError(f"row {index} of the data set: {error}: `tools` is a list of JSON schemas") from error
+    if not any(map(len, found)):
+        raise ValueError(no_tools(name))
+    unclear = [tool for schemas in found for tool in schemas.unclear]
+    if unclear:
+        logger.warning(
+            "%d of %d tools declare parameters in words that JSON Schema does not have, the first is %r: %s does not "
+            "judge these values. Give them JSON schemas",
+            len(unclear),
+            sum(map(len, found)),
+            unclear[0],
+            name,
+        )

@@ -14,15 +14,7 @@ def read_turns(completion: Completion, tool_call_syntax: ToolCallSyntax) -> list
     """
     The assistant turns of a completion as TRL gives it to a reward function; the results of tools are left out.
 
-    Args:
-        completion (`str` or `list[dict]`):
-            Text, or messages. A message whose calls were taken out of its text, as in TRL's loop of tool calls, has
-            them in `tool_calls`.
-        tool_call_syntax ([`~rest_trl.tool_calls.ToolCallSyntax`]):
-            The syntax of calls in text.
-
-    Returns:
-        `list[ParsedCompletion]`: one per assistant turn.
+    A message whose calls were taken out of its text, as in TRL's loop of tool calls, has them in `tool_calls`.
     """
     if isinstance(completion, str):
         return [tool_call_syntax.parse(completion)]
@@ -63,17 +55,10 @@ def _read_call(tool_call: dict[str, Any]) -> ToolCall:
 
 def judged_turns(turns: Sequence[ParsedCompletion]) -> list[ParsedCompletion]:
     """
-    The turns that are compared with the gold completion.
+    The turns that are compared with the gold completion, an empty one where the policy wrote nothing.
 
     A turn without calls that follows one with calls is the policy's answer to their results. If all its blocks are
     closed, there is nothing in it to compare.
-
-    Args:
-        turns (`Sequence[ParsedCompletion]`):
-            The assistant turns of a completion.
-
-    Returns:
-        `list[ParsedCompletion]`: at least one turn, an empty one where the policy wrote nothing.
     """
     judged: list[ParsedCompletion] = []
     has_called = False
@@ -87,16 +72,9 @@ def judged_turns(turns: Sequence[ParsedCompletion]) -> list[ParsedCompletion]:
 
 def merge_calls(turns: Sequence[ParsedCompletion]) -> ParsedCompletion:
     """
-    The calls and errors of all turns, in order.
+    The calls and errors of all turns, in order, without places in the text, which are those of a turn.
 
-    An unreadable call voids the calls of its own turn; those of other turns were made.
-
-    Args:
-        turns (`Sequence[ParsedCompletion]`):
-            The assistant turns of a completion.
-
-    Returns:
-        [`~rest_trl.tool_calls.ParsedCompletion`]: only calls and errors, since places in the text are those of a turn.
+    An unreadable call voids the calls of its turn; those of other turns were made.
     """
     return ParsedCompletion(
         [call for turn in turns for call in turn.calls], [error for turn in turns for error in turn.errors]

@@ -4,13 +4,21 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..credit import Segment
-from .base import Pair, RuleReward, parse_gold
-from .call_reward import LogMetric, log_means
+from .base import LogMetric, Pair, RuleReward, log_means, parse_gold
 from .reading import judged_turns, merge_calls
 from .schedules import RewardBounds
-from .scoring import call_score, follows_layout, is_exact, json_equal, num_points, python_equal
+from .scoring import (
+    TurnGolds,
+    call_score,
+    follows_layout,
+    is_exact,
+    json_equal,
+    num_points,
+    python_equal,
+    turn_score,
+    turns_follow_layout,
+)
 from .segments import call_segments
-from .turn_golds import TurnGolds, turn_score, turns_follow_layout
 
 
 if TYPE_CHECKING:
@@ -55,7 +63,7 @@ class ToolCallReward(RuleReward):
     Calls that cannot be read, or none where the gold has some, get the minimum. Where the gold has no call, the reward
     is 0 for every completion, one with calls included: as in the released code, only the layout is then rewarded. A
     solution whose calls cannot be read is bad data: its completions get `None`, which TRL leaves out, and a warning
-    names it once. Golds turn by turn are scored by [`~rest_trl.rewards.turn_golds.turn_score`]. `"released"` compares
+    names it once. Golds turn by turn are scored by [`~rest_trl.rewards.scoring.turn_score`]. `"released"` compares
     argument values by Python's `==`, the other schedules by [`json_equal`].
 
     Logs `rest/reward/correctness`, the mean [`call_score`] where the gold has calls; `rest/reward/exact`, the share of
@@ -119,17 +127,7 @@ class ToolCallReward(RuleReward):
     ) -> list[list[Segment]]:
         """
         Where the right values are decided, see [`~rest_trl.rewards.segments.call_segments`]. The rest of the reward is
-        undecided to the end.
-
-        Args:
-            completion_ids (`Sequence[Sequence[int]]` of length `B`):
-                Sampled token ids.
-            solution (`Sequence[str | Sequence[str]]` of length `B`):
-                Gold completions.
-            trainer_state ([`~transformers.TrainerState`], *optional*):
-                As in the call.
-            kwargs:
-                Other columns and what else TRL gives to reward functions.
+        undecided to the end. The arguments are those of the call.
 
         Returns:
             `list[list[Segment]]` of length `B`: none where the gold has no readable call, or is a list of texts.

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..tool_calls import ParsedCompletion
-from .call_reward import CallReward, LogMetric, Reader, log_means, log_nothing
+from .base import CallReward, LogMetric, TurnReader, log_means, log_nothing
 from .reading import Completion
-from .tool_schemas import FAULTS, UNREADABLE, Judgement, ToolSchemas, read_tools
+from .tool_schemas import FAULTS, UNREADABLE, Judgement, ToolSchemas, no_tools, read_tools
 
 
 class ToolSchemaReward(CallReward):
@@ -64,22 +64,13 @@ class ToolSchemaReward(CallReward):
         self._tools: Mapping[str | None, ToolSchemas] = {None: ToolSchemas(tools)} if tools is not None else {}
 
     def bind(
-        self, tool_call_syntax: str, reader: Reader, tools: Mapping[str | None, ToolSchemas]
+        self, tool_call_syntax: str, reader: TurnReader, tools: Mapping[str | None, ToolSchemas]
     ) -> "ToolSchemaReward":
         """
-        A copy that belongs to a trainer. [`ResTGRPOTrainer`] calls this; other trainers can.
+        A copy that belongs to a trainer, see [`RuleReward.bind`].
 
-        Args:
-            tool_call_syntax (`str`):
-                The policy's syntax.
-            reader (`Callable`):
-                Gives the parsed turns of completions from their `completion_ids`, a list of lists.
-            tools (`Mapping[str | None, ToolSchemas]`):
-                Tools of every environment by its name in the column `environment`, or by `None` if there are not
-                several. Empty where rows have their own tools. A reward that was given tools keeps those instead.
-
-        Returns:
-            [`ToolSchemaReward`]
+        `tools` are those of every environment by its name in the column `environment`, or by `None` if there are not
+        several; none where rows have their own. A reward that was given tools keeps those instead.
         """
         bound = self._bound(tool_call_syntax, reader)
         bound._tools = self._tools or tools
@@ -95,21 +86,13 @@ class ToolSchemaReward(CallReward):
         **kwargs: Any,
     ) -> list[list[float]]:
         """
-        The rewards of turns, as [`ResTGRPOTrainer`] asks for them.
+        The rewards of turns, as [`ResTGRPOTrainer`] asks for them; see [`RuleReward`] for the other arguments.
 
         Args:
-            completions (`Sequence[str | list[dict]]` of length `B`):
-                Texts or messages; a bound reward reads `completion_ids` instead.
             tools (`Sequence` of length `B`, *optional*):
                 Column with the JSON schemas of each row's tools.
             environment (`Sequence[str]` of length `B`, *optional*):
                 Column with the name of each row's environment.
-            log_metric (`Callable`, *optional*):
-                Takes the metrics.
-            completion_ids (`Sequence[Sequence[int]]` of length `B`, *optional*):
-                Sampled token ids.
-            kwargs:
-                Other columns and what else TRL gives to reward functions.
 
         Returns:
             `list[list[float]]` of length `B`: a number in [-1, 0] per assistant turn.
@@ -119,7 +102,7 @@ class ToolSchemaReward(CallReward):
                 bound to it; never because of what the policy wrote.
         """
         syntax = self.known_syntax()
-        turns = self._turns(completions, completion_ids, syntax)
+        turns = self._turns(completions, completion_ids)
         schemas = self._schemas(len(turns), tools, environment)
         judged = [
             [_judge(turn, of_row, syntax.untyped) for turn in of_completion]
@@ -140,14 +123,6 @@ class ToolSchemaReward(CallReward):
         if tools is None:
             raise ValueError(no_tools(self.__name__))
         return [read_tools(of_row) for of_row in tools]
-
-
-def no_tools(name: str) -> str:
-    """Message for a reward that has no tools to judge calls by."""
-    return (
-        f"{name} judges calls by the schemas of the tools, and there are none: give the trainer `tools` or an "
-        "`environment_factory`, the data set a column `tools` of JSON schemas, or the reward itself `tools`"
-    )
 
 
 def _judge(turn: ParsedCompletion, schemas: ToolSchemas, untyped: bool) -> Judgement:

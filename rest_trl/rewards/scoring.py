@@ -2,9 +2,12 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 from ..tool_calls import ParsedCompletion, ToolCall
+from .reading import merge_calls
 
 
 def json_equal(left: Any, right: Any) -> bool:
@@ -31,16 +34,6 @@ def follows_layout(parsed: ParsedCompletion, gold: ParsedCompletion, tool_call_s
     - Any other syntax: the gold's kinds in the gold's order, successive calls counting as one, and all calls readable.
       Reasoning is required where the gold has it, and not punished where the gold lacks it.
 
-    Args:
-        parsed ([`~rest_trl.tool_calls.ParsedCompletion`]):
-            The completion.
-        gold ([`~rest_trl.tool_calls.ParsedCompletion`]):
-            The gold completion.
-        tool_call_syntax (`str`):
-            The syntax of both.
-
-    Returns:
-        `bool`
     """
     if not all(block.closed for block in parsed.blocks):
         return False
@@ -103,17 +96,6 @@ def num_points(gold_calls: Sequence[ToolCall]) -> int:
 def is_exact(parsed: ParsedCompletion, gold: ParsedCompletion, equal: Callable[[Any, Any], bool] = json_equal) -> bool:
     """
     Whether a completion makes exactly the gold's calls, in any order; where the gold has none, whether it makes none.
-
-    Args:
-        parsed ([`~rest_trl.tool_calls.ParsedCompletion`]):
-            The completion.
-        gold ([`~rest_trl.tool_calls.ParsedCompletion`]):
-            The gold completion.
-        equal (`Callable`, *optional*, defaults to [`json_equal`]):
-            Compares the two values of a parameter.
-
-    Returns:
-        `bool`
     """
     if parsed.errors or not gold.calls:
         return not parsed.errors and not parsed.calls
@@ -134,3 +116,43 @@ def _merge_calls(kinds: list[str]) -> list[str]:
         if kind != "tool_call" or merged[-1:] != ["tool_call"]:
             merged.append(kind)
     return merged
+
+
+@dataclass
+class TurnGolds(ParsedCompletion):
+    """
+    The golds of a dialogue, `turns`. Used as one gold completion, this has the calls and errors of all turns.
+    """
+
+    turns: list[ParsedCompletion] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, turns: Sequence[ParsedCompletion]) -> "TurnGolds":
+        merged = merge_calls(turns)
+        blocks = [block for turn in turns for block in turn.blocks]
+        return cls(merged.calls, merged.errors, blocks=blocks, turns=list(turns))
+
+
+def turn_score(
+    turns: Sequence[ParsedCompletion], golds: TurnGolds, equal: Callable[[Any, Any], bool]
+) -> tuple[float, bool]:
+    """
+    How near the calls of a dialogue come to those of its golds, and whether every turn makes exactly its gold's.
+
+    Each turn is compared with the gold at its place. The mean [`call_score`] is taken over the turns in which a call
+    was made or should have been; where only one of the two holds, the score is 0.
+    """
+    pairs = list(zip_longest(turns, golds.turns, fillvalue=ParsedCompletion()))
+    scores = [
+        call_score(turn.calls, gold.calls, equal) if gold.calls else 0.0
+        for turn, gold in pairs
+        if turn.calls or turn.errors or gold.calls
+    ]
+    return sum(scores) / max(1, len(scores)), all(is_exact(turn, gold, equal) for turn, gold in pairs)
+
+
+def turns_follow_layout(turns: Sequence[ParsedCompletion], golds: TurnGolds, tool_call_syntax: str) -> bool:
+    """Whether a dialogue has as many turns as golds, and each the blocks of its gold, see [`follows_layout`]."""
+    return len(turns) == len(golds.turns) and all(
+        follows_layout(turn, gold, tool_call_syntax) for turn, gold in zip(turns, golds.turns, strict=True)
+    )

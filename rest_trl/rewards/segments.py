@@ -27,20 +27,7 @@ def call_segments(
     the reasoning, only the closing tag tells a call that is quoted in the reasoning from one that is made, so a
     completion that is cut off before the tag has segments in the quoted call.
 
-    Args:
-        turns (`Sequence[Turn]`):
-            The assistant turns.
-        gold_calls (`Sequence[ToolCall]`):
-            The gold calls.
-        syntax ([`~rest_trl.tool_calls.ToolCallSyntax`]):
-            The wire syntax.
-        value (`float`):
-            What one right value adds to the reward.
-        equal (`Callable`):
-            Compares two values.
-
-    Returns:
-        `list[Segment]`: in the order of the tokens.
+    `value` is what one right value adds to the reward, and `equal` compares two values.
     """
 
     def is_right(text: str, gold_value: Any) -> bool:
@@ -84,9 +71,9 @@ def _parts_before_open_reasoning(turn: Turn, syntax: ToolCallSyntax) -> Sequence
     text, parts = turn.text, turn.parsed.parts
     if all(block.closed for block in turn.parsed.blocks if block.kind == "reasoning"):
         return parts
-    behind_closed = text.rfind(syntax.end_think) + 1
+    after_closed = text.rfind(syntax.end_think) + 1
     openings = (
-        text.find(syntax.think, max(start, behind_closed), stop - 1 + len(syntax.think))
+        text.find(syntax.think, max(start, after_closed), stop - 1 + len(syntax.think))
         for start, stop, part in parts
         if part is Part.TAG
     )

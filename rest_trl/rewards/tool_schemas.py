@@ -31,15 +31,7 @@ _NOWHERE: Registry[Any] = Registry()
 
 
 class Judgement(NamedTuple):
-    """
-    What is wrong with a call.
-
-    Args:
-        wrong (`float`):
-            Share of its parameters that are wrong, in [0, 1]; 1 where the tool or the call as a whole is.
-        faults (`frozenset[str]`):
-            The kinds of its faults, see `FAULTS`.
-    """
+    """The share of a call's parameters that are wrong, 1 where all of it is, and the kinds of its `FAULTS`."""
 
     wrong: float
     faults: frozenset[str]
@@ -47,14 +39,10 @@ class Judgement(NamedTuple):
 
 class Tool:
     """
-    A tool with its schema.
+    A tool with the JSON schema of its arguments.
 
-    Parts of a schema that are no JSON Schema, such as a type `List[int]`, are not judged. Functions take no parameters
-    but those that they name, so a schema that says nothing about other parameters is read as refusing them.
-
-    Args:
-        parameters (`Mapping[str, Any]`):
-            JSON schema of the object of arguments.
+    Parts of a schema that are not JSON Schema, such as a type `List[int]`, are not judged. Functions take only the
+    parameters that they name, so a schema that says nothing about other parameters is read as refusing them.
     """
 
     def __init__(self, parameters: Mapping[str, Any]) -> None:
@@ -69,18 +57,7 @@ class Tool:
         self._is_closed = schema.get("additionalProperties", says_more) is False
 
     def judge(self, arguments: dict[str, Any], untyped: bool) -> Judgement:
-        """
-        Judge the arguments of a call.
-
-        Args:
-            arguments (`dict[str, Any]`):
-                The arguments.
-            untyped (`bool`):
-                Whether a value that is no string may also be read as the string that it is written as.
-
-        Returns:
-            [`Judgement`]
-        """
+        """Judge the arguments of a call. If `untyped`, a value may also be the string that it is written as."""
         if untyped:
             arguments = {name: self._meant(name, value) for name, value in arguments.items()}
         errors = list(self._validator.iter_errors(arguments))
@@ -107,14 +84,7 @@ class Tool:
 
 class ToolSchemas:
     """
-    The tools that a policy may call.
-
-    Args:
-        tools (`Sequence`):
-            Functions as TRL takes them, or JSON schemas, a list or a JSON string of one, as data sets have them.
-
-    Raises:
-        ValueError: if these are no tools.
+    The tools that a policy may call: functions as TRL takes them, or JSON schemas, a list or a JSON string of one.
 
     Example:
 
@@ -135,25 +105,14 @@ class ToolSchemas:
 
     @property
     def unclear(self) -> list[str]:
-        """Names of the tools with a schema that is in part no JSON Schema and is not judged there."""
+        """Names of the tools with a schema that is in part not JSON Schema, and not judged there."""
         return [name for name, tool in self._tools.items() if not tool.is_clear]
 
     def __len__(self) -> int:
         return len(self._tools)
 
     def judge(self, call: ToolCall, untyped: bool = False) -> Judgement:
-        """
-        Judge a call.
-
-        Args:
-            call ([`~rest_trl.tool_calls.ToolCall`]):
-                The call.
-            untyped (`bool`, *optional*, defaults to `False`):
-                Whether its syntax does not tell numbers from strings, see [`~rest_trl.tool_calls.ToolCallSyntax`].
-
-        Returns:
-            [`Judgement`]
-        """
+        """Judge a call, see [`Tool.judge`]."""
         tool = self._tools.get(call.name)
         if tool is None:
             return Judgement(1.0, frozenset([UNKNOWN_TOOL]))
@@ -165,20 +124,16 @@ class ToolSchemas:
 
 
 def read_tools(tools: Any) -> ToolSchemas:
-    """
-    The tools of a row, read once for all rows that have the same.
-
-    Args:
-        tools (`Any`):
-            What the column `tools` holds.
-
-    Returns:
-        [`ToolSchemas`]
-
-    Raises:
-        ValueError: if these are no tools.
-    """
+    """The tools that a row has in the column `tools`, read once for all rows that have the same."""
     return _read_tools(tools if isinstance(tools, str) else json.dumps(drop_null_keys(tools) or []))
+
+
+def no_tools(name: str) -> str:
+    """Message for a reward that has no tools to judge calls by."""
+    return (
+        f"{name} judges calls by the schemas of the tools, and there are none: give the trainer `tools` or an "
+        "`environment_factory`, the data set a column `tools` of JSON schemas, or the reward itself `tools`"
+    )
 
 
 @lru_cache(maxsize=1024)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from datasets import Dataset
 
+from rest_trl.rewards import ToolCallReward
 from rest_trl.rewards.binding import Binding, bind_rewards
 
 
@@ -59,3 +60,51 @@ class TestSignatures:
         def compared(completions, turn_scores, **kwargs): ...
 
         assert bind_rewards([compared], [DATASET], BINDING._replace(has_rollout_func=True)) == [compared]
+
+
+class Credited(Shortest):
+    """A reward with parts, which says where they are decided."""
+
+    def segments(self, completion_ids, **kwargs):
+        return [[] for _ in completion_ids]
+
+
+class Narrow(Credited):
+    def segments(self, completion_ids):
+        return super().segments(completion_ids)
+
+
+class Demanding(Credited):
+    def segments(self, completion_ids, weights, **kwargs):
+        return super().segments(completion_ids)
+
+
+class Logging(Credited):
+    """Credit is given after the metrics are logged, so `log_metric` is not passed."""
+
+    def segments(self, completion_ids, log_metric, **kwargs):
+        return super().segments(completion_ids)
+
+
+class NarrowRule(ToolCallReward):
+    def segments(self, completion_ids):
+        return super().segments(completion_ids, [])
+
+
+class TestSegments:
+    def test_that_fit_are_left_as_they_are(self):
+        reward = Credited()
+        assert bind_rewards([reward], [DATASET], BINDING) == [reward]
+
+    @pytest.mark.parametrize(
+        ("reward", "cause"),
+        [
+            (Narrow(), "`segments` of the reward function 'Narrow' cannot be called .*unexpected keyword .*: let it"),
+            (Demanding(), "`segments` of .*'Demanding' cannot be called .*'weights'.* of the columns .*'difficulty'"),
+            (Logging(), "`segments` of .*'Logging' cannot be called .*'log_metric'"),
+            (NarrowRule(), "`segments` of .*'tool_call_reward' cannot be called .*unexpected keyword"),
+        ],
+    )
+    def test_that_do_not_fit_are_refused_before_the_first_rollout(self, reward, cause):
+        with pytest.raises(ValueError, match=cause):
+            bind_rewards([reward], [DATASET], BINDING)
