@@ -1,0 +1,1 @@
+"""The tokens that rows of a micro-batch share are computed once."""

@@ -1,0 +1,248 @@
+"""Forward passes over packed trees, and where they take the place of TRL's."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.logging import get_logger
+from transformers import Cache, DynamicCache, PreTrainedModel
+
+from .attention import IMPLEMENTATIONS
+from .tree import PromptTree, build_tree
+
+
+logger = get_logger(__name__)
+
+SHARING = ("auto", "true", "false")
+# What TRL's method returns: log-probabilities and entropies, both of shape (B, T), and the auxiliary loss.
+Scores = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
+# A packed row is computed where it has at most this share of the tokens of separate rows.
+_WORTH = 0.9
+# Mean difference of log-probabilities, in nats, above which a model does not compute the same with shared prompts.
+_BOUND, _BOUND_HALF = 1e-3, 0.05
+
+
+def objection(model: PreTrainedModel) -> str | None:
+    """Why the prompts of a model cannot be shared; `None` if they can."""
+    config, implementation = model.config.get_text_config(), model.config._attn_implementation
+    others = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    if config is not model.config:
+        return "the policy takes images"
+    if model._is_stateful or others:
+        return f"the policy has layers without full or sliding attention ({', '.join(sorted(others)) or 'stateful'})"
+    if not model._supports_attention_backend:
+        return f"the attention of {type(model).__name__} cannot be replaced"
+    if implementation not in (*IMPLEMENTATIONS, *IMPLEMENTATIONS.values()):
+        return f"attn_implementation={implementation!r} is not one of {', '.join(IMPLEMENTATIONS)}"
+    return None
+
+
+def packed_scores(model: Any, tree: PromptTree, autocast: Any, entropy: bool, aux_loss: bool) -> Scores:
+    """Scores of the rows of a tree from one pass over it, by a model with TRL's fused head."""
+    with autocast:
+        outputs = model(
+            input_ids=tree.input_ids,
+            position_ids=tree.position_ids,
+            # The auxiliary loss weights tokens by the mask. A mask of four axes is taken as it is, so none is made.
+            attention_mask=tree.counts if aux_loss else torch.empty(1, 1, 0, 0, device=tree.input_ids.device),
+            shift_labels=tree.labels,
+            prompt_tree=tree,
+            fused_lm_head=True,
+            **({"output_router_logits": True} if aux_loss else {}),
+        )
+
+    def unpacked(values: torch.Tensor) -> torch.Tensor:
+        return values[0].index_select(0, tree.gather.flatten()).view_as(tree.gather) * tree.scored
+
+    entropies = unpacked(outputs.entropy) if entropy else None
+    return unpacked(outputs.log_probs), entropies, outputs.aux_loss if aux_loss else None
+
+
+class SharedPrompts:
+    """
+    Scores completions with each token that rows of a micro-batch share computed once.
+
+    Where nothing can be shared, rows are computed one by one, as TRL does. Before the first packed row, all processes
+    compute one group both ways; if the log-probabilities differ by more than a bound, nothing is shared from then on.
+
+    Args:
+        mode (`str`):
+            `"auto"`, `"true"` or `"false"`.
+        models (`list[PreTrainedModel]`):
+            The policy, and its reference if that is another model.
+        accelerator ([`~accelerate.Accelerator`]):
+            That of the trainer.
+        objections (`dict[str, bool]`):
+            Further reasons against it, and whether they apply.
+
+    Raises:
+        ValueError: if `mode="true"` and prompts cannot be shared.
+    """
+
+    def __init__(
+        self, mode: str, models: list[PreTrainedModel], accelerator: Accelerator, objections: dict[str, bool]
+    ) -> None:
+        self.mode, self.accelerator = mode, accelerator
+        self.is_on, self.is_checked = mode != "false", False
+        self.num_tokens = 0  # that passes with gradients have computed
+        reasons = [reason for reason, applies in objections.items() if applies]
+        reasons += [reason for reason in map(objection, models) if reason is not None]
+        if not self.is_on:
+            return
+        if reasons:
+            self._switch_off(f"{reasons[0]}, so each row is computed with a prompt of its own")
+            return
+        for model in models:
+            implementation = model.config._attn_implementation
+            model.set_attn_implementation(IMPLEMENTATIONS.get(implementation, implementation))
+
+    def _switch_off(self, message: str) -> None:
+        if self.mode == "true":
+            raise ValueError(f"share_prompts='true': {message}; set share_prompts='auto' to allow that")
+        logger.warning(f"share_prompts={self.mode!r}: {message}")
+        self.is_on = False
+
+    def scores(
+        self,
+        separate_scores: Callable[..., Scores],
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        num_kept: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+    ) -> Scores:
+        """
+        What TRL's `_get_per_token_logps_and_entropies` returns.
+
+        Args:
+            separate_scores (`Callable`):
+                That method, which computes rows one by one.
+            model, input_ids, attention_mask, num_kept, batch_size, compute_entropy, compute_aux_loss:
+                Its arguments.
+        """
+        options = {"compute_entropy": compute_entropy, "compute_aux_loss": compute_aux_loss}
+        size = batch_size or len(input_ids)
+        chunks: list[Scores] = []
+        for ids, mask in zip(input_ids.split(size), attention_mask.split(size), strict=True):
+            tree = self._tree(ids, mask, num_kept, compute_aux_loss)
+            if self.is_on and not self.is_checked:
+                self._check(separate_scores, model, tree, ids, mask, num_kept)
+            is_packed = self.is_on and self.is_checked and tree is not None
+            if torch.is_grad_enabled():
+                self.num_tokens += tree.num_tokens if is_packed else ids.numel()  # type: ignore[union-attr]
+            if is_packed:
+                autocast = self.accelerator.autocast()
+                chunks.append(packed_scores(model, tree, autocast, compute_entropy, compute_aux_loss))  # type: ignore[arg-type]
+            else:
+                chunks.append(separate_scores(model, ids, mask, num_kept, **options))
+        logps, entropies, aux_losses = zip(*chunks, strict=True)
+        return (
+            torch.cat(logps),
+            torch.cat(entropies) if compute_entropy else None,
+            torch.stack(aux_losses).mean() if compute_aux_loss else None,
+        )
+
+    def _tree(self, ids: torch.Tensor, mask: torch.Tensor, num_kept: int, keep_last: bool) -> PromptTree | None:
+        """The tree of a micro-batch where it saves enough."""
+        if not self.is_on or len(ids) < 2 or not mask[:, -num_kept:].any() or not mask[:, :-num_kept].any(1).all():
+            return None
+        tree = build_tree(ids, mask, num_kept, keep_last)
+        return tree if tree.num_tokens <= _WORTH * tree.num_separate else None
+
+    def _check(
+        self,
+        separate_scores: Callable[..., Scores],
+        model: Any,
+        tree: PromptTree | None,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        num_kept: int,
+    ) -> None:
+        """Compute the group of the first row both ways, once all processes have something to share."""
+        if not self.accelerator.gather(torch.tensor([tree is not None], device=ids.device)).all():
+            return
+        prompts = ids[:, :-num_kept] * mask[:, :-num_kept]
+        group = (prompts == prompts[0]).all(1)
+        ids, mask = ids[group], mask[group]
+        was_training = model.training
+        model.eval()  # dropout would differ
+        try:
+            with torch.no_grad():
+                expected, *_ = separate_scores(model, ids, mask, num_kept)
+                actual, *_ = packed_scores(
+                    model, build_tree(ids, mask, num_kept), self.accelerator.autocast(), False, False
+                )
+        finally:
+            model.train(was_training)
+        count = mask[:, -num_kept:].sum().clamp(min=1)
+        difference = ((actual - expected).abs().sum() / count).nan_to_num(nan=torch.inf)
+        worst = self.accelerator.gather(difference.reshape(1)).max().item()
+        is_full = model.dtype == torch.float32 and self.accelerator.mixed_precision == "no"
+        bound = _BOUND if is_full else _BOUND_HALF
+        self.is_checked = True
+        if worst > bound:
+            self._switch_off(
+                f"with shared prompts, log-probabilities of the first group differ by {worst:.2g} on average, and at "
+                f"most {bound} may come from rounding, so each row is computed with a prompt of its own"
+            )
+
+
+def whole_groups(micro_batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """
+    The micro-batches of a rollout with the completions of a prompt side by side, those that share most next to each other.
+
+    TRL shuffles completions over the micro-batches. Prompts stay in the order in which that shuffle shows them first.
+    """
+    first = micro_batches[0]
+    merged: dict[str, Any] = {}
+    for name, value in first.items():
+        if isinstance(value, list):
+            merged[name] = [row for batch in micro_batches for row in batch[name]]
+        elif isinstance(value, torch.Tensor) and value.dim() > 0:
+            merged[name] = torch.cat([batch[name] for batch in micro_batches])
+    ids, mask = (torch.cat([merged[f"prompt_{name}"], merged[f"completion_{name}"]], 1) for name in ("ids", "mask"))
+    places = build_tree(ids, mask, merged["completion_ids"].size(1), keep_last=True).order
+    prompts = [tuple(prompt) for prompt in (merged["prompt_ids"] * merged["prompt_mask"]).tolist()]
+    numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
+    order = sorted(places, key=lambda row: numbers[prompts[row]])  # stable
+    size = len(first["prompt_ids"])
+    regrouped = []
+    for start in range(0, len(order), size):
+        rows = order[start : start + size]
+        chosen = {
+            name: [value[row] for row in rows] if isinstance(value, list) else value[rows]
+            for name, value in merged.items()
+        }
+        regrouped.append(first | chosen)
+    return regrouped
+
+
+def prefilled(model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Cache:
+    """
+    Keys and values of prompts but for their last token, computed once for prompts that are equal.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]):
+            The policy, as its `generate` is called.
+        input_ids, attention_mask (`torch.Tensor` of shape `(B, P)`):
+            Prompts, padded on the left, and zero at the padding.
+    """
+    columns = torch.stack([input_ids * attention_mask, attention_mask], 2).flatten(1)
+    _, rows = columns.unique(dim=0, return_inverse=True)
+    first = torch.full((int(rows.max()) + 1,), len(rows), device=rows.device)
+    first.scatter_reduce_(0, rows, torch.arange(len(rows), device=rows.device), "amin")
+    cache = DynamicCache(config=model.config)
+    mask = attention_mask[first, :-1]
+    model(
+        input_ids=input_ids[first, :-1],
+        attention_mask=mask,
+        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    cache.batch_select_indices(rows)
+    return cache
