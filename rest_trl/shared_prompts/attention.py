@@ -37,7 +37,9 @@ def _queries(states: torch.Tensor, family: Family) -> torch.Tensor:
 
 def _keys(states: torch.Tensor, family: Family) -> torch.Tensor:
     own = _queries(states, family)
-    return torch.cat([*(states[:, :, start:end].expand(len(own), -1, -1, -1) for start, end in family.context), own], 2)
+    return torch.cat(
+        [*(states[:, :, start:end].expand(len(own), -1, -1, -1) for start, end in family.context), own], 2
+    )
 
 
 def _sdpa(

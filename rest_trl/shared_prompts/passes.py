@@ -1,6 +1,7 @@
 """Forward passes over packed trees, and where they take the place of TRL's."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -31,6 +32,8 @@ def objection(model: PreTrainedModel) -> str | None:
         return "the policy takes images"
     if model._is_stateful or others:
         return f"the policy has layers without full or sliding attention ({', '.join(sorted(others)) or 'stateful'})"
+    if getattr(config, "rope_parameters", None) is None:
+        return "the policy has no rotary positions, and others would depend on the padding of the prompts"
     if not model._supports_attention_backend:
         return f"the attention of {type(model).__name__} cannot be replaced"
     if implementation not in (*IMPLEMENTATIONS, *IMPLEMENTATIONS.values()):
@@ -192,7 +195,7 @@ class SharedPrompts:
 
 def whole_groups(micro_batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """
-    The micro-batches of a rollout with the completions of a prompt side by side, those that share most next to each other.
+    The micro-batches of a rollout, with the completions of a prompt together, and in them those of a branch.
 
     TRL shuffles completions over the micro-batches. Prompts stay in the order in which that shuffle shows them first.
     """
@@ -246,3 +249,19 @@ def prefilled(model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor)
     )
     cache.batch_select_indices(rows)
     return cache
+
+
+@contextmanager
+def prefilled_generation(model: Any) -> Iterator[None]:
+    """Within the context, `model.generate` starts from [`prefilled`] prompts."""
+    generate = model.generate
+
+    def from_prefilled(input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs: Any) -> Any:
+        cache = prefilled(model, input_ids, attention_mask)
+        return generate(input_ids=input_ids, attention_mask=attention_mask, past_key_values=cache, **kwargs)
+
+    model.generate = from_prefilled
+    try:
+        yield
+    finally:
+        del model.generate  # restores the method of its class

@@ -174,11 +174,14 @@ def build_tree(
         return torch.from_numpy(np.concatenate(arrays)).to(input_ids.device).unsqueeze(0)
 
     return PromptTree(
-        *(packed(arrays) for arrays in (pieces, positions, labels, counts)),
-        families,
-        torch.from_numpy(back).to(input_ids.device),
-        torch.from_numpy(np.take_along_axis(tree.paths, place, 1)).to(input_ids.device),
-        torch.from_numpy(scored).to(input_ids.device),
-        tree.order,
-        int(lengths[needed].sum()) - (0 if keep_last else len(needed)),
+        input_ids=packed(pieces),
+        position_ids=packed(positions),
+        labels=packed(labels),
+        counts=packed(counts),
+        families=families,
+        back=torch.from_numpy(back).to(input_ids.device),
+        gather=torch.from_numpy(np.take_along_axis(tree.paths, place, 1)).to(input_ids.device),
+        scored=torch.from_numpy(scored).to(input_ids.device),
+        order=tree.order,
+        num_separate=int(lengths[needed].sum()) - (0 if keep_last else len(needed)),
     )
