@@ -198,7 +198,7 @@ class TestBadInput:
             ({"num_generations": 3}, "must be divisible by num_generations"),
             ({"num_generations": 0}, "num_generations must be at least 1, got 0"),
             ({"temperature": 0}, "temperature must be positive, got 0.0"),
-            ({"model_init_kwargs": "nope"}, "model_init_kwargs='nope' is no JSON object"),
+            ({"model_init_kwargs": "nope"}, "model_init_kwargs='nope' is not a JSON object"),
             ({"max_prompt_length": 1}, "All 8 prompts are longer than max_prompt_length=1"),
             ({"max_prompt_length": 0}, "max_prompt_length is 0: give a number of tokens from 1"),
             ({"coefficient_minimum": 1}, "unknown argument --coefficient_minimum (do you mean coefficient_min?)"),

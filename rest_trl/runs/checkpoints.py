@@ -47,7 +47,7 @@ def checkpoint_fault(checkpoint: Path) -> str | None:
     """
     Say why a checkpoint is not whole.
 
-    `Trainer` writes `trainer_state.json` last, so a readable one says that the save came to its end. Weights and
+    `Trainer` writes `trainer_state.json` last, so a readable one says that the save was completed. Weights and
     states are also checked for their length, because an interrupted copy or a crash can cut off any file. The
     contents of the files are not read.
     """

@@ -51,7 +51,7 @@ def _end(logs: dict[str, Any], state: Any) -> str | None:
 
 
 class BarProgress(ProgressCallback):
-    """A progress bar that shows a few figures of the last log behind it."""
+    """A progress bar that shows a few figures of the last log after it."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if self.training_bar is None or logs is None:

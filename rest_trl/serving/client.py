@@ -79,7 +79,7 @@ class ServerClient:
         value = response.json()
         for key in keys:
             if not isinstance(value, dict) or key not in value:
-                raise InvalidJSONError(f"{path} says nothing of {key}: {self.url} is no vLLM server")
+                raise InvalidJSONError(f"{path} says nothing of {key}: {self.url} is not a vLLM server")
             value = value[key]
         return value
 
@@ -106,7 +106,7 @@ class ServerClient:
         """Models and adapters that the server has, as `/v1/models` lists them."""
         models: list[dict[str, Any]] = self._get("/v1/models", "data")
         if not isinstance(models, list) or not all(isinstance(model, dict) and "id" in model for model in models):
-            raise InvalidJSONError(f"/v1/models lists no models: {self.url} is no vLLM server")
+            raise InvalidJSONError(f"/v1/models lists no models: {self.url} is not a vLLM server")
         return models
 
     def config(self) -> dict[str, Any] | None:

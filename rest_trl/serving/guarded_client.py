@@ -32,12 +32,14 @@ def _raise_for_server_error(response: requests.Response, *args: Any, **kwargs: A
 class GuardedClient:
     """Wraps TRL's client: failures are noted instead of raised while other ranks wait, and sent weights get a mark."""
 
+    # `client` has joined the server. From then on its session sends each `POST` only once.
     def __init__(self, client: "VLLMClient") -> None:
         self.client, self.base_url = client, client.base_url
         mount(client.session, _CONNECTIONS)
         client.session.hooks["response"].append(_raise_for_server_error)
         self.server = ServerClient(client.base_url)
-        self.collective, self.sent = False, False
+        self.sent = False  # whether the server has weights of this run, as far as is known
+        self.collective = False  # whether other ranks wait for the outcome, so that failures are noted
         self.failure: Exception | None = None
         self.mark = f"rest-trl-{uuid4().hex}"
         self.found = self.server.weight_version()

@@ -152,7 +152,7 @@ class GuardedGeneration:
             if not client.sent:
                 check_config(client.server, args, trainer.model.config._name_or_path, trainer.model.config)
                 client.rejoin(self.generation.accelerator.device)
-                logger.warning(f"joined the vLLM server at {client.base_url} again: all weights are sent anew")
+                logger.warning(f"joined the vLLM server at {client.base_url} again: all weights are sent again")
         except requests.RequestException as error:
             client.sent = False
             logger.warning(f"the vLLM server at {client.base_url} failed again ({_brief(error)})")

@@ -78,7 +78,7 @@ def _check_room_for_turns(client: ServerClient, args: GRPOConfig) -> None:
     if length <= 2 * limit:
         logger.warning(
             f"the vLLM server at {client.url} runs with --max-model-len {length}, which may end the training with "
-            f"tools: a turn asks for max_completion_length={limit} tokens behind all of the completion before it, and "
+            f"tools: a turn asks for max_completion_length={limit} tokens after all of the completion before it, and "
             f"is refused where both and the prompt do not fit; give the longest prompt and twice "
             f"max_completion_length={limit}, or no --max-model-len"
         )
@@ -94,7 +94,7 @@ def check_server(model: Any, args: GRPOConfig, calls_tools: bool = False) -> Non
             client = ServerClient(url)
             if url != client.url:  # TRL would ask for /v1/health until it is killed
                 raise ValueError(
-                    f"vllm_server_base_url={url} is no address behind which TRL can put its paths: write {client.url}"
+                    f"vllm_server_base_url={url} is not an address to which TRL can add its paths: write {client.url}"
                 )
             try:
                 client.wait_until_healthy(args.vllm_server_timeout)

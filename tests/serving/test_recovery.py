@@ -135,7 +135,7 @@ class TestGuardedGeneration:
         assert completions(trainer) == [[7], [8]]
         client = trainer.vllm_generation.vllm_client
         assert server.version == client.mark and len(client.client.received) == 2 and client.client.joined == 1
-        assert "step 5: the vLLM server" in caplog.text and "all weights are sent anew" in caplog.text
+        assert "step 5: the vLLM server" in caplog.text and "all weights are sent again" in caplog.text
         assert server.paths("POST").count("/v1/completions") == 2
 
     def test_a_server_restarted_without_development_endpoints_ends_the_run_with_the_cure(self, server, tmp_path):

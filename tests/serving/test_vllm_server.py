@@ -196,7 +196,7 @@ class TestDeathAndRestart:
 
     def test_restart_between_requests_is_noticed(self, restarted):
         assert re.search(r"step 5: the vLLM server at \S+ failed \(StaleWeightsError: restarted\)", restarted.log)
-        assert restarted.log.count("again: all weights are sent anew") == 2
+        assert restarted.log.count("again: all weights are sent again") == 2
         assert len(restarted.killer.completion_ids) == 4
 
     def test_restarted_server_samples_from_the_policy(self, restarted):
