@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "rest_trl"
 # Floors as .github/CONTRIBUTING.md draws them, the lowest first.
 FLOORS = [
-    {"tool_calls", "credit", "lab.tiny", "lab.intervals", "serving", "version", "lab.__init__"},
+    {"tool_calls", "credit", "lab.tiny", "lab.intervals", "serving", "shared_prompts", "version", "lab.__init__"},
     {"regions", "data"},
     {"rewards", "lab.display", "runs"},
     {"config", "rollouts", "lab.evaluation", "lab.sft", "lab.diagnose", "cli"},
