@@ -13,11 +13,11 @@ ifeq ($(shell command -v nvidia-smi),)
 TORCH_INDEX := --extra-index-url https://download.pytorch.org/whl/cpu --retries 0
 endif
 
-# ARM=grpo is the baseline of the demo, ARM=rest the paper's method.
+# ARM=rest runs the demo with an arm of recipes/arms.yaml, here the paper's method. ARM=grpo is the baseline that the others are
+# compared with, so it has their rewards. The recipe's own arm is region.
 ARM ?= region
 METHOD_region := --output_dir outputs/demo
-METHOD_rest := --credit completion --coefficients entropy --output_dir outputs/demo-rest
-METHOD_grpo := --credit completion --coefficients uniform --output_dir outputs/demo-grpo
+METHOD_grpo := --arm grpo --reward_schedule horizon
 
 .PHONY: install demo bfcl docs figures notebooks test test-vllm test-versions vllm-transcript quality bench-step bench-branch bench-turns bench-regions bench-memory bench-trajectories bench-evaluation bench-gpu fuzz build
 
@@ -30,7 +30,7 @@ $(VENV)/.installed: setup.cfg .ci/constraints.txt
 	touch $@
 
 demo: install
-	$(RUN) $(BIN)/python -m rest_trl.lab.demo --config recipes/demo.yaml $(METHOD_$(ARM))
+	$(RUN) $(BIN)/python -m rest_trl.lab.demo --config recipes/demo.yaml $(or $(METHOD_$(ARM)),--arm $(ARM))
 
 # Files of tests at once; each takes up to 3 GB. Tests wait for programs that they start, so three keep two cores at work.
 JOBS ?= 3

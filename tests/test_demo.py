@@ -9,7 +9,9 @@ from rich.console import Console
 
 from rest_trl.lab import demo
 from rest_trl.lab.study.cli import make_parser as make_study_parser
+from rest_trl.lab.study.config import load_study
 from rest_trl.runs.recipes import find_recipe
+from rest_trl.train import make_parser
 
 
 class TestResultsTable:
@@ -45,12 +47,61 @@ class TestNextCommand:
         words = shlex.split(demo.next_command(self.ARGS, tmp_path / "a demo-grpo"))
         assert words[1:] == ["-m", "rest_trl.lab.demo", *method, "--output_dir", f"{tmp_path}/a demo"]
 
-    def test_is_a_study_once_both_are_there(self, tmp_path):
+    def test_of_an_arm_is_the_baseline_of_the_demo_and_not_of_the_arm(self, tmp_path):
+        method = ["--config", "recipes/demo.yaml", "--max_steps", "9"]
+        for arm in (["--arm", "rest"], ["--arm=rest"]):
+            words = shlex.split(demo.next_command([*method, *arm], tmp_path / "demo-rest"))
+            assert words[3:] == [
+                *method,
+                *("--credit", "completion", "--coefficients", "uniform", "--output_dir", f"{tmp_path}/demo-grpo"),
+            ]
+
+    @pytest.mark.parametrize("name", ["demo", "demo-rest"])
+    def test_is_a_study_once_both_are_there(self, tmp_path, name):
         (tmp_path / "demo-grpo").mkdir()
         (tmp_path / "demo-grpo" / demo.RESULTS).touch()
-        words = shlex.split(demo.next_command(self.ARGS, tmp_path / "demo"))
+        words = shlex.split(demo.next_command(self.ARGS, tmp_path / name))
         arguments = make_study_parser().parse_args(words[words.index("study") + 1 :])
-        assert find_recipe(arguments.config).exists()
+        assert load_study(find_recipe(arguments.config), name=arguments.study).arms
+
+
+class TestOtherArm:
+    def test_is_the_baseline(self, tmp_path):
+        for name in ("demo", "demo-rest", "demo-region"):
+            assert demo.other_arm(tmp_path / name) == tmp_path / "demo-grpo"
+
+    def test_of_the_baseline_is_the_method_that_has_run(self, tmp_path):
+        baseline = tmp_path / "demo-grpo"
+        assert demo.other_arm(baseline) == tmp_path / "demo"
+        for name in ("demo-grpo", "demo-rest"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / demo.RESULTS).touch()
+        assert demo.other_arm(baseline) == tmp_path / "demo-rest"
+        (tmp_path / "demo").mkdir()
+        (tmp_path / "demo" / demo.RESULTS).touch()
+        assert demo.other_arm(baseline) == tmp_path / "demo"
+
+    def test_a_directory_whose_name_ends_otherwise_is_no_arm(self, tmp_path):
+        assert demo.other_arm(tmp_path / "my-demo") == tmp_path / "my-demo-grpo"
+
+
+class TestMake:
+    @pytest.mark.parametrize(
+        ("arm", "directory", "name"),
+        [
+            ("", "outputs/demo", "region credit, uniform"),
+            ("ARM=region", "outputs/demo", "region credit, uniform"),
+            ("ARM=rest", "outputs/demo-rest", "ResT (entropy)"),
+            ("ARM=grpo", "outputs/demo-grpo", "GRPO"),
+            ("ARM=kl", "outputs/demo-kl", "ResT (entropy)"),
+        ],
+    )
+    def test_demo_runs_an_arm_with_the_rewards_of_the_recipe(self, arm, directory, name):
+        command = ["make", "--dry-run", "--assume-old=install", "demo", *filter(None, [arm])]
+        line = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+        words = shlex.split(line)
+        _, args, _ = make_parser().parse_args_and_config(words[words.index("rest_trl.lab.demo") + 1 :])
+        assert (args.output_dir, demo.arm_name(args), args.reward_schedule) == (directory, name, "horizon")
 
 
 class TestArmName:

@@ -29,7 +29,7 @@ from rest_trl.lab.study.cli import make_parser as make_study_parser
 from rest_trl.lab.study.config import load_study
 from rest_trl.runs.launching import split_accelerate_config
 from rest_trl.runs.program import DataArguments
-from rest_trl.runs.recipes import find_recipe
+from rest_trl.runs.recipes import TABLES, find_recipe, read_table
 from rest_trl.tool_calls import SYNTAXES
 from rest_trl.train import ResTScriptArguments
 from rest_trl.train import make_parser as make_train_parser
@@ -161,7 +161,7 @@ class TestCommands:
     @of_program("study")
     def test_studies_parse(self, command):
         arguments = make_study_parser().parse_args(command.words[2:])
-        load_study(find_recipe(arguments.config))
+        load_study(find_recipe(arguments.config), name=arguments.study)
 
     @of_program("diagnose")
     def test_diagnoses_parse(self, command):
@@ -305,12 +305,19 @@ def hook():
 
 class TestGenerated:
     def test_every_recipe_has_description_and_command(self, hook):
-        for path in (*ROOT.glob("recipes/*.yaml"), *ROOT.glob("recipes/tiny/*.yaml")):
+        tables = {ROOT / "recipes" / f"{name}.yaml" for name in TABLES}
+        for path in {*ROOT.glob("recipes/*.yaml"), *ROOT.glob("recipes/tiny/*.yaml")} - tables:
             found, description = hook.recipe_header(path)
             assert found and description, path
             assert all(str(path.relative_to(ROOT)) in command or "vllm" in command for command in found), path
             name = path.relative_to(ROOT / "recipes").with_suffix("").as_posix()
             assert f"### {name}\n" in hook.recipes_page()
+
+    def test_every_arm_and_study_has_its_description(self, hook):
+        page = hook.recipes_page()
+        for table, option in TABLES.items():
+            for name, purpose in read_table(table).items():
+                assert f"| `{option} {name}` | {purpose} |" in page
 
     def test_markers_are_filled_in(self, hook):
         page = (ROOT / "docs/own_data.md").read_text()

@@ -23,10 +23,12 @@ from rest_trl.lab.doctor.defaults import DEFAULTS, with_defaults
 from rest_trl.lab.doctor.server import recipe_server_url, server_findings
 from rest_trl.lab.sft import ResTSFTConfig
 from rest_trl.lab.tiny import TINY_MODEL_DIR
+from rest_trl.runs.recipes import read_table
 
 
 ROOT = Path(__file__).parents[1]
-RECIPES = sorted([*ROOT.glob("recipes/*.yaml"), *ROOT.glob("recipes/tiny/*.yaml")])
+TABLES = {ROOT / "recipes" / f"{name}.yaml" for name in ("arms", "studies")}
+RECIPES = sorted({*ROOT.glob("recipes/*.yaml"), *ROOT.glob("recipes/tiny/*.yaml")} - TABLES)
 GPU = {"name": "A", "memory": 80 * 1024**3, "capability": "9.0", "bf16": True}
 DEMO = yaml.safe_load((ROOT / "recipes" / "demo.yaml").read_text())
 SERVER_INFO = {"vllm_config": CONFIG}
@@ -367,6 +369,24 @@ class TestRecipe:
         found = next(recipe.recipe_findings(path, recipe.read_recipe(path), {}, 0))
         assert found.name == "Recipe" and found.status == "ok", found.found
 
+    @pytest.mark.parametrize("study", read_table("studies"))
+    def test_every_study_of_the_package_parses(self, study):
+        path = ROOT / "recipes" / "studies.yaml"
+        found = next(recipe.recipe_findings(path, recipe.read_recipe(path), {}, 0, study=study))
+        assert found.status == "ok" and "parses for rest-trl study" in found.found
+
+    def test_asks_for_the_study_where_there_are_several(self):
+        path = ROOT / "recipes" / "studies.yaml"
+        found = next(recipe.recipe_findings(path, recipe.read_recipe(path), {}, 0))
+        assert found.status == "problem" and "choose one of demo, decides" in found.found
+
+    def test_checks_the_recipe_with_an_arm(self, monkeypatch):
+        monkeypatch.setattr(probe, "probe", lambda names: {"gpus": [{**GPU}], "cuda": "12.8"})
+        findings = {finding.name: finding for finding in doctor.examine(Path("demo"), arms=["lora", "grpo"])}
+        assert findings["Recipe"].status == "ok" and "Recipe: peft" in findings
+        (found,) = (f for f in doctor.examine(Path("demo"), arms=["gdop"]) if f.name == "Recipe")
+        assert found.status == "problem" and "do you mean gdpo?" in found.found
+
     @pytest.mark.parametrize(
         ("text", "kind"),
         [
@@ -445,7 +465,9 @@ class TestRecipe:
             config = machine.read_launch_config(ROOT / "recipes" / "accelerate" / f"{name}.yaml")
             assert recipe.needed_packages({}, config) == ["deepspeed"]
 
-    @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+    @pytest.mark.parametrize(
+        "path", [path for path in RECIPES if path.parent.name == "recipes"], ids=lambda path: path.stem
+    )
     def test_finds_the_server_of_every_recipe(self, path):
         values = recipe.read_recipe(path)
         stated = values.get("vllm_server_base_url", "http://0.0.0.0:8000")

@@ -24,53 +24,29 @@ from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
 from rest_trl import ResTGRPOConfig
 from rest_trl.lab.doctor import memory as doctor
 from rest_trl.lab.sft import ResTSFTConfig
+from rest_trl.runs.recipes import read_table, with_arms
 from rest_trl.train import make_parser
 
 
 ROOT = Path(__file__).resolve().parents[1]
-# A study is made of recipes and is none: tests/study/test_study_config.py has them.
-STUDIES = {path.relative_to(ROOT) for path in ROOT.glob("recipes/tiny/study*.yaml")}
+TABLES = {Path("recipes/arms.yaml"), Path("recipes/studies.yaml")}
 FILES = {path.relative_to(ROOT) for folder in ("recipes", "recipes/tiny") for path in ROOT.glob(f"{folder}/*.yaml")}
-RECIPES = sorted(FILES - STUDIES)
+RECIPES = sorted(FILES - TABLES)
+ARMS = list(read_table("arms"))
 ACCELERATE_CONFIGS = sorted(path.relative_to(ROOT) for path in ROOT.glob("recipes/accelerate/*.yaml"))
 DEMO = Path("recipes/demo.yaml")
-AGENT = Path("recipes/agent_tiny.yaml")
-TINY_RECIPES = [recipe for recipe in RECIPES if recipe.parent.name == "tiny"]
-SFT_RECIPES = [recipe for recipe in RECIPES if re.search(r"(^|_)[tr]?sft$", recipe.stem)]
+FULL = Path("recipes/qwen3_8b.yaml")
+SFT_RECIPES = [recipe for recipe in RECIPES if re.search(r"(^|_)sft$", recipe.stem)]
+SFT_ARMS = ("tsft", "rsft")
 QLORA_RECIPES = [recipe for recipe in RECIPES if recipe.stem.endswith("_qlora_24gb")]
 SMOKE = Path("recipes/qwen3_1.7b_smoke.yaml")
 ONE_CARD_RECIPES = [recipe for recipe in RECIPES if re.search(r"_lora_\d+gb$", recipe.stem)]
-OTHERS = (DEMO, AGENT, SMOKE, *QLORA_RECIPES, *ONE_CARD_RECIPES, *TINY_RECIPES, *SFT_RECIPES)
-PAPER_RECIPES = [recipe for recipe in RECIPES if recipe not in OTHERS]
-TWO_NODE_RECIPES = [recipe for recipe in PAPER_RECIPES if recipe.stem.endswith("_2nodes")]
-ONE_NODE_RECIPES = [recipe for recipe in PAPER_RECIPES if recipe not in TWO_NODE_RECIPES]
-
 FAMILIES = ("qwen3_1.7b", "qwen3_4b_2507", "qwen3_8b", "qwen3_14b", "qwen3_32b", "llama3.2_3b")
-# Keys in which a run differs from the full ResT run of the same model, beside `output_dir`.
-GRPO = {"coefficients", "reward_schedule"}
-LORA = {"dtype", "learning_rate", "use_peft", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"}
-VARIANTS = {
-    "full": set(),
-    "lora": LORA,
-    "grpo": GRPO,
-    "dr_grpo": GRPO | {"loss_type", "scale_rewards"},
-    "gdpo": GRPO | {"multi_objective_aggregation"},
-    "top_entropy": GRPO | {"top_entropy_quantile"},
-    "stare": GRPO,
-    "sft_then_grpo": GRPO | {"model_name_or_path"},
-    "sft_then_rest": {"model_name_or_path", "curriculum_horizon"},
-    "region": {"credit", "coefficients"},
-    "static_reward": {"reward_schedule"},
-    "no_curriculum": {"curriculum"},
-    "no_reasoning_gradient": {"coefficients"},
-    "call_tokens_only": {"coefficients"},
-    "token_entropy": {"coefficients"},
-    "entropy_bonus": {"entropy_coef"},
-    "reciprocal": {"entropy_surrogate"},
-    "kl": {"beta"},
-    "2nodes": {"vllm_server_base_url", "vllm_group_port", "gradient_accumulation_steps"},
-    "released": {"coefficients", "reward_schedule", "loss_type", "delta"},
-}
+ONE_NODE_RECIPES = [Path(f"recipes/{family}.yaml") for family in FAMILIES]
+TWO_NODE_RECIPES = [recipe for recipe in RECIPES if recipe.stem.endswith("_2nodes")]
+PAPER_RECIPES = [*ONE_NODE_RECIPES, *TWO_NODE_RECIPES]
+# What each run of the paper has in its own way.
+OWN = {"model_name_or_path", "output_dir", "per_device_train_batch_size", "gradient_accumulation_steps"}
 # Keys in which a QLoRA run on one card differs from the LoRA run of the same model, beside those of vLLM.
 QLORA = {
     "load_in_4bit",
@@ -105,6 +81,8 @@ SOURCES = (
     "[QLoRA]",
     "[prototype]",
     "[ours]",
+    "[rates]",
+    "[t]",
     "[tiny]",
     "[demo]",
     "[method]",
@@ -157,8 +135,8 @@ def launch_arguments(command: Command) -> Any:
     return launch_command_parser().parse_args(command.words[2:])
 
 
-def values(recipe: Path) -> dict[str, Any]:
-    return yaml.safe_load((ROOT / recipe).read_text())
+def values(recipe: Path, *arms: str) -> dict[str, Any]:
+    return with_arms(yaml.safe_load((ROOT / recipe).read_text()), arms)
 
 
 def split_name(recipe: Path) -> tuple[str, str]:
@@ -167,9 +145,8 @@ def split_name(recipe: Path) -> tuple[str, str]:
     return family, recipe.stem.removeprefix(f"{family}_")
 
 
-def differing_keys(one: Path, other: Path) -> set[str]:
+def differing_keys(first: dict[str, Any], second: dict[str, Any]) -> set[str]:
     """Keys that only one of two recipes has, or whose values differ."""
-    first, second = values(one), values(other)
     return {key for key in first | second if first.get(key) != second.get(key)}
 
 
@@ -195,12 +172,13 @@ def in_root(monkeypatch: pytest.MonkeyPatch) -> None:
 def resolve(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Resolves the launch command of a recipe as it would be on the number of processes that it starts."""
 
-    def resolved(recipe: Path) -> Any:
+    def resolved(recipe: Path, *arms: str) -> Any:
         launch = launch_arguments(commands(recipe)[-1])
         processes = launch.num_processes or load_config_from_file(launch.config_file).num_processes
         for config in (ResTGRPOConfig, ResTSFTConfig):
             monkeypatch.setattr(config, "world_size", property(lambda self: processes))
-        return parse(*launch.training_script_args, parser=import_module(launch.training_script).make_parser)
+        parser = import_module(launch.training_script).make_parser
+        return parse(*launch.training_script_args, *(f"--arm={arm}" for arm in arms), parser=parser)
 
     return resolved
 
@@ -208,8 +186,8 @@ def resolve(monkeypatch: pytest.MonkeyPatch) -> Any:
 class TestCollection:
     def test_nothing_lies_outside_what_is_tested(self):
         files = {path.relative_to(ROOT) for path in ROOT.glob("recipes/**/*") if path.is_file()}
-        assert len(RECIPES) > 20
-        assert files == {*RECIPES, *ACCELERATE_CONFIGS, *STUDIES}
+        assert files == {*RECIPES, *ACCELERATE_CONFIGS, *TABLES}
+        assert {*PAPER_RECIPES, *QLORA_RECIPES, *ONE_CARD_RECIPES, *SFT_RECIPES} < set(RECIPES)
 
     def test_no_two_recipes_write_to_one_directory(self):
         assert len({values(recipe)["output_dir"] for recipe in RECIPES}) == len(RECIPES)
@@ -225,16 +203,22 @@ class TestCollection:
         assert (args.coefficients, args.max_steps) == ("uniform", 3)
 
 
+def stated_and_resolved(stated: dict[str, Any], arguments: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a recipe states, and what its program makes of that."""
+    resolved = {}
+    for group in arguments:
+        resolved |= vars(group)
+    stated = stated | {"use_cpu": True}
+    if "report_to" in stated:
+        stated["report_to"] = {"none": []}[stated["report_to"]]  # how TrainingArguments spells it
+    return stated, {key: resolved[key] for key in stated}
+
+
 @by_name
 class TestEveryRecipe:
     def test_parses_to_the_values_it_states(self, recipe, resolve):
-        resolved = {}
-        for arguments in resolve(recipe):
-            resolved |= vars(arguments)
-        stated = values(recipe) | {"use_cpu": True}
-        if "report_to" in stated:
-            stated["report_to"] = {"none": []}[stated["report_to"]]  # how TrainingArguments spells it
-        assert {key: resolved[key] for key in stated} == stated
+        stated, resolved = stated_and_resolved(values(recipe), resolve(recipe))
+        assert resolved == stated
 
     def test_first_comment_is_its_launch_command(self, recipe):
         launch = launch_arguments(commands(recipe)[-1])
@@ -255,10 +239,43 @@ class TestEveryRecipe:
             assert comment.startswith(SOURCES), lines[key]
 
 
+class TestEveryArm:
+    @pytest.mark.parametrize("arm", ARMS)
+    @pytest.mark.parametrize("large", [False, True], ids=["tiny", "large"])
+    def test_parses_to_the_values_it_states(self, arm, large, resolve):
+        recipe = FULL if large else DEMO
+        if arm in SFT_ARMS:
+            recipe = next(recipe for recipe in SFT_RECIPES if (recipe.parent.name == "tiny") != large)
+        stated, resolved = stated_and_resolved(values(recipe, arm), resolve(recipe, arm))
+        assert resolved == stated
+
+    def test_has_its_purpose_above_it(self):
+        for arm, purpose in read_table("arms").items():
+            assert len(purpose) > 20 and purpose.endswith("."), arm
+
+    def test_every_number_has_its_source(self):
+        lines = (ROOT / "recipes/arms.yaml").read_text().splitlines()
+        numbers = [line for line in lines if re.match(r"  \w+: [\d.e-]+( |$)", line)]
+        assert len(numbers) == sum(
+            type(value) in (int, float)
+            for settings in yaml.safe_load("\n".join(lines)).values()
+            for value in settings.values()
+        )
+        for line in numbers:
+            assert line.partition("  # ")[2].startswith(SOURCES), line
+
+    def test_command_of_the_table_parses(self):
+        (command,) = commands(Path("recipes/arms.yaml"))
+        launch = launch_arguments(command)
+        _, args, _ = parse(*launch.training_script_args)
+        assert (args.output_dir, args.coefficients) == ("outputs/qwen3_8b-gdpo", "uniform")
+
+
 @by_paper_name
 class TestPaperRecipes:
-    def test_rollout_has_512_groups_and_an_update_64(self, recipe, resolve):
-        args = resolve(recipe)[1]
+    @pytest.mark.parametrize("arms", [(), ("lora",)], ids="-".join)
+    def test_rollout_has_512_groups_and_an_update_64(self, recipe, arms, resolve):
+        args = resolve(recipe, *arms)[1]
         update = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
         assert args.num_generations == 4
         assert args.generation_batch_size == 512 * args.num_generations
@@ -271,10 +288,14 @@ class TestPaperRecipes:
         args = resolve(recipe)[1]
         assert args.gradient_accumulation_steps % (args.steps_per_generation * args.num_iterations) != 0
 
-    def test_differs_from_the_full_run_only_in_what_its_name_says(self, recipe):
-        family, variant = split_name(recipe)
-        own = VARIANTS[variant] | ({"output_dir"} if variant != "full" else set())
-        assert differing_keys(recipe, Path(f"recipes/{family}_full.yaml")) == own
+    def test_differs_from_the_others_only_in_model_and_machine(self, recipe):
+        machine = {"vllm_server_base_url", "vllm_group_port"} if recipe in TWO_NODE_RECIPES else set()
+        assert machine <= differing_keys(values(recipe), values(FULL)) <= OWN | machine
+
+    def test_two_nodes_train_what_one_does(self, recipe):
+        one = Path(f"recipes/{recipe.stem.removesuffix('_2nodes')}.yaml")
+        keys = {"vllm_server_base_url", "vllm_group_port", "gradient_accumulation_steps", "output_dir"}
+        assert differing_keys(values(recipe), values(one)) == (keys if recipe != one else set())
 
     def test_server_serves_the_model_as_trl_wants_it(self, recipe, resolve):
         script_args, training_args, model_args = resolve(recipe)
@@ -309,11 +330,6 @@ class TestPaperRuns:
         assert len(batches) == 7 * args.steps_per_generation
         assert len(batches) / args.gradient_accumulation_steps == 7 * 8
         assert args.num_train_epochs * 7 * 8 == 840
-
-    @pytest.mark.parametrize("family", FAMILIES)
-    def test_full_runs_differ_only_in_model_and_micro_batch(self, family):
-        own = {"model_name_or_path", "output_dir", "per_device_train_batch_size", "gradient_accumulation_steps"}
-        assert differing_keys(Path(f"recipes/{family}_full.yaml"), Path("recipes/qwen3_8b_full.yaml")) <= own
 
 
 @by_one_node_name
@@ -435,7 +451,7 @@ def memory(family: str, model_args: ModelConfig, args: ResTGRPOConfig, prompt_le
 class TestQLoRARecipes:
     def test_differs_from_the_lora_run_only_in_what_one_card_asks_for(self, recipe):
         family, _ = split_name(recipe)
-        differing = differing_keys(recipe, Path(f"recipes/{family}_lora.yaml"))
+        differing = differing_keys(values(recipe), values(Path(f"recipes/{family}.yaml"), "lora"))
         assert {key for key in differing if not key.startswith("vllm_")} == QLORA
 
     def test_starts_one_process_on_one_gpu(self, recipe, resolve):
@@ -492,7 +508,7 @@ def card(recipe: Path) -> float:
 class TestOneCardLoRARecipes:
     def test_differs_from_the_lora_run_only_in_what_one_card_asks_for(self, recipe):
         family, variant = split_name(recipe)
-        differing = differing_keys(recipe, Path(f"recipes/{family}_lora.yaml"))
+        differing = differing_keys(values(recipe), values(Path(f"recipes/{family}.yaml"), "lora"))
         shorter = {"max_completion_length"} if variant == "lora_24gb" else set()
         assert {key for key in differing if not key.startswith("vllm_")} == ONE_CARD | shorter
 
@@ -699,5 +715,6 @@ class TestAccelerateConfigs:
 
     def test_header_is_that_of_a_recipe_that_uses_it(self, config):
         recipe = Path(commands(config)[-1].option("--config"))
+        assert header(config)[0].startswith("VLLM_SERVER_DEV_MODE=1 ")
         assert Path(commands(config)[-1].option("--config_file")) == config
         assert commands(config) == commands(recipe)

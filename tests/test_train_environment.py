@@ -12,7 +12,7 @@ from rest_trl.lab.tiny.agents import AGENTS_MODEL_DIR
 from rest_trl.train import main, make_parser, make_trainer
 
 
-RECIPE = str(Path(__file__).resolve().parents[1] / "recipes" / "agent_tiny.yaml")
+RECIPE = str(Path(__file__).resolve().parents[1] / "recipes" / "tiny" / "agents.yaml")
 SHORT = ["--per_device_train_batch_size", "8", "--max_completion_length", "160"]
 
 COUNTER = '''

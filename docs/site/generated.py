@@ -17,7 +17,7 @@ from typing import Any
 
 from rest_trl.cli import _COMMANDS
 from rest_trl.data.row_schemas import SCHEMAS
-from rest_trl.runs.recipes import read_head
+from rest_trl.runs.recipes import TABLES, read_head, read_table
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -173,10 +173,10 @@ def recipe_header(path: Path) -> tuple[list[str], str]:
 
 
 def recipes_page() -> str:
-    """Every recipe with the description and the commands of its first comments."""
+    """Every recipe with the description and the commands of its first comments, then every arm and every study."""
     sections = []
-    recipes = sorted((*ROOT.glob("recipes/*.yaml"), *ROOT.glob("recipes/tiny/*.yaml")))
-    # A study has the device of its recipe; all of them are on the embedded world.
+    found = sorted((*ROOT.glob("recipes/*.yaml"), *ROOT.glob("recipes/tiny/*.yaml")))
+    recipes = [path for path in found if path.stem not in TABLES]
     on_cpu = [path for path in recipes if path.parent.name == "tiny" or "use_cpu: true" in path.read_text()]
     on_gpus = [path for path in recipes if path not in on_cpu]
     for title, paths in (("On GPUs", on_gpus), ("On a CPU, on the embedded world", on_cpu)):
@@ -187,4 +187,7 @@ def recipes_page() -> str:
             hardware = read_head(path, name).hardware
             shell = "\n".join(commands)
             sections.append(f"### {name}\n\n*{hardware}*. {description}\n\n```bash\n{shell}\n```\n")
+    for table, option in TABLES.items():
+        rows = [f"| `{option} {name}` | {purpose} |" for name, purpose in read_table(table).items()]
+        sections.append("\n".join([f"## {table.title()}\n", "| option | what it is |", "| --- | --- |", *rows, ""]))
     return "\n".join(sections)

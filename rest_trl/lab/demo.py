@@ -32,9 +32,11 @@ from ..runs.checkpoints import check_output_dir, continues, find_checkpoint, nam
 from ..runs.endings import run_errors, setup_errors
 from ..runs.files import write_atomically
 from ..runs.progress import show_progress
+from ..runs.recipes import read_table
 from ..tool_calls import Region
 from ..train import make_parser, make_trainer
 from ..trainer import ResTGRPOTrainer
+from .display.curves import plot_curves
 from .display.terminal import colored_completion, legend
 from .tiny import TINY, TINY_DATASETS, is_tiny, load_tiny_dataset
 
@@ -44,7 +46,7 @@ HELD_OUT = 512  # number of prompts, for which the half-width of a 95% interval 
 
 SHOWN = "demo.txt"  # output of the demo; its presence marks a directory that the next demo may overwrite
 RESULTS = "demo.json"  # results, which the demo of the other arm shows beside its own
-_BASELINE = "-grpo"  # suffix of the baseline's directory: that of the demo in outputs/demo is outputs/demo-grpo
+_BASELINE = "grpo"  # its demo is in outputs/demo-grpo, beside outputs/demo, outputs/demo-rest and those of other arms
 
 
 def results_table(name: str, counts: Sequence[tuple[str, int]], total: int) -> Group:
@@ -88,7 +90,8 @@ def arm_name(args: Any) -> str:
 
 def other_arm(output: Path) -> Path:
     """
-    The directory of the demo that this one is compared with: the baseline's, or for the baseline the method's.
+    The directory of the demo that this one is compared with: the baseline's, or for the baseline that of a method
+    which has run.
 
     Args:
         output (`Path`):
@@ -97,8 +100,14 @@ def other_arm(output: Path) -> Path:
     Returns:
         `Path`
     """
-    name = output.name
-    return output.with_name(name.removesuffix(_BASELINE) if name.endswith(_BASELINE) else name + _BASELINE)
+    arms = read_table("arms")
+    stem, _, arm = output.name.rpartition("-")
+    method = output.with_name(stem) if stem and arm in arms else output
+    baseline = method.with_name(f"{method.name}-{_BASELINE}")
+    if output != baseline:
+        return baseline
+    methods = [method, *(method.with_name(f"{method.name}-{arm}") for arm in arms if arm != _BASELINE)]
+    return next((path for path in methods if (path / RESULTS).exists()), method)
 
 
 def next_command(args: Sequence[str], output: Path) -> str:
@@ -117,11 +126,11 @@ def next_command(args: Sequence[str], output: Path) -> str:
     python = os.path.relpath(sys.executable) if sys.executable.startswith(os.getcwd() + os.sep) else "python"
     other = other_arm(output)
     if (other / RESULTS).exists():
-        return f"{python} -m rest_trl.cli study --config tiny/study --seeds 3"
-    replaced = {"--coefficients", "--credit", "--credit_baseline", "--turn_discount", "--output_dir"}
+        return f"{python} -m rest_trl.cli study --config studies --study demo --seeds 3"
+    replaced = {"--arm", "--coefficients", "--credit", "--credit_baseline", "--turn_discount", "--output_dir"}
     pairs = zip(["", *args], args, strict=False)
     kept = [word for before, word in pairs if not {before, word.partition("=")[0]} & replaced]
-    method = ["--credit", "completion", "--coefficients", "uniform"] if other.name.endswith(_BASELINE) else []
+    method = ["--credit", "completion", "--coefficients", "uniform"] if other.name.endswith(f"-{_BASELINE}") else []
     return shlex.join([python, "-m", "rest_trl.lab.demo", *kept, *method, "--output_dir", str(other)])
 
 
@@ -164,8 +173,6 @@ def main(args: list[str] | None = None) -> ResTGRPOTrainer:
 
 def _run(trainer: ResTGRPOTrainer, console: Console, resume: str | None, dataset_name: str) -> None:
     """Measure, train, measure again, and show what has changed."""
-    from .display.curves import plot_curves  # needs the extra `demo`
-
     args: Any = trainer.args
     output = Path(args.output_dir)
     tokenizer: Any = trainer.processing_class

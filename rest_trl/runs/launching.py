@@ -6,24 +6,10 @@ from pathlib import Path
 from subprocess import CalledProcessError
 
 from .endings import one_line
-from .recipes import find_recipe, read_recipe
+from .recipes import find_recipe, load_arm, read_recipe, take_arms, take_option
 
 
 _OPTION = "--accelerate_config"
-
-
-def take_option(arguments: list[str], option: str) -> tuple[str | None, list[str]]:
-    """Take `OPTION FILE` or `OPTION=FILE` out of a command line: the file, if there is one, and the rest."""
-    arguments = [
-        part for text in arguments for part in (text.split("=", 1) if text.startswith(option + "=") else [text])
-    ]
-    if option not in arguments:
-        return None, arguments
-    index = arguments.index(option)
-    file = "".join(arguments[index + 1 : index + 2])
-    if not file:
-        raise ValueError(f"{option} needs a file")
-    return file, arguments[:index] + arguments[index + 2 :]
 
 
 def split_accelerate_config(arguments: list[str]) -> tuple[str | None, list[str]]:
@@ -99,6 +85,8 @@ def main(arguments: list[str], prog: str = "rest-trl train", module: str = "rest
             )
         if recipe is not None and (path := find_recipe(recipe)).is_file():  # a pipe can be read only once
             read_recipe(path)  # what is wrong here need not wait for the program
+        for arm in take_arms(arguments)[0]:
+            load_arm(arm)
         options = [*launcher_options(config_file), "-m", module, *arguments]
     except (ValueError, OSError) as error:
         raise SystemExit(f"{prog}: error: {one_line(error)}") from error

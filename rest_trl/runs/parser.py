@@ -5,14 +5,14 @@ import dataclasses
 import sys
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
 from trl import TrlParser
 
-from .recipes import find_recipe, read_recipe
+from .recipes import find_recipe, load_arm, read_recipe, take_arms, with_arms
 
 
 _DESCRIPTIONS = {
@@ -29,15 +29,21 @@ _DESCRIPTIONS = {
 class RecipeParser(TrlParser):
     """
     Parser of a recipe (`--config RECIPE` or `--config=RECIPE`: a file, or the name of one that comes with the
-    package) and of arguments that override it.
+    package), of arms (`--arm NAME`, which can be repeated: see [`~rest_trl.runs.recipes.with_arms`]), and of arguments
+    that override both.
 
     It refuses more than [`~trl.TrlParser`]: the error for an unknown argument names the nearest known one, and a value
     in a recipe must have the type of its argument, whereas TRL passes any value on.
     """
 
+    _arms: Sequence[str] = ()
+
     def parse_args_and_config(self, args: Iterable[str] | None = None, *pos: Any, **kwargs: Any) -> tuple[Any, ...]:
         """See [`~trl.TrlParser`]; raises `ValueError` or `FileNotFoundError` for what the user can mend."""
-        args = self._split_config(sys.argv[1:] if args is None else list(args))
+        self._arms, rest = take_arms(sys.argv[1:] if args is None else list(args))
+        args = self._split_config(rest)
+        if self._arms and "--config" not in args:
+            self.set_defaults_with_config()
         return super().parse_args_and_config(args, *pos, **kwargs)
 
     @staticmethod
@@ -54,17 +60,28 @@ class RecipeParser(TrlParser):
         return args
 
     def set_defaults_with_config(self, **kwargs: Any) -> list[str]:
-        """Take the values of a recipe as defaults; raises `ValueError` for unknown keys and values of another type."""
-        unknown = [key for key in kwargs if key not in self._hints]
+        """
+        Take the values of a recipe and of the arms as defaults; raises `ValueError` for unknown keys and values of
+        another type.
+        """
+        self._check("the recipe", kwargs)
+        for arm in self._arms:
+            self._check(f"the arm {arm}", load_arm(arm))
+        values = with_arms(kwargs, self._arms)
+        return super().set_defaults_with_config(**{name: self._listed(name, values[name]) for name in values})
+
+    def _check(self, where: str, values: dict[str, Any]) -> None:
+        unknown = [key for key in values if key not in self._hints]
         if unknown:
-            raise ValueError(f"the recipe has {self._named(unknown)}")
-        for name, value in kwargs.items():
-            kinds = _kinds(self._hints[name])
-            if isinstance(value, str) and list in kinds and str not in kinds:
-                kwargs[name] = value = [value]  # one value makes a list, as on the command line
-            if not fits(value, self._hints[name]):
-                raise ValueError(f"the recipe's {name} must be {_describe(self._hints[name])}, but is {value!r}")
-        return super().set_defaults_with_config(**kwargs)
+            raise ValueError(f"{where} has {self._named(unknown)}")
+        for name, value in values.items():
+            if not fits(self._listed(name, value), self._hints[name]):
+                raise ValueError(f"{where}'s {name} must be {_describe(self._hints[name])}, but is {value!r}")
+
+    def _listed(self, name: str, value: Any) -> Any:
+        """One value makes a list where the argument is a list, as on the command line."""
+        kinds = _kinds(self._hints[name])
+        return [value] if isinstance(value, str) and list in kinds and str not in kinds else value
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:  # type: ignore[override]
         """See `argparse.ArgumentParser`; raises `ValueError` for unknown arguments."""

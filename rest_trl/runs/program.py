@@ -83,11 +83,14 @@ class DataArguments(ScriptArguments):
             raise ValueError("ignore_bias_buffers=True is not supported: leave it out")
 
 
+_USAGE = "%(prog)s [-h] [--config RECIPE] [--arm NAME ...] [--ARGUMENT VALUE ...]"
+
+
 def recipe_parser(prog: str | None, *argument_types: Any) -> RecipeParser:
     """Parser of recipes and command lines that hold the arguments of these classes, and those of the model."""
     dataclass_types: Any = (*argument_types, ModelConfig)
     # Without `usage`, argparse shows all of several hundred arguments before each error.
-    return RecipeParser(dataclass_types, prog=prog, usage="%(prog)s [-h] [--config RECIPE] [--ARGUMENT VALUE ...]")
+    return RecipeParser(dataclass_types, prog=prog, usage=_USAGE)
 
 
 def trainer_inputs(script_args: DataArguments, training_args: Any, model_args: ModelConfig) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""The recipes that come with the package, found by name, and `rest-trl recipes`, which lists them."""
+"""The recipes that come with the package and their arms, found by name, and `rest-trl recipes`, which lists them."""
 
 import argparse
 import re
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,6 +18,8 @@ _HARDWARE = re.compile(
 )
 _COMMAND = re.compile(r"([A-Z_]+=\S+ )*(accelerate launch|vllm serve|rest-trl) ")
 _ACCELERATE = re.compile(r"recipes/(accelerate/\w+\.yaml)")
+# Files that hold no recipe but many entries, and the option that chooses one.
+TABLES = {"arms": "--arm", "studies": "--study"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def find_recipe(name: str | Path, folder: str = "") -> Path:
     Args:
         name (`str` or `Path`):
             A file; or, where there is no such file, the name of a recipe that comes with the package, such as
-            `demo`, `tiny/grpo` or `recipes/demo.yaml`.
+            `demo`, `tiny/decides` or `recipes/demo.yaml`.
         folder (`str`, *optional*, defaults to `""`):
             Folder of the recipes in which the name is looked up.
 
@@ -104,6 +107,107 @@ def read_recipe(path: Path) -> dict[str, Any]:
     return content
 
 
+def take_option(arguments: list[str], option: str) -> tuple[str | None, list[str]]:
+    """Take `OPTION FILE` or `OPTION=FILE` out of a command line: the file, if there is one, and the rest."""
+    arguments = [
+        part for text in arguments for part in (text.split("=", 1) if text.startswith(option + "=") else [text])
+    ]
+    if option not in arguments:
+        return None, arguments
+    index = arguments.index(option)
+    file = "".join(arguments[index + 1 : index + 2])
+    if not file:
+        raise ValueError(f"{option} needs a name or a file")
+    return file, arguments[:index] + arguments[index + 2 :]
+
+
+def take_arms(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Take every `--arm NAME` out of a command line: the names, and the rest."""
+    arms = []
+    while (taken := take_option(arguments, "--arm"))[0] is not None:
+        arms.append(taken[0])
+        arguments = taken[1]
+    return arms, arguments
+
+
+def load_arm(name: str) -> dict[str, Any]:
+    """
+    The settings of an arm of `recipes/arms.yaml`: a method, baseline or ablation that any recipe can be run with.
+
+    Args:
+        name (`str`):
+            Name of the arm.
+
+    Returns:
+        `dict[str, Any]`: arguments by name.
+
+    Raises:
+        ValueError: if there is no such arm.
+
+    Example:
+
+    ```python
+    >>> load_arm("rest")
+    {'credit': 'completion', 'coefficients': 'entropy', 'reward_schedule': 'horizon'}
+
+    ```
+    """
+    arms: dict[str, dict[str, Any]] = read_recipe(recipes_dir() / "arms.yaml")
+    if name not in arms:
+        near = get_close_matches(name, arms, n=1)
+        raise ValueError(
+            f"there is no arm {name}: {f'do you mean {near[0]}? ' if near else ''}rest-trl recipes lists them"
+        )
+    return arms[name]
+
+
+def with_arms(recipe: Mapping[str, Any], arms: Sequence[str]) -> dict[str, Any]:
+    """
+    A recipe with the settings of arms.
+
+    Args:
+        recipe (`Mapping[str, Any]`):
+            Arguments by name.
+        arms (`Sequence[str]`):
+            Names of arms. Their settings replace the recipe's, and those of later arms replace those of earlier ones.
+
+    Returns:
+        `dict[str, Any]`: its `output_dir` is the recipe's with the names of the arms appended.
+
+    Raises:
+        ValueError: if there is no such arm.
+    """
+    settings = dict(recipe)
+    for arm in arms:
+        settings |= load_arm(arm)
+    if arms and "output_dir" in recipe:
+        settings["output_dir"] = "-".join([str(recipe["output_dir"]), *arms])
+    return settings
+
+
+def read_table(name: str) -> dict[str, str]:
+    """
+    What the comments above the entries of a table say.
+
+    Args:
+        name (`str`):
+            `"arms"` or `"studies"`.
+
+    Returns:
+        `dict[str, str]`: comments by the name of the entry.
+    """
+    purposes: dict[str, str] = {}
+    comment: list[str] = []
+    for line in (recipes_dir() / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            comment.append(line.removeprefix("#").strip())
+            continue
+        if entry := re.match(r"\w+(?=:)", line):
+            purposes[entry[0]] = " ".join(comment)
+        comment = []
+    return purposes
+
+
 def read_head(path: Path, name: str) -> Recipe:
     """Read what the comments at the head of a recipe say."""
     text = path.read_text(encoding="utf-8")
@@ -147,7 +251,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "rest-trl recipes",
         description="List the recipes that come with the package: the name that --config takes, the machine, what is "
-        "trained, and the commands that launch it.",
+        "trained, and the commands that launch it; then the arms that --arm takes, and the studies.",
     )
     parser.add_argument("name", nargs="?", help="print this recipe instead, to be kept in a file and changed")
     return parser
@@ -177,7 +281,7 @@ def main(args: list[str] | None = None) -> None:
 
     console = Console(soft_wrap=True)
     for name in recipe_names():
-        if name.startswith("accelerate/"):
+        if name.startswith("accelerate/") or name in TABLES:
             continue
         recipe = read_head(folder / f"{name}.yaml", name)
         console.print(
@@ -185,6 +289,9 @@ def main(args: list[str] | None = None) -> None:
         )
         for command in recipe.commands:
             console.print(Text(f"    {command}", style="dim"))
+    for table, option in TABLES.items():
+        for entry, purpose in read_table(table).items():
+            console.print(Text.assemble((f"{option} {entry}", "bold cyan"), f"  {purpose}"))
 
 
 if __name__ == "__main__":

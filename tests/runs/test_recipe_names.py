@@ -1,4 +1,5 @@
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -9,13 +10,13 @@ from rest_trl.lab.doctor import examine
 from rest_trl.lab.study.config import load_study
 from rest_trl.runs import recipes
 from rest_trl.runs.launching import split_accelerate_config
-from rest_trl.runs.recipes import find_recipe, main, read_head, recipe_names, recipes_dir
+from rest_trl.runs.recipes import TABLES, find_recipe, main, read_head, read_table, recipe_names, recipes_dir
 from rest_trl.train import main as train
 from rest_trl.train import make_parser
 
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = recipe_names()
+RECIPES = [name for name in recipe_names() if not name.startswith("accelerate/") and name not in TABLES]
 
 
 @pytest.fixture
@@ -41,13 +42,13 @@ class TestFindRecipe:
         assert find_recipe("demo") == ROOT / "recipes" / "demo.yaml"
 
     def test_names_of_folders_have_their_folder(self, elsewhere):
-        assert find_recipe("tiny/grpo") == ROOT / "recipes" / "tiny" / "grpo.yaml"
-        with pytest.raises(FileNotFoundError, match=r"there is no file grpo, .*rest-trl recipes lists them"):
-            find_recipe("grpo")
+        assert find_recipe("tiny/decides") == ROOT / "recipes" / "tiny" / "decides.yaml"
+        with pytest.raises(FileNotFoundError, match=r"there is no file decides, .*rest-trl recipes lists them"):
+            find_recipe("decides")
 
     def test_a_misspelt_name_is_named_with_the_nearest(self, elsewhere):
-        with pytest.raises(FileNotFoundError, match=r"no recipe of this name: do you mean qwen3_8b_lora\?"):
-            find_recipe("qwen3_8b_lorra")
+        with pytest.raises(FileNotFoundError, match=r"no recipe of this name: do you mean qwen3_1.7b_smoke\?"):
+            find_recipe("qwen3_1.7b_smok")
 
     @pytest.mark.parametrize("name", ["/demo.yaml", "other/demo.yaml", "../recipes/demo.yaml", ""])
     def test_another_path_is_not_taken_for_a_name(self, elsewhere, name):
@@ -73,6 +74,33 @@ class TestCommandsThatTakeNames:
             script_args, training_args, _ = make_parser().parse_args_and_config([*arguments, "--max_steps", "3"])
             assert (script_args.dataset_name, training_args.max_steps) == ("tiny", 3)
 
+    def test_training_takes_arms(self, elsewhere):
+        for arguments in (["--config", "demo", "--arm", "gdpo"], ["--arm=gdpo", "--config=demo"]):
+            _, args, _ = make_parser().parse_args_and_config([*arguments, "--max_steps", "3"])
+            assert (args.multi_objective_aggregation, args.max_steps) == ("normalize_then_sum", 3)
+            assert args.output_dir == "outputs/demo-gdpo"
+
+    def test_the_command_line_overrides_an_arm_and_an_arm_the_recipe(self, elsewhere):
+        arguments = ["--config", "demo", "--arm", "rest", "--arm", "kl", "--beta", "0.5", "--output_dir", "mine"]
+        _, args, _ = make_parser().parse_args_and_config(arguments)
+        assert (args.credit, args.coefficients, args.beta, args.output_dir) == ("completion", "entropy", 0.5, "mine")
+
+    def test_arms_need_no_recipe(self, elsewhere):
+        _, args, _ = make_parser().parse_args_and_config(["--arm", "dr_grpo", "--output_dir", "x", "--bf16", "false"])
+        assert (args.loss_type, args.output_dir) == ("dr_grpo", "x")
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--arm", "gdop"], "there is no arm gdop: do you mean gdpo?"),
+            (["--arm"], "--arm needs a name"),
+            (["--arm", "rsft"], "the arm rsft has unknown argument reasoning_weight"),
+        ],
+    )
+    def test_what_is_no_arm_of_the_program_is_refused(self, arguments, message):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            make_parser().parse_args_and_config(["--config", "demo", *arguments])
+
     def test_a_misspelt_recipe_of_training_is_one_line(self, elsewhere):
         with pytest.raises(SystemExit, match=r"^rest_trl.train: error: .* mean demo\? rest-trl recipes lists them$"):
             train(["--config", "dem"])
@@ -84,7 +112,7 @@ class TestCommandsThatTakeNames:
             split_accelerate_config(["--accelerate_config=dpd"])
 
     def test_a_study_takes_a_name(self, elsewhere):
-        assert set(load_study(Path("tiny/study")).arms) == {"grpo", "rest", "region", "region_rest"}
+        assert set(load_study(Path("studies"), name="demo").arms) == {"grpo", "rest", "region", "region_rest"}
 
     def test_the_doctor_takes_a_name(self, elsewhere, monkeypatch):
         monkeypatch.setattr("rest_trl.lab.doctor.probe.probe", lambda packages: {"gpus": [], "cuda": None})
@@ -95,7 +123,7 @@ class TestCommandsThatTakeNames:
 
 
 class TestReadHead:
-    @pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("accelerate/")])
+    @pytest.mark.parametrize("name", RECIPES)
     def test_every_recipe_says_its_machine_its_purpose_and_its_command(self, name):
         recipe = read_head(recipes_dir() / f"{name}.yaml", name)
         assert recipe.hardware == "CPU" or "GB" in recipe.hardware or "GPUs" in recipe.hardware
@@ -104,9 +132,9 @@ class TestReadHead:
         assert not any(" recipes/" in command for command in recipe.commands)
 
     def test_files_of_accelerate_are_named_where_they_are(self):
-        command = read_head(recipes_dir() / "qwen3_8b_lora.yaml", "qwen3_8b_lora").commands[-1]
+        command = read_head(recipes_dir() / "qwen3_8b.yaml", "qwen3_8b").commands[-1]
         file = command.split("--config_file ")[1].split()[0]
-        assert Path(file) == recipes_dir() / "accelerate" / "ddp.yaml"
+        assert Path(file) == recipes_dir() / "accelerate" / "fsdp2.yaml"
 
 
 class TestCommand:
@@ -114,8 +142,10 @@ class TestCommand:
         monkeypatch.setattr(sys, "argv", ["rest-trl", "recipes"])
         cli.main()
         lines = capsys.readouterr().out.splitlines()
-        listed = [line.split()[0] for line in lines if not line.startswith(" ")]
-        assert listed == [name for name in NAMES if not name.startswith("accelerate/")]
+        listed = [line.split("  ")[0] for line in lines if not line.startswith(" ")]
+        arms, studies = ([f"{option} {name}" for name in read_table(table)] for table, option in TABLES.items())
+        assert listed == [*RECIPES, *arms, *studies]
+        assert any(line.startswith("--arm gdpo  GDPO (arXiv 2601.05242): each reward is normalised") for line in lines)
         place = lines.index(
             next(line for line in lines if line.startswith("qwen3_1.7b_qlora_24gb  one card of 24 GB  "))
         )

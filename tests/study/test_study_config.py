@@ -1,4 +1,3 @@
-from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -6,11 +5,12 @@ import yaml
 
 from rest_trl.lab.study.cli import check_arms, make_parser
 from rest_trl.lab.study.config import load_study
+from rest_trl.runs.recipes import load_arm, read_table
 
 
 ROOT = Path(__file__).parents[2]
 RECIPE = {"learning_rate": 1e-4, "coefficients": "entropy", "use_cpu": True, "bf16": False}
-STUDIES = sorted(ROOT.glob("recipes/tiny/study*.yaml"))
+STUDIES = list(read_table("studies"))
 
 
 def write(directory, **changes):
@@ -55,7 +55,7 @@ class TestLoadStudy:
         [
             ({"armes": {}}, "unknown key 'armes'"),
             ({"baseline": "absent"}, "no baseline"),
-            ({"baseline": "nobody"}, "there is no arm 'nobody': choose of grpo, rest"),
+            ({"baseline": "nobody"}, "there is no arm 'nobody': choose one of grpo, rest"),
             ({"arms": {}}, "arms must map names"),
             ({"arms": {"../grpo": {}}}, "names a folder"),
             ({"arms": {"grpo": 3}}, "must be a mapping of arguments, not 3"),
@@ -86,27 +86,56 @@ class TestLoadStudy:
             load_study(write(tmp_path, recipe="elsewhere.yaml"))
 
 
+class TestNamedArms:
+    def test_arms_take_their_settings_from_the_table(self, tmp_path):
+        study = load_study(write(tmp_path, arms={"grpo": {"arm": "gdpo", "reward_schedule": "horizon"}, "rest": {}}))
+        assert study.arms["grpo"] == {**RECIPE, **load_arm("gdpo"), "reward_schedule": "horizon"}
+        assert study.arms["rest"] == RECIPE  # a name alone does not
+
+    def test_refuses_an_arm_that_is_not_there(self, tmp_path):
+        with pytest.raises(ValueError, match="there is no arm gdop: do you mean gdpo"):
+            load_study(write(tmp_path, arms={"grpo": {"arm": "gdop"}}))
+
+
+class TestSeveralStudies:
+    def test_one_is_chosen_by_its_name(self, tmp_path):
+        path = write(tmp_path)
+        content = yaml.safe_load(path.read_text())
+        path.write_text(yaml.safe_dump({"first": content, "second": {**content, "output_dir": "outputs/second"}}))
+        assert load_study(path, name="second").output_dir == Path("outputs/second")
+        with pytest.raises(
+            ValueError, match=r"study.yaml holds several studies: choose one of first, second with --st"
+        ):
+            load_study(path)
+        with pytest.raises(ValueError, match=r"study.yaml has no study 'third': choose one of first, second with"):
+            load_study(path, name="third")
+
+    def test_a_file_of_one_has_no_names(self, tmp_path):
+        with pytest.raises(ValueError, match="has no study 'first'"):
+            load_study(write(tmp_path), name="first")
+
+
 class TestStudiesOfThePackage:
-    def test_are_found(self):
-        assert {path.stem for path in STUDIES} >= {"study", "study_credit"}
+    @pytest.mark.parametrize("name", STUDIES)
+    def test_arms_parse_and_their_rewards_resolve(self, name):
+        check_arms(load_study(Path("studies"), name=name))
 
-    @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-    def test_arms_parse_and_their_rewards_resolve(self, path):
-        check_arms(load_study(path))
+    def test_begin_with_their_command(self):
+        first, *_ = (ROOT / "recipes/studies.yaml").read_text().splitlines()
+        assert first == "# rest-trl study --config recipes/studies.yaml --study demo"
+        arguments = make_parser().parse_args(first.split()[3:])
+        assert load_study(ROOT / arguments.config, name=arguments.study).arms
 
-    @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-    def test_begin_with_their_command(self, path):
-        # Commands that make what the study starts from come first.
-        *_, last = takewhile(lambda line: line.startswith("# rest-trl "), path.read_text().splitlines())
-        assert last == f"# rest-trl study --config {path.relative_to(ROOT)}"
-        assert load_study(ROOT / make_parser().parse_args(last.split()[3:]).config).arms
+    def test_have_their_purpose_above_them(self):
+        for name, purpose in read_table("studies").items():
+            assert len(purpose) > 20 and purpose.endswith("."), name
 
     def test_arms_of_one_name_in_one_folder_are_the_same(self):
         seen = {}
-        for path in STUDIES:
-            study = load_study(path)
+        for name in STUDIES:
+            study = load_study(Path("studies"), name=name)
             for arm, settings in study.arms.items():
-                assert seen.setdefault((study.output_dir, arm), settings) == settings, (path, arm)
+                assert seen.setdefault((study.output_dir, arm), settings) == settings, (name, arm)
 
 
 @pytest.mark.parametrize(

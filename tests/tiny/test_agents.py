@@ -300,7 +300,7 @@ class TestCheckpoint:
 
     def test_dialogues_fit_the_recipe(self):
         tokenizer = AutoTokenizer.from_pretrained(AGENTS_MODEL_DIR)
-        recipe = yaml.safe_load((Path(__file__).parents[2] / "recipes" / "agent_tiny.yaml").read_text())
+        recipe = yaml.safe_load((Path(__file__).parents[2] / "recipes" / "tiny" / "agents.yaml").read_text())
         for task in TASKS:
             first, *_, last = play(task)
             whole, prompt = render_prompt(last, tokenizer) + last.solution, render_prompt(first, tokenizer)

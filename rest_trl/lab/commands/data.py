@@ -3,7 +3,7 @@
 
 ```shell
 rest-trl data show Team-ACE/ToolACE --model Qwen/Qwen3-1.7B --max_prompt_length 2048
-rest-trl data show --config recipes/qwen3_1.7b_lora.yaml
+rest-trl data show --config recipes/qwen3_1.7b.yaml
 rest-trl data mix --output data/mixture/train.parquet --test 80 --exclude BFCL_v3_simple.json
 ```
 """

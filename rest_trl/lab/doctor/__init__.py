@@ -3,7 +3,7 @@
 
 ```shell
 rest-trl doctor
-rest-trl doctor --config recipes/qwen3_8b_lora.yaml --server http://localhost:8000
+rest-trl doctor --config recipes/qwen3_8b.yaml --server http://localhost:8000
 ```
 
 The report works where TRL, torch or vLLM cannot be imported: a package that is absent or broken is a finding.
@@ -13,7 +13,7 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--config", type=Path, metavar="RECIPE", help="also check that this recipe, a file or a name, can run here"
     )
+    parser.add_argument("--arm", action="append", default=[], metavar="NAME", help="check the recipe with this arm")
+    parser.add_argument("--study", metavar="NAME", help="which study, where the file holds several")
     parser.add_argument(
         "--accelerate_config", type=Path, metavar="FILE", help="a file, or a name like ddp (default: accelerate's own)"
     )
@@ -44,7 +46,11 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def examine(
-    config: Path | None = None, server: str | None = None, accelerate_config: Path | None = None
+    config: Path | None = None,
+    server: str | None = None,
+    accelerate_config: Path | None = None,
+    arms: Sequence[str] = (),
+    study: str | None = None,
 ) -> Iterator[Finding]:
     """
     Yield all findings in the order of the report.
@@ -56,11 +62,15 @@ def examine(
             Address of a vLLM server. By default the recipe's, if it uses one.
         accelerate_config (`Path`, *optional*):
             Config of the launcher, a file or a name. By default accelerate's own.
+        arms (`Sequence[str]`, *optional*):
+            Names of arms that the recipe is run with.
+        study (`str`, *optional*):
+            Name of the study, where the file holds several.
 
     Returns:
         `Iterator[Finding]`
     """
-    from ...runs.recipes import find_recipe
+    from ...runs.recipes import find_recipe, with_arms
     from . import inputs, machine, packages, parsing, probe, recipe
     from .defaults import with_defaults
     from .server import recipe_server_url, server_findings
@@ -78,8 +88,8 @@ def examine(
     if config is not None:
         try:
             config = find_recipe(config)
-            values = recipe.read_recipe(config)
-            runs = parsing.runs_of(config, values)
+            values = with_arms(recipe.read_recipe(config), arms)
+            runs = parsing.runs_of(config, values, study)
         except FileNotFoundError as error:
             failure = Finding("Recipe", "problem", f"{config}: {error}", "rest-trl recipes lists those there are")
         except (ValueError, OSError) as error:
@@ -107,7 +117,7 @@ def examine(
     if failure is not None:
         yield failure
     elif config is not None:
-        yield from recipe.recipe_findings(config, values, learned, gpus)
+        yield from recipe.recipe_findings(config, values, learned, gpus, arms, study)
     arguments = with_defaults(runs[0]) if runs else {}  # arms of a study have one server
     server = server or recipe_server_url(arguments)
     if server is not None:
@@ -126,7 +136,8 @@ def main(args: list[str] | None = None) -> None:
         SystemExit: with 1 if there is a problem, 0 otherwise.
     """
     arguments = make_parser().parse_args(args)
-    findings = list(examine(arguments.config, arguments.server, arguments.accelerate_config))
+    options = arguments.config, arguments.server, arguments.accelerate_config, arguments.arm, arguments.study
+    findings = list(examine(*options))
     problems = sum(finding.status == "problem" for finding in findings)
     if arguments.json:
         sys.stdout.write(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2) + "\n")

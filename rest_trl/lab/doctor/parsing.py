@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,7 +50,7 @@ def kind_of(path: Path, recipe: dict[str, Any]) -> Kind:
     return "sft" if SFT_ARGUMENTS & recipe.keys() else "train"
 
 
-def runs_of(path: Path, recipe: dict[str, Any]) -> list[dict[str, Any]]:
+def runs_of(path: Path, recipe: dict[str, Any], study: str | None = None) -> list[dict[str, Any]]:
     """
     List the arguments of the runs that a recipe describes.
 
@@ -58,6 +59,8 @@ def runs_of(path: Path, recipe: dict[str, Any]) -> list[dict[str, Any]]:
             The recipe.
         recipe (`dict[str, Any]`):
             Its arguments.
+        study (`str`, *optional*):
+            Name of the study, where the file holds several.
 
     Returns:
         `list[dict[str, Any]]`: the recipe's own; those of each arm of a study, and none if the study cannot be read,
@@ -66,13 +69,13 @@ def runs_of(path: Path, recipe: dict[str, Any]) -> list[dict[str, Any]]:
     if kind_of(path, recipe) != "study":
         return [recipe]
     try:
-        study = _load_study(path)
+        loaded = _load_study(path, study)
     except Exception:  # see the docstring
         return []
-    return [{**arm, "output_dir": str(study.output_dir)} for arm in study.arms.values()]
+    return [{**arm, "output_dir": str(loaded.output_dir)} for arm in loaded.arms.values()]
 
 
-def parse_finding(path: Path, kind: Kind, on_cpu: bool) -> Finding:
+def parse_finding(path: Path, kind: Kind, on_cpu: bool, arms: Sequence[str] = (), study: str | None = None) -> Finding:
     """
     Say whether a recipe's program takes it.
 
@@ -84,11 +87,15 @@ def parse_finding(path: Path, kind: Kind, on_cpu: bool) -> Finding:
         on_cpu (`bool`):
             Whether there is no GPU. Then the recipe is parsed as one for a CPU, because a finding of its own says that
             there is none.
+        arms (`Sequence[str]`, *optional*):
+            Names of the arms that the recipe is run with.
+        study (`str`, *optional*):
+            Name of the study, where the file holds several.
     """
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            _parse(path, kind, on_cpu)
+            _parse(path, kind, on_cpu, arms, study)
     except SystemExit:  # argparse writes the cause to stderr
         cause = said.getvalue().strip().split("error: ")[-1]
         program = "sft" if kind == "sft" else "train"
@@ -98,9 +105,9 @@ def parse_finding(path: Path, kind: Kind, on_cpu: bool) -> Finding:
     return Finding("Recipe", "ok", f"{path} parses" + ("" if kind == "train" else f" for rest-trl {kind}"))
 
 
-def _parse(path: Path, kind: Kind, on_cpu: bool) -> None:
+def _parse(path: Path, kind: Kind, on_cpu: bool, arms: Sequence[str], name: str | None) -> None:
     if kind == "study":
-        study, device = _load_study(path), {"use_cpu": True} if on_cpu else {}
+        study, device = _load_study(path, name), {"use_cpu": True} if on_cpu else {}
         study = dataclasses.replace(study, arms={name: {**arm, **device} for name, arm in study.arms.items()})
         from ..study.cli import check_arms
 
@@ -111,10 +118,11 @@ def _parse(path: Path, kind: Kind, on_cpu: bool) -> None:
     else:
         from ...train import make_parser
     arguments = ["--config", str(path), *(["--use_cpu", "true"] if on_cpu else [])]
+    arguments += [f"--arm={arm}" for arm in arms]
     make_parser("recipe").parse_args_and_config(arguments, fail_with_unknown_args=True)
 
 
-def _load_study(path: Path) -> Any:
+def _load_study(path: Path, name: str | None) -> Any:
     from ..study.config import load_study
 
-    return load_study(path)
+    return load_study(path, name=name)

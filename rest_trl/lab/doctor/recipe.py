@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,12 @@ def needed_packages(recipe: dict[str, Any], launch_config: dict[str, Any]) -> li
 
 
 def recipe_findings(
-    path: Path, recipe: dict[str, Any], learned: dict[str, Any], gpus: int | None
+    path: Path,
+    recipe: dict[str, Any],
+    learned: dict[str, Any],
+    gpus: int | None,
+    arms: Sequence[str] = (),
+    study: str | None = None,
 ) -> Iterator[Finding]:
     """
     Yield all findings about a recipe but those about its server.
@@ -81,10 +86,14 @@ def recipe_findings(
             From [`~rest_trl.lab.doctor.probe.probe`]; with `"hub_error"` if the Hub is needed and cannot be reached.
         gpus (`int`, *optional*):
             Number of GPUs, `None` if it is not known.
+        arms (`Sequence[str]`, *optional*):
+            Names of the arms whose settings `recipe` has.
+        study (`str`, *optional*):
+            Name of the study, where the file holds several.
     """
-    yield parse_finding(path, kind_of(path, recipe), on_cpu=gpus == 0)
+    yield parse_finding(path, kind_of(path, recipe), gpus == 0, arms, study)
     told = set()  # arms of a study share most of what is found
-    for run in runs_of(path, recipe):
+    for run in runs_of(path, recipe, study):
         for finding in _run_findings(path, run, learned, gpus):
             if finding not in told:
                 yield finding

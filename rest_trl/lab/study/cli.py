@@ -2,7 +2,7 @@
 `rest-trl study`: arms and seeds of one recipe, paired, in parallel, with intervals.
 
 ```shell
-rest-trl study --config recipes/tiny/study.yaml
+rest-trl study --config recipes/studies.yaml --study demo
 ```
 """
 
@@ -32,6 +32,7 @@ def make_parser() -> argparse.ArgumentParser:
         "rest-trl study", description="Train arms of one recipe with several seeds, and tell them apart."
     )
     parser.add_argument("--config", type=Path, required=True, help="YAML file of the study")
+    parser.add_argument("--study", metavar="NAME", help="which study, where the file holds several")
     parser.add_argument("--seeds", type=int, help="number of seeds (default: the file's); more can be added later")
     parser.add_argument("--workers", type=int, help="runs at once (default: the file's, or one per GPU or core)")
     parser.add_argument("--report_only", action="store_true", help="report on the finished runs, and start none")
@@ -63,8 +64,9 @@ def check_arms(study: Study) -> None:
 
 def _command(arguments: argparse.Namespace) -> str:
     """The command that reproduces a report. It leaves out `--workers` and `--report_only`, which change no figure."""
+    study = [] if arguments.study is None else ["--study", arguments.study]
     seeds = [] if arguments.seeds is None else ["--seeds", str(arguments.seeds)]
-    return shlex.join(["rest-trl", "study", "--config", str(arguments.config), *seeds])
+    return shlex.join(["rest-trl", "study", "--config", str(arguments.config), *study, *seeds])
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -83,7 +85,7 @@ def main(args: Sequence[str] | None = None) -> None:
     PartialState()  # accelerate's loggers raise without it
     console = Console(markup=False, emoji=False)  # a path or an error may hold what rich would replace
     try:
-        study = load_study(arguments.config, arguments.seeds, arguments.workers)
+        study = load_study(arguments.config, arguments.seeds, arguments.workers, name=arguments.study)
         store = StudyStore(study.output_dir)
         if arguments.report_only:
             store.check(study)

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from ...runs.recipes import find_recipe
+from ...runs.recipes import find_recipe, load_arm
 
 
 _KEYS = ("recipe", "arms", "seeds", "baseline", "workers", "output_dir", "held_out", "evaluations")
@@ -51,7 +51,7 @@ class Study:
 
     def __post_init__(self) -> None:
         if self.baseline not in self.arms:
-            raise ValueError(f"baseline: there is no arm {self.baseline!r}: choose of {', '.join(self.arms)}")
+            raise ValueError(f"baseline: there is no arm {self.baseline!r}: choose one of {', '.join(self.arms)}")
         if strange := [seed for seed in self.seeds if type(seed) is not int]:
             raise ValueError(f"seeds must be whole numbers, got {strange[0]!r}")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
@@ -62,29 +62,40 @@ class Study:
                 raise ValueError(f"{name} must be a positive whole number, got {value!r}")
 
 
-def load_study(path: Path, seeds: int | None = None, workers: int | None = None) -> Study:
+def load_study(path: Path, seeds: int | None = None, workers: int | None = None, *, name: str | None = None) -> Study:
     """
-    Read the YAML file of a study.
+    Read a study from a YAML file.
 
     Args:
         path (`Path`):
             The file, or the name of one that comes with the package: `recipe` (path of a recipe, relative to this
-            file), `arms` (overrides of the recipe by the name of the arm), `baseline`, `seeds` (their number, or a
-            list), `output_dir`, and optionally `workers`, `held_out` and `evaluations`, see [`Study`].
+            file), `arms` (overrides of the recipe by the name of the arm; `arm: NAME` among them takes the settings of
+            that arm of `recipes/arms.yaml`, which the others override), `baseline`, `seeds` (their number, or a list),
+            `output_dir`, and optionally `workers`, `held_out` and `evaluations`, see [`Study`].
         seeds (`int`, *optional*):
             Number of seeds, which replaces the file's.
         workers (`int`, *optional*):
             Number of runs at once, which replaces the file's.
+        name (`str`, *optional*):
+            Name of the study, where the file maps names to studies.
 
     Returns:
         [`Study`]
 
     Raises:
         FileNotFoundError: if there is no such file or recipe.
-        ValueError: if the file does not describe a valid study.
+        ValueError: if the file does not describe a valid study, or holds several and none is named.
     """
     path = find_recipe(path)
     content = _mapping(path)
+    is_table = "recipe" not in content and all(isinstance(study, dict) for study in content.values())
+    if name is not None and not is_table:
+        raise ValueError(f"{path} has no study {name!r}: it is one study, so leave out --study")
+    if is_table:
+        if name not in content:
+            asked = "holds several studies" if name is None else f"has no study {name!r}"
+            raise ValueError(f"{path} {asked}: choose one of {', '.join(content)} with --study")
+        content = content[name]
     unknown = [key for key in content if key not in _KEYS]
     missing = [key for key in ("recipe", "arms", "baseline", "output_dir") if key not in content]
     if unknown or missing:
@@ -99,24 +110,29 @@ def load_study(path: Path, seeds: int | None = None, workers: int | None = None)
     arms = content["arms"]
     if not isinstance(arms, dict) or not arms:
         raise ValueError(f"{path}: arms must map names to overrides of the recipe, for instance `grpo: {{}}`")
-    for name, overrides in arms.items():
-        if not isinstance(name, str) or not _ARM.fullmatch(name):
-            raise ValueError(f"{path}: the arm {name!r} names a folder: use letters, digits and _.+-")
+    for arm, overrides in arms.items():
+        if not isinstance(arm, str) or not _ARM.fullmatch(arm):
+            raise ValueError(f"{path}: the arm {arm!r} names a folder: use letters, digits and _.+-")
         if not isinstance(overrides or {}, dict):
-            raise ValueError(f"{path}: the arm {name} must be a mapping of arguments, not {overrides!r}")
+            raise ValueError(f"{path}: the arm {arm} must be a mapping of arguments, not {overrides!r}")
         if given := [key for key in _OWN if key in (overrides or {})]:
-            raise ValueError(f"{path}: the arm {name} sets {', '.join(given)}, which the study gives to each run")
+            raise ValueError(f"{path}: the arm {arm} sets {', '.join(given)}, which the study gives to each run")
     given_seeds = seeds if seeds is not None else content.get("seeds", 1)
     if type(given_seeds) is not int and not isinstance(given_seeds, list):
         raise ValueError(f"{path}: seeds must be their number or a list of them, got {given_seeds!r}")
     return Study(
-        arms={name: {**recipe, **(overrides or {})} for name, overrides in arms.items()},
+        arms={arm: {**recipe, **_settings(overrides or {})} for arm, overrides in arms.items()},
         baseline=content["baseline"],
         seeds=tuple(range(given_seeds) if isinstance(given_seeds, int) else given_seeds),
         output_dir=Path(content["output_dir"]),
         workers=workers if workers is not None else content.get("workers"),
         **{key: content[key] for key in ("held_out", "evaluations") if key in content},
     )
+
+
+def _settings(overrides: dict[str, Any]) -> dict[str, Any]:
+    named = load_arm(overrides["arm"]) if "arm" in overrides else {}
+    return named | {key: value for key, value in overrides.items() if key != "arm"}
 
 
 def _mapping(path: Path) -> dict[str, Any]:
