@@ -107,24 +107,24 @@ def read_recipe(path: Path) -> dict[str, Any]:
     return content
 
 
-def take_option(arguments: list[str], option: str) -> tuple[str | None, list[str]]:
-    """Take `OPTION FILE` or `OPTION=FILE` out of a command line: the file, if there is one, and the rest."""
+def take_option(arguments: list[str], option: str, value: str = "file") -> tuple[str | None, list[str]]:
+    """Take `OPTION VALUE` or `OPTION=VALUE` out of a command line: the value, if there is one, and the rest."""
     arguments = [
         part for text in arguments for part in (text.split("=", 1) if text.startswith(option + "=") else [text])
     ]
     if option not in arguments:
         return None, arguments
     index = arguments.index(option)
-    file = "".join(arguments[index + 1 : index + 2])
-    if not file:
-        raise ValueError(f"{option} needs a name or a file")
-    return file, arguments[:index] + arguments[index + 2 :]
+    found = "".join(arguments[index + 1 : index + 2])
+    if not found:
+        raise ValueError(f"{option} needs a {value}")
+    return found, arguments[:index] + arguments[index + 2 :]
 
 
 def take_arms(arguments: list[str]) -> tuple[list[str], list[str]]:
     """Take every `--arm NAME` out of a command line: the names, and the rest."""
     arms = []
-    while (taken := take_option(arguments, "--arm"))[0] is not None:
+    while (taken := take_option(arguments, "--arm", "name"))[0] is not None:
         arms.append(taken[0])
         arguments = taken[1]
     return arms, arguments

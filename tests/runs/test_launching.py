@@ -37,6 +37,7 @@ class TestLaunch:
             (["--accelerate_config", "none.yaml"], "--accelerate_config: there is no file none.yaml"),
             (["--config", "dmo"], "there is no file dmo, and no recipe of this name: do you mean demo?"),
             (["--config"], "--config needs a file"),
+            (["--config", "demo", "--arm", "rest", "--arm=gdop"], "there is no arm gdop: do you mean gdpo?"),
             ([], "there is nothing to train: give --config RECIPE (rest-trl recipes lists"),
         ],
     )
