@@ -41,7 +41,7 @@ test: install bfcl
 # 3.11 or 3.12: with another one here, BFCL_PYTHON=python3.12 names it.
 BFCL_CACHE := .bfcl
 bfcl: install
-	REST_TRL_CACHE=$(BFCL_CACHE) $(BIN)/python -m rest_trl.lab.evaluation.cli --setup bfcl_v3 bfcl_v4 \
+	REST_TRL_CACHE=$(BFCL_CACHE) $(BIN)/python -m rest_trl.lab.evaluation.evaluate --setup bfcl_v3 bfcl_v4 \
 		$(addprefix --setup_python ,$(BFCL_PYTHON))
 
 # The documentation, into build/docs. A warning is an error.

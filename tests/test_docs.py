@@ -18,10 +18,8 @@ from documents import DOCUMENTS, PAGES, README, ROOT, blocks, commands
 from rest_trl import ResTGRPOConfig
 from rest_trl.lab.commands.data import make_parser as make_data_parser
 from rest_trl.lab.commands.diagnose import make_parser as make_diagnose_parser
-from rest_trl.lab.evaluation import arguments as evaluate_arguments
-from rest_trl.lab.evaluation import cli as evaluate_cli
-from rest_trl.lab.evaluation import compare_cli
-from rest_trl.lab.evaluation.catalog import find_benchmarks
+from rest_trl.lab.evaluation import compare, evaluate
+from rest_trl.lab.evaluation.benchmark import find_benchmarks
 from rest_trl.lab.inspect import make_parser as make_inspect_parser
 from rest_trl.lab.sft import ResTSFTConfig
 from rest_trl.lab.sft.program import make_parser as make_sft_parser
@@ -87,7 +85,7 @@ class TestCode:
         monkeypatch.chdir(tmp_path)
         monkeypatch.syspath_prepend(tmp_path)
         monkeypatch.setattr(sys, "argv", ["rest-trl", *command.words[2:]])
-        evaluate_cli.main(list(command.words[2:]))
+        evaluate.main(list(command.words[2:]))
         sys.modules.pop("sums", None)
         summary = json.loads(Path("outputs/sums/summary.json").read_text())
         assert summary["overall"]["n"] == 9
@@ -138,12 +136,12 @@ class TestCommands:
     def test_evaluations_parse(self, command):
         benchmarks = find_benchmarks()
         if "sums.Sums" not in command.words:  # which brings an option of its own, and is run above
-            arguments = evaluate_arguments.make_parser(benchmarks).parse_args(command.words[2:])
-            evaluate_arguments.check_options(arguments, benchmarks)
+            arguments = evaluate.make_parser(benchmarks).parse_args(command.words[2:])
+            evaluate.check_options(arguments, benchmarks)
 
     @of_program("compare")
     def test_comparisons_parse(self, command):
-        compare_cli.make_parser().parse_args(command.words[2:])
+        compare.make_parser().parse_args(command.words[2:])
 
     @of_program("inspect")
     def test_inspections_parse(self, command):

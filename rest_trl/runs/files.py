@@ -2,11 +2,14 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
+
+if TYPE_CHECKING:
+    import pandas as pd  # takes seconds to import
 
 
-def write_table(table: pd.DataFrame, path: Path) -> None:
+def write_table(table: "pd.DataFrame", path: Path) -> None:
     """Write a Parquet file so that a part of it never stands under its name."""
     temporary = path.with_name(f"{path.name}.tmp")
     try:

@@ -38,7 +38,7 @@ SETTINGS = {
 IMPORTED = (
     "rest_trl.train",
     "rest_trl.lab.sft",
-    "rest_trl.lab.evaluation.cli",
+    "rest_trl.lab.evaluation.evaluate",
     "transformers.models.qwen3.modeling_qwen3",
     "matplotlib.figure",
 )

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from accelerate import PartialState
 
-from rest_trl.lab.evaluation.bfcl import CATEGORIES, Case, environment_python
+from rest_trl.lab.evaluation.bfcl.environment import environment_python
+from rest_trl.lab.evaluation.bfcl.questions import CATEGORIES, Case
 from rest_trl.tool_calls import ToolCall, get_syntax
 
 
@@ -30,7 +30,6 @@ _OMITTED = ""  # stands in the lists of allowed values for a parameter that may 
 
 def need_environment(version: str) -> None:
     """Skip, with the cure, where the official package of that version is not installed."""
-    PartialState()
     try:
         environment_python(version)
     except FileNotFoundError as error:

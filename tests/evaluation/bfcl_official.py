@@ -1,10 +1,10 @@
 """
 Programs for the isolated environments of BFCL, which know the official package and not ours.
 
-`python -I bfcl_official.py evaluate FOLDER_OF_DRIVER CALLS`: runs the official `bfcl evaluate` on the JSON file
+`python -I bfcl_official.py evaluate FOLDER_OF_PROGRAM CALLS`: runs the official `bfcl evaluate` on the JSON file
 `{category: {sample: calls}}` and prints `{category: [samples that failed]}`.
 
-`python -I bfcl_official.py execute FOLDER_OF_DRIVER VERSION`: gives each text of the JSON list on the standard input
+`python -I bfcl_official.py execute FOLDER_OF_PROGRAM VERSION`: gives each text of the JSON list on the standard input
 to the official executor as it is, in a sandbox of its own, and prints what came of each.
 """
 
@@ -42,7 +42,10 @@ def evaluate(official, path):
         lines = [json.dumps({"id": sample, "result": result}) + "\n" for sample, result in calls.items()]
         (folder / f"{VERSION_PREFIX}_{category}_result.json").write_text("".join(lines))
     printed, sys.stdout = sys.stdout, sys.stderr
-    cli(["evaluate", "--model", official.MODEL, "--test-category", ",".join(samples)], standalone_mode=False)
+    cli(
+        ["evaluate", "--model", official.MODEL, "--test-category", ",".join(samples)],
+        standalone_mode=False,
+    )
     failed = {}
     for category in samples:
         (score,) = (root / "score").rglob(f"{VERSION_PREFIX}_{category}_score.json")
@@ -50,9 +53,9 @@ def evaluate(official, path):
     printed.write(json.dumps(failed))
 
 
-def execute(driver, version):
+def execute(official, version):
     texts = json.load(sys.stdin)
-    server = driver.Server(version, {"wall_seconds": 4.0, "cpu_seconds": 2})
+    server = official.Server(version, {"wall_seconds": 4.0, "cpu_seconds": 2})
     entry, answer = server._official.entry("multi_turn_base", "multi_turn_base_0")
     outcomes = []
     for text in texts:
@@ -69,11 +72,9 @@ def execute(driver, version):
 if __name__ == "__main__":
     command, folder, argument = sys.argv[1:]
     sys.path.insert(0, folder)
-    if command == "evaluate":
-        import official
+    import official
 
+    if command == "evaluate":
         evaluate(official, Path(argument))
     else:
-        import driver
-
-        execute(driver, argument)
+        execute(official, argument)

@@ -3,7 +3,7 @@
 from replay import Replay
 
 from rest_trl.lab.evaluation.bfcl_benchmark import BFCLv3, BFCLv4
-from rest_trl.lab.evaluation.run import evaluate, read_scores
+from rest_trl.lab.evaluation.summary import evaluate, read_scores
 
 
 BENCHMARKS = {"v3": BFCLv3, "v4": BFCLv4}

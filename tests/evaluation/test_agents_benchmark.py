@@ -5,11 +5,10 @@ import pytest
 from transformers import AutoTokenizer
 
 from rest_trl.lab.evaluation.agents_benchmark import TinyAgents
-from rest_trl.lab.evaluation.catalog import get_benchmark
-from rest_trl.lab.evaluation.cli import main
-from rest_trl.lab.evaluation.report import mean_cell
-from rest_trl.lab.evaluation.run import evaluate, read_scores
-from rest_trl.lab.evaluation.samples import Completion
+from rest_trl.lab.evaluation.benchmark import get_benchmark
+from rest_trl.lab.evaluation.evaluate import main
+from rest_trl.lab.evaluation.generation import Completion
+from rest_trl.lab.evaluation.summary import evaluate, mean_cell, read_scores
 from rest_trl.lab.intervals import mean_interval
 from rest_trl.lab.tiny.agents import AGENTS_MODEL_DIR, Task
 from rest_trl.lab.tiny.agents.dialogues import play
@@ -102,8 +101,8 @@ class TestTinyAgents:
 
     def test_is_run_from_the_command_line(self, tmp_path, capsys):
         summary = main(
-            f"--benchmark tiny/agents --model tiny/agents --max_new_tokens 48 --limit 4 --trials 2 --temperature 1 "
-            f"--dtype float32 --output_dir {tmp_path}".split()
+            "--benchmark tiny/agents --model_name_or_path tiny/agents --max_new_tokens 48 --limit 4 --trials 2 "
+            f"--temperature 1 --dtype float32 --output_dir {tmp_path}".split()
         )
         assert (summary["overall"]["n"], summary["trials"], summary["limit"]) == (8, 2, 4)
         assert 1 <= summary["overall"]["steps"]["mean"] <= 10

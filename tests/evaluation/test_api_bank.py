@@ -5,11 +5,11 @@ import pytest
 from chat_templates import TEMPLATES
 from replay import Replay
 
-from rest_trl.lab.evaluation import api_bank_scoring
-from rest_trl.lab.evaluation.api_bank import LEVELS, dialogue, load_samples, tool_schemas
+from rest_trl.lab.evaluation.api_bank import LEVELS, history_messages, load_samples, tool_schemas
 from rest_trl.lab.evaluation.api_bank_benchmark import APIBank
-from rest_trl.lab.evaluation.run import evaluate, read_scores
-from rest_trl.lab.evaluation.samples import Completion, Sample
+from rest_trl.lab.evaluation.benchmark import Sample
+from rest_trl.lab.evaluation.generation import Completion
+from rest_trl.lab.evaluation.summary import evaluate, read_scores
 
 
 SYSTEM = """You are a helpful assistant.
@@ -55,7 +55,7 @@ def hermes(call):
 
 def scored(text, form="paper", syntax="rlla", gold=GOLD, truncated=False):
     sample = Sample("Level1_0", "level-1", "level-1/a", "prompt", {**gold, "types": TYPES})
-    return api_bank_scoring.score(sample, Completion(sample.id, [1], text, truncated), syntax, form)
+    return APIBank([sample], form, syntax).score(sample, Completion(sample.id, [1], text, truncated))
 
 
 def run(samples, texts, tokenizer, path, form="paper", syntax="rlla", **options):
@@ -282,7 +282,7 @@ class TestLoadSamples:
         with pytest.raises(ValueError, match="Level1_0 is not an API-Bank sample as processed by ToolRL: KeyError"):
             load_samples(str(tmp_path), tokenizer)
         (tmp_path / "level-1-api_processed.json").write_text("[")
-        with pytest.raises(ValueError, match=r"level-1-api_processed.json is no JSON"):
+        with pytest.raises(ValueError, match=r"level-1-api_processed.json is not JSON"):
             load_samples(str(tmp_path), tokenizer)
         with pytest.raises(ValueError, match="unknown prompt form 'other': choose one of paper, native"):
             load_samples(str(tmp_path), tokenizer, "other")
@@ -326,7 +326,7 @@ class TestLoadSamples:
 
 class TestDialogue:
     def test_holds_the_history_as_messages(self):
-        messages = dialogue(SYSTEM, USER)
+        messages = history_messages(SYSTEM, USER)
         assert [message["role"] for message in messages] == ["system", "user", "assistant", "tool", "user"]
         assert messages[0]["content"] == "You are a helpful assistant."
         calls = [call["function"] for call in messages[2]["tool_calls"]]

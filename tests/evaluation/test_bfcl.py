@@ -9,17 +9,10 @@ import bfcl_golds
 import pytest
 
 from rest_trl.lab.evaluation import bfcl as bfcl_package
-from rest_trl.lab.evaluation.bfcl import (
-    CATEGORIES,
-    REFUSED,
-    OfficialBFCL,
-    Verdict,
-    cache_dir,
-    check_category,
-    environment,
-    environment_python,
-    setup,
-)
+from rest_trl.lab.evaluation.bfcl import environment
+from rest_trl.lab.evaluation.bfcl.client import OfficialBFCL
+from rest_trl.lab.evaluation.bfcl.environment import cache_dir, environment_python, setup
+from rest_trl.lab.evaluation.bfcl.questions import CATEGORIES, REFUSED, Verdict, check_category
 from rest_trl.lab.evaluation.sandbox import LEVELS, Limits
 from rest_trl.tool_calls import ToolCall
 

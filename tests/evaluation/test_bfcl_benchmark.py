@@ -8,14 +8,20 @@ from bfcl_replay import BENCHMARKS, BFCLReplay, dialogue_texts, run
 from chat_templates import TEMPLATES, syntax_of_template, tokenizer_with
 from transformers import AutoTokenizer
 
-from rest_trl.lab.evaluation.bfcl import CATEGORIES, BFCLError, Case, OfficialBFCL, expand_categories
-from rest_trl.lab.evaluation.bfcl.clusters import clusters
+from rest_trl.lab.evaluation.benchmark import Score
+from rest_trl.lab.evaluation.bfcl.client import OfficialBFCL
+from rest_trl.lab.evaluation.bfcl.multi_turn import Rollout
 from rest_trl.lab.evaluation.bfcl.prompts import PromptRenderer
-from rest_trl.lab.evaluation.bfcl.rollouts import Rollout
-from rest_trl.lab.evaluation.bfcl.schemas import tool_schema
-from rest_trl.lab.evaluation.run import summarize
-from rest_trl.lab.evaluation.samples import Score
+from rest_trl.lab.evaluation.bfcl.questions import (
+    CATEGORIES,
+    BFCLError,
+    Case,
+    clusters,
+    expand_categories,
+    tool_schema,
+)
 from rest_trl.lab.evaluation.sandbox import Limits
+from rest_trl.lab.evaluation.summary import summarize
 from rest_trl.lab.tiny import TINY_MODEL_DIR
 from rest_trl.tool_calls import ToolCall, get_syntax
 
@@ -239,7 +245,7 @@ class TestPrompts:
         )
         with pytest.raises(ValueError, match="prompt of multiple_0 does not show the function 'triangle_properties"):
             BENCHMARKS[official.version](official, ["multiple"], tokenizer, "hermes", limit=2)
-        with pytest.raises(ValueError, match="has no category 'nonsense': choose of "):
+        with pytest.raises(ValueError, match="has no category 'nonsense': choose one of "):
             BENCHMARKS[official.version](official, ["nonsense"], tokenizer, "hermes")
 
 

@@ -1,14 +1,13 @@
 import pytest
 from user_benchmark import Lengths
 
-from rest_trl.lab.evaluation.benchmark import Benchmark
-from rest_trl.lab.evaluation.catalog import find_benchmarks, get_benchmark
-from rest_trl.lab.evaluation.cli import main
+from rest_trl.lab.evaluation.benchmark import Benchmark, find_benchmarks, get_benchmark
 from rest_trl.lab.evaluation.comparison import compare_runs
+from rest_trl.lab.evaluation.evaluate import main
 from rest_trl.lab.tiny import TINY_DATASETS
 
 
-BASE = ["--model", "tiny", "--dtype", "float32", "--max_new_tokens", "8"]
+BASE = ["--model_name_or_path", "tiny", "--dtype", "float32", "--max_new_tokens", "8"]
 
 
 class TestFindBenchmarks:
@@ -43,7 +42,7 @@ class TestGetBenchmark:
             ("user_benchmark.Absent", "cannot be imported .*KeyError: 'Absent'"),
             (".Lengths", "unknown benchmark|cannot be imported"),
             (".user_benchmark.Lengths", "unknown benchmark|cannot be imported"),
-            ("user_benchmark.A_NUMBER", "is no subclass of rest_trl.lab.evaluation.benchmark.Benchmark"),
+            ("user_benchmark.A_NUMBER", "is not a subclass of rest_trl.lab.evaluation.benchmark.Benchmark"),
             ("user_benchmark.Unfinished", "it lacks from_options, score, name, metrics"),
         ],
     )

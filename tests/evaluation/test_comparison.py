@@ -4,14 +4,10 @@ import pytest
 from replay import Replay
 from rich.console import Console
 
-from rest_trl.lab.evaluation.benchmark import SingleTurnBenchmark
-from rest_trl.lab.evaluation.catalog import find_benchmarks
-from rest_trl.lab.evaluation.compare_cli import main
-from rest_trl.lab.evaluation.comparison import compare_runs, find_runs
-from rest_trl.lab.evaluation.published import protocol_differences
-from rest_trl.lab.evaluation.report import COLUMNS, comparison_table
-from rest_trl.lab.evaluation.run import evaluate
-from rest_trl.lab.evaluation.samples import Sample, Score, not_generated
+from rest_trl.lab.evaluation.benchmark import Sample, Score, SingleTurnBenchmark, find_benchmarks
+from rest_trl.lab.evaluation.compare import main, protocol_differences
+from rest_trl.lab.evaluation.comparison import COLUMNS, compare_runs, comparison_table, find_runs
+from rest_trl.lab.evaluation.summary import evaluate
 
 
 GENERATION = {"max_new_tokens": 4096, "temperature": 0.0, "top_p": 1.0, "seed": 0}
@@ -25,8 +21,6 @@ def make_run(tokenizer, tmp_path):
         samples = [Sample(f"id_{i}", "level-1", f"dialogue_{i // 2}", f"prompt {i}", i) for i in range(n)]
 
         def score(self, sample, completion):
-            if completion is None:
-                return not_generated(sample, metrics)
             correct = sample.gold in right
             scores = dict.fromkeys(metrics, float(correct))
             why = None if correct else "wrong"
@@ -82,7 +76,7 @@ class TestCompareRuns:
             find_runs(tmp_path / "absent")
         (tmp_path / "a2").mkdir()
         (tmp_path / "a2" / "summary.json").write_text("{}")
-        with pytest.raises(ValueError, match="is no summary of a run"):
+        with pytest.raises(ValueError, match="is not the summary of a run"):
             find_runs(tmp_path / "a2")
         make_run("d/x", [1])
         make_run("d/y", [1])

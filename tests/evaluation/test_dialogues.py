@@ -8,7 +8,7 @@ from test_native_tools import ScriptedTrainer, roll_out
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rest_trl import ResTGRPOConfig
-from rest_trl.lab.evaluation.dialogues import Dialogue, tools_of
+from rest_trl.lab.evaluation.agents_benchmark import Dialogue, tools_of
 from rest_trl.lab.tiny.agents import AGENTS_MODEL_DIR, HelpDesk, generate_tasks, load_tasks
 from rest_trl.lab.tiny.agents.dialogues import play
 from rest_trl.tool_calls import get_syntax

@@ -7,16 +7,16 @@ import pytest
 from huggingface_hub import constants
 
 from rest_trl import cli as rest_trl_cli
-from rest_trl.lab.evaluation import cli
-from rest_trl.lab.evaluation.arguments import make_parser
+from rest_trl.lab.evaluation import evaluate, local_backends
+from rest_trl.lab.evaluation.benchmark import find_benchmarks
 from rest_trl.lab.evaluation.bfcl_benchmark import BFCLv3
-from rest_trl.lab.evaluation.catalog import find_benchmarks
-from rest_trl.lab.evaluation.cli import main
-from rest_trl.lab.evaluation.run import read_scores
+from rest_trl.lab.evaluation.evaluate import main, make_parser
+from rest_trl.lab.evaluation.summary import read_scores
 from rest_trl.lab.tiny import TINY_MODEL_DIR
 
 
-BASE = ["--benchmark", "tiny", "--model", "tiny", "--limit", "8", "--dtype", "float32", "--max_new_tokens", "96"]
+MODEL = ["--model_name_or_path", "tiny", "--dtype", "float32"]
+BASE = ["--benchmark", "tiny", *MODEL, "--limit", "8", "--max_new_tokens", "96"]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ class TestEvaluate:
             (["--temperature", "-1"], "temperature >= 0"),
             (["--data", "x"], "--data is for --benchmark api_bank, not for tiny"),
             (["--concurrency", "3"], "--concurrency is for --backend server, not for transformers"),
-            (["--model", "./absent"], "there is no model directory ./absent: check the path"),
+            (["--model_name_or_path", "./absent"], "there is no model directory ./absent: check the path"),
             (["--benchmark", "api_bank"], "--benchmark api_bank needs --data"),
             (["--benchmark", "api_bank", "--data", "./absent"], "there is no folder ./absent"),
         ],
@@ -73,7 +73,7 @@ class TestEvaluate:
         ("arguments", "message"),
         [
             (["--revision", "x"], "--revision is for a run, and --setup only installs"),
-            (["--model", "tiny"], "--model is for a run"),
+            (["--model_name_or_path", "tiny"], "--model_name_or_path is for a run"),
             (["--seed", "1"], "--seed is for a run"),
             (["--categories", "simple"], "--categories is for a run"),
         ],
@@ -85,7 +85,7 @@ class TestEvaluate:
 
     def test_takes_no_abbreviations(self, tmp_path, capsys):
         with pytest.raises(SystemExit) as error:
-            main(["--bench", "tiny", "--model", "tiny", "--output_dir", str(tmp_path)])
+            main(["--bench", "tiny", "--model_name_or_path", "tiny", "--output_dir", str(tmp_path)])
         assert error.value.code == 2 and "unrecognized arguments: --bench" in capsys.readouterr().err
 
     def test_prints_a_path_as_it_is(self, tmp_path, capsys):
@@ -97,7 +97,7 @@ class TestEvaluate:
         server = [
             "--benchmark",
             "tiny",
-            "--model",
+            "--model_name_or_path",
             "tiny",
             "--backend",
             "server",
@@ -126,7 +126,7 @@ class TestEvaluate:
 
     def test_imports_no_trainer(self):
         code = (
-            "import sys, rest_trl.lab.evaluation.cli, rest_trl.lab.evaluation.compare_cli\n"
+            "import sys, rest_trl.lab.evaluation.evaluate, rest_trl.lab.evaluation.compare\n"
             "print([name for name in sys.modules if name.split('.')[0] == 'trl'\n"
             "    or name in ('rest_trl.trainer', 'rest_trl.config', 'rest_trl.train')])\n"
         )
@@ -155,7 +155,7 @@ def hub_cache(tmp_path, monkeypatch):
 class TestRevision:
     def test_is_loaded_recorded_and_kept_when_a_run_goes_on(self, hub_cache, tmp_path):
         arguments = [*BASE, "--limit", "1", "--output_dir", str(tmp_path / "run")]
-        arguments[arguments.index("--model") + 1] = "someone/tiny"
+        arguments[arguments.index("--model_name_or_path") + 1] = "someone/tiny"
         summary = main([*arguments, "--revision", "old"])
         assert summary["revision"] == "old" and summary["trust_remote_code"] is False
         with pytest.raises(SystemExit, match=r"holds another run \(revision was 'old', is None\)"):
@@ -171,14 +171,14 @@ class TestRevision:
     def test_is_refused_for_a_folder(self, tmp_path):
         for model in ("tiny", str(TINY_MODEL_DIR)):
             with pytest.raises(SystemExit, match=r"--revision is for a model on the Hub, not for .*tiny"):
-                main([*BASE, "--model", model, "--output_dir", str(tmp_path), "--revision", "main"])
+                main([*BASE, "--model_name_or_path", model, "--output_dir", str(tmp_path), "--revision", "main"])
 
     def test_reaches_the_engine_and_its_tokenizer(self, monkeypatch, tokenizer):
         engines = []
-        monkeypatch.setattr(cli, "VLLMGenerator", lambda *args, **kwargs: engines.append(kwargs))
-        options = ["--backend", "vllm", "--model", "a/b", "--revision", "old", "--trust_remote_code"]
+        monkeypatch.setattr(local_backends, "VLLMGenerator", lambda *args, **kwargs: engines.append(kwargs))
+        options = ["--backend", "vllm", "--model_name_or_path", "a/b", "--revision", "old", "--trust_remote_code"]
         arguments = make_parser(find_benchmarks()).parse_args([*options, "--output_dir", "x"])
-        _, settings = cli.make_generator(arguments, "a/b", tokenizer)
+        _, settings = evaluate.make_generator(arguments, "a/b", tokenizer)
         assert engines == [
             {"dtype": "auto", "revision": "old", "tokenizer_revision": "old", "trust_remote_code": True}
         ]

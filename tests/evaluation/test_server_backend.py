@@ -4,7 +4,6 @@ import threading
 import time
 
 import pytest
-from accelerate import PartialState
 from engines.fake_vllm import MODELS, FakeVLLM
 
 from rest_trl.lab.evaluation import server_backend
@@ -25,12 +24,6 @@ def answer(content):
 def server():
     with FakeVLLM({"/v1/completions": answer}) as server:
         yield server
-
-
-@pytest.fixture(scope="module", autouse=True)
-def state():
-    """The loggers raise without it."""
-    PartialState()
 
 
 @pytest.fixture(autouse=True)

@@ -4,25 +4,23 @@ import sys
 import time
 
 import pytest
-from accelerate import PartialState
 from replay import Replay
 
-from rest_trl.lab.evaluation.benchmark import SingleTurnBenchmark
-from rest_trl.lab.evaluation.generation import GenerationSettings, complete, prompt_seed, prompt_token_ids
-from rest_trl.lab.evaluation.run import evaluate, read_scores
-from rest_trl.lab.evaluation.samples import Completion, Sample, Score
-from rest_trl.lab.evaluation.store import CompletionStore
+from rest_trl.lab.evaluation.benchmark import Sample, Score, SingleTurnBenchmark
+from rest_trl.lab.evaluation.generation import (
+    Completion,
+    CompletionStore,
+    GenerationSettings,
+    complete,
+    prompt_seed,
+    prompt_token_ids,
+)
+from rest_trl.lab.evaluation.summary import evaluate, read_scores
 
 
 SETTINGS = {"model": "m", "generation": {"temperature": 0.0}, "parts": (1, 2)}
 PROMPTS = {f"id_{i}": f"prompt {i}" for i in range(8)}
 TEXTS = {id: f"text of {id} - ünïcode\u2028\x85\r\n" for id in PROMPTS}
-
-
-@pytest.fixture(autouse=True)
-def state():
-    """The loggers raise without it."""
-    PartialState()
 
 
 def completion(id="a", text="text"):
@@ -99,8 +97,7 @@ class TestCompletionStore:
         code = (
             "import resource, sys\n"
             "from pathlib import Path\n"
-            "from rest_trl.lab.evaluation.samples import Completion\n"
-            "from rest_trl.lab.evaluation.store import CompletionStore\n"
+            "from rest_trl.lab.evaluation.generation import Completion, CompletionStore\n"
             "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
             "with CompletionStore(Path(sys.argv[1]), {}) as store:\n"
             "    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
@@ -225,7 +222,7 @@ class TestKilledRun:
 
     def command(self, path):
         options = ["--limit", "48", "--batch_size", "2", "--max_new_tokens", "96", "--dtype", "float32"]
-        program = ["-m", "rest_trl.lab.evaluation.cli", "--benchmark", "tiny", "--model", "tiny"]
+        program = ["-m", "rest_trl.lab.evaluation.evaluate", "--benchmark", "tiny", "--model_name_or_path", "tiny"]
         return [*program, "--output_dir", str(path), *options]
 
     def test_goes_on_where_it_was(self, tmp_path, fork_server):

@@ -1,6 +1,7 @@
 import pytest
 
-from rest_trl.lab.evaluation.samples import Completion, Sample
+from rest_trl.lab.evaluation.benchmark import Sample
+from rest_trl.lab.evaluation.generation import Completion
 from rest_trl.lab.evaluation.tiny_benchmark import TinyWorld
 
 

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from accelerate import PartialState
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
@@ -13,13 +12,7 @@ from transformers import (
 )
 
 from rest_trl.lab.evaluation.generation import GenerationSettings
-from rest_trl.lab.evaluation.transformers_backend import TransformersGenerator
-
-
-@pytest.fixture(autouse=True)
-def state():
-    """The loggers raise without it."""
-    PartialState()
+from rest_trl.lab.evaluation.local_backends import TransformersGenerator
 
 
 @pytest.fixture

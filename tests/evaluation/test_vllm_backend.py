@@ -6,7 +6,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from rest_trl.lab.evaluation.generation import GenerationSettings
-from rest_trl.lab.evaluation.vllm_backend import VLLMGenerator
+from rest_trl.lab.evaluation.local_backends import VLLMGenerator
 
 
 class Engine:

@@ -1,7 +1,6 @@
 """A benchmark as a user writes it: one class, given to `rest-trl evaluate` by its dotted path."""
 
-from rest_trl.lab.evaluation.benchmark import SingleTurnBenchmark
-from rest_trl.lab.evaluation.samples import Sample, Score, not_generated
+from rest_trl.lab.evaluation.benchmark import Sample, Score, SingleTurnBenchmark
 
 
 class Lengths(SingleTurnBenchmark):
@@ -19,8 +18,6 @@ class Lengths(SingleTurnBenchmark):
         return cls(samples[: options["limit"]], settings, ["says nothing"])
 
     def score(self, sample, completion):
-        if completion is None:
-            return not_generated(sample, self.metrics)
         ids, text = completion.completion_ids, completion.text
         short = len(ids) <= self.settings["most_tokens"]
         why = None if short else f"{len(ids)} tokens"

@@ -16,11 +16,10 @@ from peft import IA3Config, LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rest_trl.lab.evaluation import tiny_benchmark
-from rest_trl.lab.evaluation.cli import main
+from rest_trl.lab.evaluation.evaluate import main
 from rest_trl.lab.evaluation.generation import GenerationSettings
+from rest_trl.lab.evaluation.local_backends import TransformersGenerator, VLLMGenerator
 from rest_trl.lab.evaluation.server_backend import ServerGenerator
-from rest_trl.lab.evaluation.transformers_backend import TransformersGenerator
-from rest_trl.lab.evaluation.vllm_backend import VLLMGenerator
 from rest_trl.lab.tiny import TINY_MODEL_DIR
 
 
@@ -119,9 +118,9 @@ class TestAdapters:
 
 class TestServer:
     def command(self, server, path):
-        program = [sys.executable, "-m", "rest_trl.lab.evaluation.cli", "--benchmark", "tiny", "--model", "tiny"]
+        program = [sys.executable, "-m", "rest_trl.lab.evaluation.evaluate", "--benchmark", "tiny"]
         options = ["--backend", "server", "--server_url", server.url, "--concurrency", "4", "--max_new_tokens", "96"]
-        return [*program, *options, "--limit", "200", "--output_dir", str(path)]
+        return [*program, "--model_name_or_path", "tiny", *options, "--limit", "200", "--output_dir", str(path)]
 
     def test_a_killed_run_goes_on_where_it_was(self, server, tmp_path):
         path = tmp_path / "killed" / "completions.jsonl"

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from transformers import AutoTokenizer
 
-from rest_trl.lab.evaluation.dialogues import tools_of
+from rest_trl.lab.evaluation.agents_benchmark import tools_of
 from rest_trl.lab.tiny import load_tiny_dataset
 from rest_trl.lab.tiny.agents import AGENTS_MODEL_DIR, HelpDesk, OutcomeHelpDesk, faults, generate_tasks, load_tasks
 from rest_trl.lab.tiny.agents.dialogues import TOOLS, play, tool_definitions

@@ -1,35 +1,123 @@
-"""Benchmarks of agents: dialogues with a TRL environment."""
+"""Benchmarks of agents: dialogues with a TRL environment, led as in TRL's loop of tool calls."""
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from transformers import PreTrainedTokenizerBase
-
-from ...tool_calls import detect_syntax, get_syntax
+from ...tool_calls import ToolCallSyntax, detect_syntax, get_syntax
 from ..tiny import TINY_AGENTS
 from ..tiny.agents import OutcomeHelpDesk, generate_tasks
-from .benchmark import Benchmark
-from .dialogues import Dialogue
-from .generation import Generator, complete
-from .options import PROMPT_OPTIONS, positive
-from .samples import NOT_GENERATED, Completion, Score
-from .store import CompletionStore
+from .benchmark import NOT_GENERATED, PROMPT_OPTIONS, Benchmark, Score, positive
+from .generation import Completion, CompletionStore, Generator, complete
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Public methods that are not tools: TRL and this package call them, the model does not.
+_NO_TOOLS = ("reset", "get_reward", "turn_rewards")
+_OF_NOBODY = {"role": "user", "content": "?"}
+_SIGN = "here-ends-a-call"
+
+
+def tools_of(environment: Any) -> dict[str, Callable[..., Any]]:
+    """The public methods of an environment by name, in TRL's order, without those that are not tools."""
+    found = {}
+    for name, function in inspect.getmembers(type(environment), predicate=inspect.isfunction):
+        if name not in _NO_TOOLS and not name.startswith("_"):
+            if inspect.iscoroutinefunction(function):
+                raise ValueError(f"{type(environment).__name__}.{name} is asynchronous: evaluate with a plain method")
+            found[name] = getattr(environment, name)
+    return found
+
+
+class Dialogue:
+    """
+    One dialogue with a TRL environment, which is reset with the row of the data set.
+
+    As in TRL's loop, the sampled text stays as it is, and the results of its calls are appended as the chat template
+    renders them. A turn that has no call, has one that cannot be read, or was cut off is the last one. `prompt` is
+    what is to be completed next, `calls` are those of every turn, and `invalid` counts the calls that could not be
+    read or carried out.
+    """
+
+    def __init__(
+        self,
+        environment: Any,
+        row: Mapping[str, Any],
+        tokenizer: "PreTrainedTokenizerBase",
+        syntax: ToolCallSyntax,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.environment = environment
+        self._tokenizer, self._syntax = tokenizer, syntax
+        self._kwargs = dict(chat_template_kwargs or {})
+        self._tools = tools_of(environment)
+        messages = [dict(message) for message in row["prompt"]]
+        observation = environment.reset(**row)
+        if observation is not None:
+            if not isinstance(observation, str):
+                raise ValueError(f"{type(environment).__name__}.reset gave images, which are not evaluated yet")
+            messages[-1]["content"] += observation
+        self.prompt = self._render(messages, tools=list(self._tools.values()) or None, add_generation_prompt=True)
+        self.calls: list[list[dict[str, Any]]] = []
+        self.invalid = 0
+
+    def take(self, text: str, is_cut_off: bool = False) -> bool:
+        """
+        Carry out the calls of a turn, given its sampled text without the token that ends it.
+
+        Returns whether the dialogue goes on, with the new [`prompt`](Dialogue).
+        """
+        parsed = self._syntax.parse(text)
+        self.calls.append([{"name": call.name, "arguments": call.arguments} for call in parsed.calls])
+        self.invalid += len(parsed.errors)
+        if parsed.errors or not parsed.calls or is_cut_off:
+            return False
+        results = [self._carry_out(call.name, call.arguments) for call in parsed.calls]
+        self.prompt += text + self._render_results(results)
+        return True
+
+    def _carry_out(self, name: str, arguments: Any) -> dict[str, str]:
+        try:
+            if name not in self._tools:
+                raise ValueError(f"Tool {name} not found.")
+            result: Any = self._tools[name](**arguments)
+        except Exception as error:  # whatever a tool raises is a result, as in TRL's loop
+            self.invalid += 1
+            result = {"error": str(error)}
+        return {"role": "tool", "name": name, "content": str(result)}
+
+    def _render_results(self, results: Sequence[dict[str, str]]) -> str:
+        """The end of the turn, the results, and the opened next turn, as the chat template renders them."""
+        # Only the text after the call is used, so it does not matter how the template renders earlier turns.
+        call = {"type": "function", "function": {"name": results[0]["name"], "arguments": {"sign": _SIGN}}}
+        turn = {"role": "assistant", "content": "", "tool_calls": [call]}
+        rendered = self._render([_OF_NOBODY, turn, *results], add_generation_prompt=True)
+        end: Any = self._tokenizer.eos_token
+        start = rendered.find(end, rendered.index(_SIGN)) if end and _SIGN in rendered else -1
+        if start < 0:
+            raise ValueError(
+                f"the chat template does not end a turn of calls with the token {end!r}, so it is not known what "
+                "comes between a call and its result: give a tokenizer whose eos_token ends a turn"
+            )
+        return rendered[start:]
+
+    def _render(self, messages: Sequence[Mapping[str, Any]], **kwargs: Any) -> str:
+        conversation: Any = list(messages)
+        rendered: Any = self._tokenizer.apply_chat_template(conversation, tokenize=False, **kwargs, **self._kwargs)
+        return str(rendered)
 
 
 @dataclass(frozen=True)
 class AgentTask:
     """
-    A task of a benchmark of agents.
-
-    Args:
-        id, subset (`str`):
-            See [`~rest_trl.lab.evaluation.samples.Sample`].
-        row (`dict[str, Any]`):
-            The arguments of the environment's `reset`, among them `prompt`, a list of messages.
+    A task: its id and subset, see [`~rest_trl.lab.evaluation.benchmark.Sample`], and the arguments of the
+    environment's `reset`, among them `prompt`, a list of messages.
     """
 
     id: str
@@ -43,26 +131,8 @@ class AgentBenchmark(Benchmark):
 
     A subclass has a `name`, an [`environment`](AgentBenchmark.environment) and its [`tasks`](AgentBenchmark.tasks). A
     dialogue is right if the environment's `get_reward` gives 1 at its end. The measure `steps` counts the turns of the
-    model, `invalid` the calls that could not be read or carried out, and `tokens` the sampled tokens. The trials of
-    one task form a cluster.
-
-    Args:
-        tasks (`Sequence[AgentTask]`):
-            The tasks.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The model's tokenizer.
-        tool_call_syntax (`str`, *optional*):
-            Wire syntax of the model's calls, by default the one that its chat template shows.
-        chat_template_kwargs (`Mapping[str, Any]`, *optional*):
-            Further arguments of the chat template.
-        trials (`int`, *optional*, defaults to `1`):
-            Dialogues per task.
-        max_turns (`int`, *optional*, defaults to `10`):
-            Turns of the model after which a dialogue is broken off.
-        settings (`Mapping[str, Any]`, *optional*):
-            See [`Benchmark`].
-        notes (`Sequence[str]`, *optional*):
-            See [`Benchmark`].
+    model, `invalid` the calls that could not be read or carried out, and `tokens` the sampled tokens. There are
+    `trials` dialogues per task, which form a cluster, and each is broken off after `max_turns` turns of the model.
     """
 
     metrics = ("success",)
@@ -78,7 +148,7 @@ class AgentBenchmark(Benchmark):
     def __init__(
         self,
         tasks: Sequence[AgentTask],
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: "PreTrainedTokenizerBase",
         tool_call_syntax: str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         trials: int = 1,
@@ -103,16 +173,11 @@ class AgentBenchmark(Benchmark):
     @classmethod
     @abstractmethod
     def tasks(cls) -> Sequence[AgentTask]:
-        """
-        The tasks, which are the same in every run.
-
-        Returns:
-            `Sequence[AgentTask]`
-        """
+        """The tasks, which are the same in every run."""
 
     @classmethod
     def from_options(
-        cls, options: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, resources: ExitStack
+        cls, options: Mapping[str, Any], tokenizer: "PreTrainedTokenizerBase", resources: ExitStack
     ) -> Self:
         """See [`~rest_trl.lab.evaluation.benchmark.Benchmark.from_options`]."""
         limit = options["limit"]
@@ -163,18 +228,10 @@ class AgentBenchmark(Benchmark):
             why = f"truncated; {why}" if completions[-1].truncated else why
         ids = [token_id for completion in completions for token_id in completion.completion_ids]
         texts = [f"[{turn}]\n{completion.text}" for turn, completion in enumerate(completions)]
-        measures: dict[str, float] = {
-            "steps": len(completions),
-            "invalid": dialogue.invalid,
-            "tokens": len(ids),
-        }
+        measures: dict[str, float] = {"steps": len(completions), "invalid": dialogue.invalid, "tokens": len(ids)}
         return Score(
             id, task.subset, task.id, {"success": float(success)}, why, dialogue.calls, ids, "\n".join(texts), measures
         )
-
-    def overall(self, scores: Sequence[Score], metric: str) -> float | str:
-        """See [`Benchmark.overall`]."""
-        return sum(score.scores[metric] for score in scores) / len(scores)
 
 
 class TinyAgents(AgentBenchmark):

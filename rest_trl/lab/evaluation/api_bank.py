@@ -9,13 +9,16 @@ import ast
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import snapshot_download
-from transformers import PreTrainedTokenizerBase
 
+from .benchmark import Sample
 from .bfcl.prompts import RENDERING_ERRORS
-from .samples import Sample
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 LEVELS = (1, 2, 3)
@@ -40,7 +43,7 @@ _TURN = re.compile(r"<(user|response|tool_call|obs)>(.*?)</\1>", re.DOTALL)
 
 def load_samples(
     data: str,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: "PreTrainedTokenizerBase",
     prompt_form: str = "paper",
     chat_template_kwargs: dict[str, Any] | None = None,
 ) -> list[Sample]:
@@ -55,18 +58,13 @@ def load_samples(
         prompt_form (`str`, *optional*, defaults to `"paper"`):
             With `"paper"` the system and user messages are used as they are in the data: they write tools and history
             out as text and ask for calls in the syntax `rlla`. With `"native"` the history becomes messages and the
-            tools become schemas, which the chat template renders in the model's own way.
+            tools become schemas, which the chat template renders in the model's way.
         chat_template_kwargs (`dict`, *optional*):
             Further arguments of the chat template, such as `enable_thinking`.
 
     Returns:
         `list[Sample]`: their ids are those of the released code (`Level1_0`). `gold` holds `name` and `parameters` of
         the gold call, and in `types` the declared JSON type of each parameter.
-
-    Raises:
-        FileNotFoundError: if a file is missing.
-        ValueError: if the prompt form is unknown, a file has another structure, or there is no chat template or it
-            fails.
     """
     if prompt_form not in PROMPT_FORMS:
         raise ValueError(f"unknown prompt form {prompt_form!r}: choose one of {', '.join(PROMPT_FORMS)}")
@@ -113,7 +111,7 @@ def _read(data: str) -> dict[int, list[dict[str, Any]]]:
         try:
             rows[level] = json.loads(found[0].read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(f"{found[0]} is no JSON: {error}") from error
+            raise ValueError(f"{found[0]} is not JSON: {error}") from error
     return rows
 
 
@@ -130,22 +128,15 @@ def _read_row(row: dict[str, Any], prompt_form: str) -> tuple[dict[str, Any], li
     if prompt_form == "paper":
         messages = [{"role": "system", "content": row["system"]}, {"role": "user", "content": row["user"]}]
         return gold, messages, None, source
-    return gold, dialogue(row["system"], row["user"]), tools, source
+    return gold, history_messages(row["system"], row["user"]), tools, source
 
 
 def tool_schemas(system: str) -> list[dict[str, Any]]:
     """
-    Read the tools that a sample's system prompt lists.
+    The tools that a sample's system prompt lists, as function schemas.
 
-    Args:
-        system (`str`):
-            The system prompt. Level 3 writes `1. Tool: what it does`, the others `1. Name: Tool` and a description.
-
-    Returns:
-        `list[dict]`: function schemas. They name no required parameters, because the data does not.
-
-    Raises:
-        KeyError: if a parameter has an unknown type.
+    Level 3 writes `1. Tool: what it does`, the others `1. Name: Tool` and a description. The schemas name no required
+    parameters, because the data does not.
     """
     listed = system.partition("**Available Tools**")[2].partition("**Steps for Each Turn**")[0]
     tools = []
@@ -164,19 +155,12 @@ def tool_schemas(system: str) -> list[dict[str, Any]]:
     return tools
 
 
-def dialogue(system: str, user: str) -> list[dict[str, Any]]:
+def history_messages(system: str, user: str) -> list[dict[str, Any]]:
     """
-    Turn a sample into messages, for chat templates that know tools.
+    A sample as messages, for chat templates that know tools.
 
-    Args:
-        system (`str`):
-            The system prompt. Only its first paragraph is kept, because the rest lists the tools and the paper's
-            syntax.
-        user (`str`):
-            The user prompt, which holds the whole history.
-
-    Returns:
-        `list[dict]`: messages of the roles system, user, assistant (with `tool_calls`) and tool.
+    Of the system prompt only the first paragraph is kept, because the rest lists the tools and the paper's syntax. The
+    user prompt holds the whole history.
     """
     messages: list[dict[str, Any]] = [{"role": "system", "content": system.partition("\n\n")[0]}]
     for match in _TURN.finditer(user):

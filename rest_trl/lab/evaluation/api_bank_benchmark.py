@@ -1,46 +1,38 @@
-"""API-Bank as a benchmark: its options, its notes and the paper's figures."""
+"""
+API-Bank as a benchmark, with two scores.
 
+The released score is for comparison with published figures, the strict one is without its faults.
+"""
+
+import ast
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from transformers import PreTrainedTokenizerBase
-
-from ...tool_calls import detect_syntax
+from ...tool_calls import ToolCall, detect_syntax, get_syntax
+from ...tool_calls.json_calls import read_untyped
 from .api_bank import PROMPT_FORMS, load_samples
-from .api_bank_scoring import METRICS, score
-from .benchmark import Published, SingleTurnBenchmark
-from .options import PROMPT_OPTIONS
-from .samples import Completion, Sample, Score
+from .benchmark import PROMPT_OPTIONS, Published, Sample, Score, SingleTurnBenchmark
+from .generation import Completion
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# The gold values are text for all types. A completion may write a value of one of these types as it is or as text.
+_TYPED = {"integer", "number", "boolean", "array"}
 
 
 class APIBank(SingleTurnBenchmark):
-    """
-    API-Bank with the paper's prompts or in the model's own form, see
-    [`~rest_trl.lab.evaluation.api_bank.load_samples`].
-
-    Args:
-        samples (`Sequence[Sample]`):
-            The samples that [`~rest_trl.lab.evaluation.api_bank.load_samples`] returned.
-        prompt_form (`str`):
-            The form that their prompts have.
-        tool_call_syntax (`str`):
-            The syntax that completions are read in.
-        chat_template_kwargs (`dict`, *optional*):
-            The arguments of the chat template with which the prompts were rendered.
-        limit (`int`, *optional*):
-            Take only this many of the samples, the first ones.
-    """
+    """API-Bank with the paper's prompts or in the model's form, on samples that [`load_samples`] returned."""
 
     name = "api_bank"
-    metrics = METRICS
+    metrics = ("strict", "soft")
     protocol = ("prompt_form", "chat_template_kwargs")
     options = {
         "data": {"help": "API-Bank: folder with level-{1,2,3}-api_processed.json, or Hub id"},
-        "prompt_form": {
-            "choices": PROMPT_FORMS,
-            "help": "API-Bank: as in the paper (default), or the model's own",
-        },
+        "prompt_form": {"choices": PROMPT_FORMS, "help": "API-Bank: as in the paper (default), or the model's own"},
         **PROMPT_OPTIONS,
     }
     # The paper (arXiv 2509.21826) uses the soft score and gives no error bars.
@@ -85,7 +77,7 @@ class APIBank(SingleTurnBenchmark):
 
     @classmethod
     def from_options(
-        cls, options: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, resources: ExitStack
+        cls, options: Mapping[str, Any], tokenizer: "PreTrainedTokenizerBase", resources: ExitStack
     ) -> Self:
         """See [`~rest_trl.lab.evaluation.benchmark.Benchmark.from_options`]."""
         if options["data"] is None:
@@ -98,9 +90,35 @@ class APIBank(SingleTurnBenchmark):
         syntax = options["tool_call_syntax"] or ("rlla" if form == "paper" else detect_syntax(tokenizer))
         return cls(samples, form, syntax, template_kwargs, options["limit"])
 
-    def score(self, sample: Sample, completion: Completion | None) -> Score:
-        """See [`~rest_trl.lab.evaluation.api_bank_scoring.score`]."""
-        return score(sample, completion, self._tool_call_syntax, self._prompt_form)
+    def score(self, sample: Sample, completion: Completion) -> Score:
+        """
+        Score one sample by `strict` and `soft`.
+
+        All gold values are strings. In the native form the model sees the declared JSON types. There, a value of the
+        declared type is right if the gold string stands for it (`5` for `"5"`). In a syntax that cannot tell numbers
+        from strings, this also holds for parameters that are declared as strings.
+        """
+        syntax = get_syntax(self._tool_call_syntax)
+        parsed = syntax.parse(completion.text)
+        calls = parsed.calls
+        if self._prompt_form == "native":
+            calls = [ToolCall(call.name, _as_written(call.arguments, sample.gold, syntax.untyped)) for call in calls]
+            soft = soft_score([{"name": call.name, "parameters": call.arguments} for call in calls], sample.gold)
+        else:
+            soft = soft_score(released_calls(completion.text), sample.gold)
+        why = strict_score(calls, parsed.errors, sample.gold)
+        if why is not None and completion.truncated:
+            why = f"truncated; {why}"
+        return Score(
+            sample.id,
+            sample.subset,
+            sample.cluster,
+            {"strict": float(why is None), "soft": float(soft)},
+            why,
+            [{"name": call.name, "arguments": call.arguments} for call in parsed.calls],
+            completion.completion_ids,
+            completion.text,
+        )
 
     @classmethod
     def protocol_differences(cls, summary: Mapping[str, Any]) -> list[str]:
@@ -114,3 +132,96 @@ class APIBank(SingleTurnBenchmark):
         differences.append("a sample without a completion counts as wrong, in the paper's scorer it is left out")
         differences.append("prompt and completion may fill the model's context, the paper's server had 4096 tokens")
         return differences
+
+
+def released_calls(text: str) -> list[Any]:
+    """
+    Read calls, as JSON values of any type, as the released code does.
+
+    A call is any line of JSON between the last `<tool_call>` and the next `</tool_call>`. Where a tag is missing, the
+    completion is read from its start or to its end.
+    """
+    calls = []
+    for line in text.strip().rpartition("<tool_call>")[2].partition("</tool_call>")[0].strip().split("\n"):
+        try:
+            calls.append(json.loads(line))
+        except (ValueError, RecursionError):
+            continue
+    return calls
+
+
+def soft_score(calls: list[Any], gold: Mapping[str, Any]) -> int:
+    """
+    Score by the released rule: 1 if any of the calls equals the gold one, else 0.
+
+    The faults of the released code are kept, because the published figures were computed with them. A model may write
+    any number of calls if one is right. An object without `name` or `parameters` is taken for the parameters of the
+    gold tool. A value at which the released code raises, such as a number, ends the search: right calls after it do
+    not count.
+    """
+    for call in calls:
+        if isinstance(call, str):
+            try:
+                call = json.loads(call)
+            except (ValueError, RecursionError):
+                return 0
+        if not isinstance(call, dict | list | str):  # the released code looks for "name" in it, which raises
+            return 0
+        if isinstance(call, dict) and "name" in call and "parameters" in call:
+            name, parameters = call["name"], call["parameters"]
+        elif not isinstance(call, dict) and "name" in call and "parameters" in call:
+            return 0  # the released code indexes it by "name", which raises
+        else:
+            name, parameters = gold["name"], call
+        if name == gold["name"] and parameters == gold["parameters"]:
+            return 1
+    return 0
+
+
+def strict_score(calls: list[ToolCall], errors: list[str], gold: Mapping[str, Any]) -> str | None:
+    """
+    Why an answer is wrong, `None` if it is right: exactly one call of the gold tool with exactly the gold parameters.
+    """
+    if errors:
+        return f"unreadable: {errors[0]}"
+    if len(calls) != 1:
+        return f"{len(calls)} calls instead of 1" if calls else "no call"
+    from ...rewards.scoring import json_equal
+
+    call, parameters = calls[0], gold["parameters"]
+    if call.name != gold["name"]:
+        return f"tool {call.name!r} instead of {gold['name']!r}"
+    if missing := sorted(parameters.keys() - call.arguments.keys()):
+        return f"without parameter {missing[0]!r}"
+    if unexpected := sorted(call.arguments.keys() - parameters.keys()):
+        return f"with unexpected parameter {unexpected[0]!r}"
+    for name, value in parameters.items():
+        if not json_equal(call.arguments[name], value):
+            return f"{name!r} is {call.arguments[name]!r} instead of {value!r}"
+    return None
+
+
+def _as_written(arguments: dict[str, Any], gold: Mapping[str, Any], untyped: bool) -> dict[str, Any]:
+    """Replace values that a gold string stands for by that string, so that they compare equal to it."""
+    from ...rewards.scoring import json_equal
+
+    written = dict(arguments)
+    for name, value in arguments.items():
+        text = gold["parameters"].get(name)
+        if not isinstance(text, str) or isinstance(value, str):
+            continue
+        if (untyped and json_equal(value, read_untyped(text))) or (
+            gold["types"].get(name) in _TYPED and json_equal(value, _value_of(text))
+        ):
+            written[name] = text
+    return written
+
+
+def _value_of(text: str) -> Any:
+    """The value that a gold string stands for: JSON, or Python's literals `True`, `['a']`."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(text)
+        except (ValueError, SyntaxError):
+            continue
+    return text

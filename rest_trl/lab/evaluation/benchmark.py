@@ -1,34 +1,128 @@
-"""The interface of a benchmark, which asks a model questions and scores the answers."""
+"""The interface of a benchmark, which asks a model questions and scores the answers, and the list of benchmarks."""
 
+import importlib
+import inspect
+import json
+import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from transformers import PreTrainedTokenizerBase
+from ...tool_calls import SYNTAXES
+from .generation import Completion, CompletionStore, Generator, complete
 
-from .generation import Generator, complete
-from .samples import Completion, Sample, Score
-from .store import CompletionStore
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+NOT_GENERATED = "missing: not generated"
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Read the value of an option that is a JSON object."""
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"{text} is not a JSON object")
+    return value
+
+
+def positive(text: str) -> int:
+    """Read the value of an option that is a positive whole number."""
+    value = int(text)
+    if value < 1:
+        raise ValueError(f"{text} is not positive")
+    return value
+
+
+# Options that several benchmarks share.
+PROMPT_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "tool_call_syntax": {
+        "choices": sorted(SYNTAXES),
+        "help": "default: the one that the chat template shows; for API-Bank's paper form, rlla",
+    },
+    "chat_template_kwargs": {"type": json_object, "help": "JSON, such as '{\"enable_thinking\": false}'"},
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """
+    One question of a benchmark.
+
+    Args:
+        id (`str`):
+            Its name, unique in the benchmark and the same for every model. Paired comparisons match samples by it.
+        subset (`str`):
+            Level or category. An accuracy is reported for each subset.
+        cluster (`str`):
+            Name of the group of samples that are not independent of each other, such as those of one dialogue.
+        prompt (`str`):
+            The rendered prompt, up to where the completion begins.
+        gold (`Any`):
+            JSON value that the benchmark's scorer compares with.
+    """
+
+    id: str
+    subset: str
+    cluster: str
+    prompt: str
+    gold: Any
+
+
+@dataclass(frozen=True)
+class Score:
+    """
+    How a sample was answered: one line of `samples.jsonl`.
+
+    Args:
+        id, subset, cluster (`str`):
+            See [`Sample`].
+        scores (`dict[str, float]`):
+            0 or 1 by the name of each metric.
+        why (`str`, *optional*):
+            Why the answer is wrong by the benchmark's first metric, `None` if it is right.
+        calls (`list`):
+            The calls that were read, as JSON values.
+        completion_ids (`list[int]`):
+            See [`Completion`]. For a dialogue, the ids of all steps.
+        text (`str`):
+            See [`Completion`].
+        measures (`dict[str, float]`):
+            Any number by the name of each measure of the benchmark.
+    """
+
+    id: str
+    subset: str
+    cluster: str
+    scores: dict[str, float]
+    why: str | None
+    calls: list[Any]
+    completion_ids: list[int]
+    text: str
+    measures: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> bool:
+        """Whether there was no completion to score."""
+        return self.why == NOT_GENERATED
+
+
+def not_generated(sample: Sample, metrics: Iterable[str]) -> Score:
+    """The score of a sample without a completion: wrong by every metric."""
+    return Score(sample.id, sample.subset, sample.cluster, dict.fromkeys(metrics, 0.0), NOT_GENERATED, [], [], "")
+
+
+def mean_score(scores: Sequence[Score], metric: str) -> float:
+    """The share of samples that are right by a metric."""
+    return sum(score.scores[metric] for score in scores) / len(scores)
 
 
 @dataclass(frozen=True)
 class Published:
-    """
-    A figure of the paper, in percent.
-
-    Args:
-        figure (`str`):
-            `"overall"`, or the name of one of the benchmark's groups.
-        model, method (`str`):
-            What was trained, and how.
-        low (`float`):
-            The figure, or the lower one where the paper gives two.
-        high (`float`, *optional*):
-            The higher one.
-    """
+    """A figure of the paper, in percent: `overall` or that of a group; `high` where the paper gives a range."""
 
     figure: str
     model: str
@@ -85,7 +179,7 @@ class Benchmark(ABC):
     @classmethod
     @abstractmethod
     def from_options(
-        cls, options: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, resources: ExitStack
+        cls, options: Mapping[str, Any], tokenizer: "PreTrainedTokenizerBase", resources: ExitStack
     ) -> Self:
         """
         The benchmark that the command line asks for.
@@ -111,93 +205,35 @@ class Benchmark(ABC):
         """
         Generate the completions that the store does not have yet, and score all samples.
 
-        Args:
-            generator ([`Generator`]):
-                Runs the model.
-            store ([`CompletionStore`]):
-                Keeps the completions.
-
-        Returns:
-            `list[Score]`: one for every sample, including those without a completion.
+        Returns a score for every sample, including those without a completion.
         """
 
-    @abstractmethod
     def overall(self, scores: Sequence[Score], metric: str) -> float | str:
-        """
-        The benchmark's own overall figure, or the reason why there is none.
-
-        Args:
-            scores (`Sequence[Score]`):
-                All scores.
-            metric (`str`):
-                Name of the score.
-
-        Returns:
-            `float` or `str`
-        """
+        """The benchmark's overall figure, by default the share of right samples, or the reason why there is none."""
+        return mean_score(scores, metric)
 
     def groups(self, scores: Sequence[Score], metric: str) -> dict[str, tuple[float, list[Score]]]:
         """
-        Figures over several subsets, such as BFCL's `multi_turn`.
+        Figures over several subsets, such as BFCL's `multi_turn`: by name, the figure and the scores that it is made
+        of.
 
-        Args:
-            scores (`Sequence[Score]`):
-                All scores.
-            metric (`str`):
-                Name of the score.
-
-        Returns:
-            `dict[str, tuple[float, list[Score]]]`: by the group's name, its figure and the scores behind it. A
-            group is left out if some of its samples were not run.
+        A group is left out if some of its samples were not run.
         """
         return {}
 
     @classmethod
     def protocol_differences(cls, summary: Mapping[str, Any]) -> list[str]:
-        """
-        How a run differs from the paper's on this benchmark.
-
-        Args:
-            summary (`Mapping[str, Any]`):
-                Summary of the run.
-
-        Returns:
-            `list[str]`: one clause for each difference.
-        """
+        """How a run with that summary differs from the paper's on this benchmark: one clause for each difference."""
         return []
 
     @classmethod
     def setup(cls, python: str | None) -> Path:
-        """
-        Install what the benchmark needs, once.
-
-        Args:
-            python (`str`, *optional*):
-                The Python to install with, by default the running one.
-
-        Returns:
-            `Path`: what was made.
-
-        Raises:
-            ValueError: if there is nothing to install.
-        """
+        """Install what the benchmark needs, once, with that Python, by default the running one; returns its place."""
         raise ValueError(f"{cls.name} needs no setup")
 
 
 class SingleTurnBenchmark(Benchmark):
-    """
-    A benchmark of independent prompts, whose overall figure is the mean score of all samples.
-
-    A subclass scores one sample in [`score`](SingleTurnBenchmark.score).
-
-    Args:
-        samples (`Sequence[Sample]`):
-            The samples.
-        settings (`dict[str, Any]`, *optional*):
-            See [`Benchmark`].
-        notes (`list[str]`, *optional*):
-            See [`Benchmark`].
-    """
+    """A benchmark of independent prompts. A subclass scores one sample in [`score`](SingleTurnBenchmark.score)."""
 
     def __init__(
         self, samples: Sequence[Sample], settings: dict[str, Any] | None = None, notes: list[str] | None = None
@@ -207,25 +243,66 @@ class SingleTurnBenchmark(Benchmark):
         self.notes = notes or []
 
     @abstractmethod
-    def score(self, sample: Sample, completion: Completion | None) -> Score:
-        """
-        Score one sample.
-
-        Args:
-            sample ([`Sample`]):
-                The sample.
-            completion ([`Completion`] or `None`):
-                Its completion. A sample without one is wrong, see [`~rest_trl.lab.evaluation.samples.not_generated`].
-
-        Returns:
-            [`Score`]
-        """
+    def score(self, sample: Sample, completion: Completion) -> Score:
+        """Score one sample. One without a completion is wrong by every metric, and this is not called for it."""
 
     def run(self, generator: Generator, store: CompletionStore) -> list[Score]:
         """See [`Benchmark.run`]."""
         completions = complete({sample.id: sample.prompt for sample in self.samples}, generator, store, self.name)
-        return [self.score(sample, completions.get(sample.id)) for sample in self.samples]
+        return [
+            self.score(sample, completions[sample.id])
+            if sample.id in completions
+            else not_generated(sample, self.metrics)
+            for sample in self.samples
+        ]
 
-    def overall(self, scores: Sequence[Score], metric: str) -> float | str:
-        """See [`Benchmark.overall`]."""
-        return sum(score.scores[metric] for score in scores) / len(scores)
+
+def find_benchmarks() -> dict[str, type[Benchmark]]:
+    """
+    The benchmarks of this package by name: the complete classes with a `name` in its `*_benchmark` modules.
+
+    Example:
+
+    ```python
+    >>> sorted(find_benchmarks())
+    ['api_bank', 'bfcl_v3', 'bfcl_v4', 'tiny', 'tiny/agents', 'tiny/arguments', 'tiny/calls', 'tiny/decides']
+
+    ```
+    """
+    found: dict[str, type[Benchmark]] = {}
+    for info in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        if info.name.endswith("_benchmark"):
+            module = importlib.import_module(f"{__package__}.{info.name}")
+            found |= {
+                value.name: value
+                for value in vars(module).values()
+                if isinstance(value, type)
+                and issubclass(value, Benchmark)
+                and "name" in vars(value)
+                and not inspect.isabstract(value)
+            }
+    return found
+
+
+def get_benchmark(name: str) -> type[Benchmark]:
+    """The benchmark of that name or dotted path; a `ValueError` if there is none, or what is there is incomplete."""
+    known = find_benchmarks()
+    if name in known:
+        return known[name]
+    module, _, attribute = name.rpartition(".")
+    if not module:
+        raise ValueError(
+            f"unknown benchmark {name!r}: choose one of {', '.join(sorted(known))}, or give the dotted path of your "
+            "own, e.g. my_package.my_module.MyBenchmark"
+        )
+    try:
+        benchmark = vars(importlib.import_module(module))[attribute]
+    except (ImportError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"benchmark {name!r} cannot be imported ({type(error).__name__}: {error})") from error
+    if not (isinstance(benchmark, type) and issubclass(benchmark, Benchmark)):
+        raise ValueError(f"{name!r} is not a subclass of rest_trl.lab.evaluation.benchmark.Benchmark")
+    lacking = sorted(benchmark.__abstractmethods__)
+    lacking += [attribute for attribute in ("name", "metrics") if attribute not in dir(benchmark)]
+    if lacking:
+        raise ValueError(f"{name!r} is not a complete benchmark: it lacks {', '.join(lacking)}")
+    return benchmark

@@ -4,50 +4,32 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from tqdm.auto import tqdm
-from transformers import PreTrainedTokenizerBase
 
 from ...tool_calls import detect_syntax
-from .benchmark import Benchmark, Published
-from .bfcl.categories import AVERAGES, expand_categories
+from .benchmark import PROMPT_OPTIONS, Benchmark, Published, Sample, Score, mean_score, not_generated
 from .bfcl.client import OfficialBFCL
-from .bfcl.clusters import clusters
 from .bfcl.environment import PACKAGES, setup
+from .bfcl.multi_turn import Rollout, run_dialogues
 from .bfcl.prompts import PromptRenderer
-from .bfcl.rollouts import Rollout, run_dialogues
-from .bfcl.samples import Case, Verdict, encode
-from .generation import Generator, complete
-from .options import PROMPT_OPTIONS
-from .samples import Completion, Sample, Score, not_generated
-from .store import CompletionStore
+from .bfcl.questions import AVERAGES, Case, Verdict, clusters, encode, expand_categories
+from .generation import Completion, CompletionStore, Generator, complete
 
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _WHY_LENGTH = 500
 
 
 class BFCLBenchmark(Benchmark):
     """
-    Categories of a BFCL version, see [`~rest_trl.lab.evaluation.benchmark.Benchmark`].
+    Categories of a BFCL version, asked and scored by the official package, which stays open as long as this is used.
 
-    Args:
-        official ([`OfficialBFCL`]):
-            The official package, open as long as the benchmark is used.
-        categories (`Sequence[str]`):
-            The categories to run, some of [`CATEGORIES`](bfcl.CATEGORIES).
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The model's tokenizer; its chat template must render tools.
-        tool_call_syntax (`str`):
-            The syntax that completions are read in.
-        chat_template_kwargs (`dict`, *optional*):
-            Further arguments of the chat template, such as `enable_thinking`.
-        limit (`int`, *optional*):
-            Take only this many samples of each category, the first ones.
-
-    Raises:
-        ValueError: for an unknown category, if the chat template does not render a prompt or does not show a
-            function, or if there are dialogues and this machine allows no sandbox.
+    The chat template must render tools. A category that is unknown, a prompt that the template does not render or that
+    does not show a function, or dialogues where this machine allows no sandbox are a `ValueError`.
     """
 
     metrics = ("valid",)
@@ -66,7 +48,7 @@ class BFCLBenchmark(Benchmark):
         self,
         official: OfficialBFCL,
         categories: Sequence[str],
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: "PreTrainedTokenizerBase",
         tool_call_syntax: str,
         chat_template_kwargs: dict[str, Any] | None = None,
         limit: int | None = None,
@@ -103,7 +85,7 @@ class BFCLBenchmark(Benchmark):
 
     @classmethod
     def from_options(
-        cls, options: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, resources: ExitStack
+        cls, options: Mapping[str, Any], tokenizer: "PreTrainedTokenizerBase", resources: ExitStack
     ) -> Self:
         """See [`~rest_trl.lab.evaluation.benchmark.Benchmark.from_options`]."""
         categories = expand_categories(cls.version, options["categories"] or ["all"])
@@ -113,7 +95,7 @@ class BFCLBenchmark(Benchmark):
 
     @classmethod
     def setup(cls, python: str | None) -> Path:
-        """Make the isolated environment of this version, see [`~rest_trl.lab.evaluation.bfcl.setup`]."""
+        """Make the isolated environment of this version, see [`~rest_trl.lab.evaluation.bfcl.environment.setup`]."""
         return setup(cls.version, python=python)
 
     def _notes(self, limit: int | None) -> list[str]:
@@ -165,8 +147,8 @@ class BFCLBenchmark(Benchmark):
     def _averages(self, scores: Sequence[Score], metric: str) -> dict[str, float | str]:
         accuracies = {}
         for category in {score.subset for score in scores}:
-            values = [score.scores[metric] for score in scores if score.subset == category]
-            accuracies[category] = (sum(values) / len(values), len(values))
+            members = [score for score in scores if score.subset == category]
+            accuracies[category] = (mean_score(members, metric), len(members))
         return self._official.averages(accuracies)
 
     def overall(self, scores: Sequence[Score], metric: str) -> float | str:
@@ -181,7 +163,7 @@ class BFCLBenchmark(Benchmark):
             if name == "overall" or isinstance(figure, str):
                 continue
             members = [score for score in scores if score.subset in AVERAGES[self._official.version][name][2]]
-            share = sum(score.scores[metric] for score in members) / len(members)
+            share = mean_score(members, metric)
             # An official average that is the share of right samples, up to rounding, is given as that share, because
             # only the exact share gets an interval.
             groups[name] = (share if abs(100 * share - figure) < 0.005001 else figure / 100, members)

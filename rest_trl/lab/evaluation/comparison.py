@@ -1,12 +1,16 @@
-"""Comparison of two checkpoints on the same samples."""
+"""Comparison of two checkpoints on the same samples, its tables and its figure."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rich.table import Table
+
+from ..display import writing
 from ..intervals import Interval, PairedComparison, accuracy_interval, compare_paired, holm
-from .run import read_scores
+from .summary import read_scores
 
 
 # Settings in which two runs of any benchmark must agree, so that a difference between them comes from the models. The
@@ -17,19 +21,10 @@ _PROTOCOL = ("limit", "generation")
 @dataclass(frozen=True)
 class Comparison:
     """
-    Two runs of a benchmark.
+    Two runs of a benchmark by one metric: their accuracies and difference.
 
-    Args:
-        benchmark, metric (`str`):
-            What is compared.
-        first, second ([`~rest_trl.lab.intervals.Interval`]):
-            Accuracies.
-        paired ([`~rest_trl.lab.intervals.PairedComparison`]):
-            Their difference.
-        adjusted_p (`float`):
-            `paired.cluster_p`, adjusted by Holm's method for all benchmarks of the comparison.
-        warnings (`tuple[str, ...]`):
-            What makes the comparison less fair: settings that differ, and missing completions.
+    `adjusted_p` is `paired.cluster_p`, adjusted by Holm's method for all benchmarks of the comparison. `warnings` say
+    what makes the comparison less fair: settings that differ, and missing completions.
     """
 
     benchmark: str
@@ -42,20 +37,7 @@ class Comparison:
 
 
 def find_runs(directory: Path) -> dict[str, Path]:
-    """
-    Find the finished runs in a folder.
-
-    Args:
-        directory (`Path`):
-            A run, or a folder of runs.
-
-    Returns:
-        `dict[str, Path]`: the folder of the run by the name of its benchmark.
-
-    Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if there are several of one benchmark.
-    """
+    """The finished runs in a folder, which may be one itself, by the names of their benchmarks."""
     runs: dict[str, Path] = {}
     for path in sorted(directory.rglob("summary.json")):
         name = read_summary(path.parent)["benchmark"]
@@ -68,44 +50,24 @@ def find_runs(directory: Path) -> dict[str, Path]:
 
 
 def read_summary(run: Path) -> dict[str, Any]:
-    """
-    Read the summary of a finished run.
-
-    Args:
-        run (`Path`):
-            Folder of the run.
-
-    Returns:
-        `dict[str, Any]`: see [`~rest_trl.lab.evaluation.run.evaluate`].
-
-    Raises:
-        ValueError: if the file is broken, or not the summary of a run.
-    """
+    """The summary of a finished run, see [`~rest_trl.lab.evaluation.summary.summarize`]."""
     path = run / "summary.json"
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
         _ = summary["benchmark"], summary["metrics"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no summary of a run ({error!r}): give the command of the run again") from error
+        raise ValueError(
+            f"{path} is not the summary of a run ({error!r}): give the command of the run again"
+        ) from error
     return summary
 
 
 def compare_runs(first: Path, second: Path, metric: str | None = None) -> list[Comparison]:
     """
-    Compare all benchmarks that two folders have in common.
+    Compare all benchmarks that two runs, or folders of runs, have in common.
 
-    Args:
-        first, second (`Path`):
-            Runs, or folders of runs.
-        metric (`str`, *optional*):
-            The metric to compare, by default the first one of each benchmark.
-
-    Returns:
-        `list[Comparison]`: one per benchmark.
-
-    Raises:
-        FileNotFoundError: if a folder holds no finished run.
-        ValueError: if the folders have no benchmark in common, if a run lacks the metric, or if the samples differ.
+    By default the first metric of each benchmark is compared. Runs without a common benchmark, without the metric, or
+    of other samples are a `ValueError`.
     """
     runs, others = find_runs(first), find_runs(second)
     shared = sorted(runs.keys() & others.keys())
@@ -151,3 +113,125 @@ def _compare(name: str, first: Path, second: Path, metric: str | None) -> Compar
         paired.cluster_p,
         tuple(warnings),
     )
+
+
+COLUMNS = (
+    "benchmark",
+    "n (clusters)",
+    "A",
+    "B",
+    "B - A",
+    "only B / only A",
+    "p",
+    "p (Holm)",
+    "p (McNemar)",
+    "detectable",
+)
+CAPTION = (
+    "Accuracies in percent with 95% intervals. p: permutation test over clusters. p (McNemar) assumes independent "
+    "samples. Detectable: the smallest true difference that this many samples show with a power of 80%."
+)
+
+
+def cells(comparison: Comparison) -> tuple[str, ...]:
+    """A comparison as the cells of a row, one for each of [`COLUMNS`]."""
+    paired = comparison.paired
+    difference = paired.difference
+    return (
+        f"{comparison.benchmark}, {comparison.metric}",
+        f"{difference.n} ({difference.clusters})",
+        _percent(comparison.first),
+        _percent(comparison.second),
+        _percent(difference, sign="+"),
+        f"{paired.gained} / {paired.lost}",
+        _p_value(paired.cluster_p),
+        _p_value(comparison.adjusted_p),
+        _p_value(paired.mcnemar_p),
+        "none" if paired.detectable is None else f"{100 * paired.detectable:.1f}",
+    )
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """A comparison for the terminal, one line for each of [`COLUMNS`], which are too wide side by side."""
+    columns, texts = COLUMNS[1:], cells(comparison)
+    table = Table(title=texts[0], show_header=False, title_justify="left")
+    for name, text in zip(columns, texts[1:], strict=True):
+        table.add_row(name, text)
+    return table
+
+
+def markdown_table(comparisons: Sequence[Comparison]) -> str:
+    """Comparisons as a table in Markdown, one row each."""
+    return f"{writing.markdown_table(COLUMNS, [*map(cells, comparisons)])}\n\n{CAPTION}\n"
+
+
+def latex_table(comparisons: Sequence[Comparison]) -> str:
+    """Comparisons as a table in LaTeX, which needs the package booktabs."""
+    rows = [f"{' & '.join(map(_latex, row))} \\\\" for row in (COLUMNS, *map(cells, comparisons))]
+    lines = [
+        "\\begin{table}",
+        f"\\caption{{{_latex(CAPTION)}}}",
+        f"\\begin{{tabular}}{{{'l' * len(COLUMNS)}}}",
+        "\\toprule",
+        rows[0],
+        "\\midrule",
+        *rows[1:],
+        "\\bottomrule",
+        "\\end{tabular}",
+        "\\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def plot(comparisons: Sequence[Comparison], path: Path) -> None:
+    """Draw accuracies and differences with their intervals, into a file whose suffix gives the type of picture."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    names = [f"{comparison.benchmark}\n{comparison.metric}" for comparison in comparisons]
+    figure, (left, right) = pyplot.subplots(
+        1, 2, figsize=(9, 1.6 + 0.7 * len(names)), sharey=True, layout="constrained"
+    )
+    for offset, label, intervals in (
+        (-0.12, "A", [comparison.first for comparison in comparisons]),
+        (0.12, "B", [comparison.second for comparison in comparisons]),
+    ):
+        _points(left, [index + offset for index in range(len(names))], intervals, label)
+    _points(right, list(range(len(names))), [comparison.paired.difference for comparison in comparisons], None)
+    right.axvline(0, color="0.5", linewidth=1)
+    left.set_yticks(range(len(names)), names)
+    left.set_ylim(len(names) - 0.5, -0.5)
+    left.set_xlabel("accuracy, percent")
+    right.set_xlabel("difference B - A, points")
+    left.legend(loc="best")
+    for axis in (left, right):
+        axis.grid(axis="x", alpha=0.3)
+    try:
+        writing.write_figure(figure, path, dpi=150)
+    finally:
+        pyplot.close(figure)
+
+
+def _points(axis: Any, positions: Sequence[float], intervals: list[Interval], label: str | None) -> None:
+    estimates = [100 * interval.estimate for interval in intervals]
+    below = [100 * (interval.estimate - interval.low) for interval in intervals]
+    above = [100 * (interval.high - interval.estimate) for interval in intervals]
+    axis.errorbar(estimates, positions, xerr=[below, above], fmt="o", capsize=3, label=label)
+
+
+def _percent(interval: Interval, sign: str = "") -> str:
+    values = (interval.estimate, interval.low, interval.high)
+    estimate, low, high = (format(100 * value, f"{sign}.1f") for value in values)
+    return f"{estimate} [{low}, {high}]"
+
+
+def _p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _latex(text: str) -> str:
+    for special in "&%_#":
+        text = text.replace(special, f"\\{special}")
+    return text.replace("<", "$<$")

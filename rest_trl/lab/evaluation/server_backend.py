@@ -1,5 +1,6 @@
 """Completions from a running vLLM server, many at a time, over its OpenAI API."""
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from queue import Empty, SimpleQueue
@@ -7,15 +8,13 @@ from threading import Event, Lock, Thread
 from typing import Any
 
 import requests
-from accelerate.logging import get_logger
 from transformers import PreTrainedTokenizerBase
 
 from ...serving.client import ServerClient
-from .generation import GenerationSettings, prompt_seed, prompt_token_ids, to_completion
-from .samples import Completion
+from .generation import Completion, GenerationSettings, prompt_seed, prompt_token_ids, to_completion
 
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 _PAUSES = (1.0, 2.0, 4.0, 8.0)  # seconds between attempts
 _TIMEOUT = 600.0  # seconds; a long completion in a full queue takes minutes
@@ -24,29 +23,11 @@ _BUSY = (requests.codes.request_timeout, requests.codes.too_many_requests)
 
 class ServerGenerator:
     """
-    Completes prompts with a running vLLM server.
+    Completes prompts with a running vLLM server, which gets `concurrency` prompts at once.
 
-    Prompts are sent as token ids, and completions are read as token ids, so only the local tokenizer matters.
-
-    Args:
-        base_url (`str`):
-            Address of the server, such as `http://localhost:8000`.
-        model_name (`str`):
-            Path or Hub id of the model that the server should have.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The model's tokenizer.
-        settings ([`GenerationSettings`]):
-            How to sample.
-        adapter (`str`, *optional*):
-            Path or Hub id of the adapter that the server should have (`--lora-modules NAME=PATH`).
-        served_model (`str`, *optional*):
-            Name under which the server has the model or the adapter; may be left out if it has only one.
-        concurrency (`int`, *optional*, defaults to `128`):
-            Number of prompts that the server is given at once.
-
-    Raises:
-        ConnectionError: if there is no vLLM server at that address.
-        ValueError: if it does not have the model or the adapter.
+    Prompts are sent as token ids, and completions are read as token ids, so only the local tokenizer matters. An
+    adapter is one that the server has (`--lora-modules NAME=PATH`). `served_model` is the name under which the server
+    has the model or the adapter, and may be left out if it has only one.
     """
 
     def __init__(
@@ -61,9 +42,7 @@ class ServerGenerator:
     ) -> None:
         self.client = ServerClient(base_url, connections=concurrency)
         self.base_url = self.client.url
-        self.tokenizer = tokenizer
-        self.settings = settings
-        self.concurrency = concurrency
+        self.tokenizer, self.settings, self.concurrency = tokenizer, settings, concurrency
         self._warned = Lock()  # acquired at the first failure, so that there is one warning
         try:
             models = self.client.models()

@@ -3,35 +3,24 @@
 from collections.abc import Mapping
 from contextlib import ExitStack
 from itertools import islice
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from transformers import PreTrainedTokenizerBase
-
-from ...rewards.scoring import is_exact
 from ...tool_calls import get_syntax
 from ..tiny import TINY, generate_steps
-from ..tiny.tokenization import render_prompt
-from .benchmark import SingleTurnBenchmark
-from .samples import Completion, Sample, Score, not_generated
+from .benchmark import Sample, Score, SingleTurnBenchmark
+from .generation import Completion
 
 
-def load_samples(tokenizer: PreTrainedTokenizerBase, size: int = 512, seed: int = 0, name: str = TINY) -> list[Sample]:
-    """
-    Draw steps of held-out dialogues. The steps of one dialogue form a cluster.
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
-    Args:
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The tiny model's tokenizer.
-        size (`int`, *optional*, defaults to `512`):
-            Number of samples.
-        seed (`int`, *optional*, defaults to `0`):
-            Seed of the world.
-        name (`str`, *optional*, defaults to `"tiny"`):
-            One of [`~rest_trl.lab.tiny.TINY_DATASETS`].
 
-    Returns:
-        `list[Sample]`
-    """
+def load_samples(
+    tokenizer: "PreTrainedTokenizerBase", size: int = 512, seed: int = 0, name: str = TINY
+) -> list[Sample]:
+    """Draw the first held-out steps of one of the embedded data sets. The steps of one dialogue form a cluster."""
+    from ..tiny.tokenization import render_prompt
+
     samples, dialogue, request = [], -1, None
     for index, step in enumerate(islice(generate_steps(name, "test", seed), size)):
         # Steps of a dialogue follow each other and begin with the same request.
@@ -51,29 +40,18 @@ class TinyWorld(SingleTurnBenchmark):
 
     @classmethod
     def from_options(
-        cls, options: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, resources: ExitStack
+        cls, options: Mapping[str, Any], tokenizer: "PreTrainedTokenizerBase", resources: ExitStack
     ) -> Self:
         """See [`~rest_trl.lab.evaluation.benchmark.Benchmark.from_options`]."""
         limit = options["limit"]
         limited = [f"only the first {limit} samples"] if limit is not None else []
-        notes = [*limited, "synthetic: says nothing about tools of the world"]
+        notes = [*limited, "synthetic: says nothing about real tools"]
         return cls(load_samples(tokenizer, name=cls.name)[:limit], {"limit": limit}, notes)
 
-    def score(self, sample: Sample, completion: Completion | None) -> Score:
-        """
-        Score one sample, which is right if its calls are exactly the gold calls, in any order.
+    def score(self, sample: Sample, completion: Completion) -> Score:
+        """Score one sample by `exact`: its calls are exactly the gold calls, in any order."""
+        from ...rewards.scoring import is_exact
 
-        Args:
-            sample ([`Sample`]):
-                The sample.
-            completion ([`Completion`] or `None`):
-                Its completion. A sample without one is wrong.
-
-        Returns:
-            [`Score`] with the metric `exact`.
-        """
-        if completion is None:
-            return not_generated(sample, self.metrics)
         parse = get_syntax("hermes").parse
         parsed, gold = parse(completion.text), parse(sample.gold)
         right = is_exact(parsed, gold)

@@ -1,6 +1,7 @@
 """The client of the process in which the official BFCL package runs."""
 
 import json
+import logging
 import os
 import subprocess
 import tempfile
@@ -9,16 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
-from accelerate.logging import get_logger
-
 from ....tool_calls import ToolCall
 from ..sandbox import LEVELS, Limits
-from .categories import AVERAGES, check_category
 from .environment import environment_python
-from .samples import BFCLError, Calls, Case, Dialogue, Verdict, encode
+from .questions import AVERAGES, BFCLError, Calls, Case, DialogueCalls, Verdict, check_category, encode
 
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class OfficialBFCL:
@@ -29,25 +27,8 @@ class OfficialBFCL:
     for every dialogue. Where a machine allows no sandbox, the other categories can still be scored: their official
     checkers compare values and execute nothing.
 
-    Args:
-        version (`str`):
-            `"v3"` or `"v4"`.
-        root (`Path`, *optional*):
-            The folder of the environments, see [`setup`].
-        limits ([`Limits`], *optional*):
-            How much time and memory the execution of a dialogue may take.
-
-    Raises:
-        FileNotFoundError: if there is no environment of that version.
-        BFCLError: if the process does not start.
-
-    Attributes:
-        sandbox (`str`):
-            The level of the sandbox; empty if this machine allows none.
-        refusal (`str`):
-            Why there is no sandbox, and what to do about it; empty if there is one.
-        max_steps (`int`):
-            Steps that a turn may have, the last of which must be without calls.
+    `sandbox` is the level of the sandbox, empty if this machine allows none; `refusal` then says why and what to do.
+    `max_steps` is the number of steps that a turn may have, the last of which must be without calls.
     """
 
     def __init__(self, version: str, root: Path | None = None, limits: Limits | None = None) -> None:
@@ -60,9 +41,9 @@ class OfficialBFCL:
         # The process gets nothing of the user's environment, which may hold secrets that executed calls could read.
         environment = {"PATH": os.defpath, "HOME": home, "TMPDIR": home, "BFCL_PROJECT_ROOT": home, "LANG": "C.UTF-8"}
         environment |= {"OPENBLAS_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
-        driver = Path(__file__).with_name("driver.py")
+        program = Path(__file__).with_name("official.py")
         self._process = subprocess.Popen(
-            [str(python), "-I", str(driver), version, json.dumps(asdict(limits or Limits()))],
+            [str(python), "-I", str(program), version, json.dumps(asdict(limits or Limits()))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -112,19 +93,7 @@ class OfficialBFCL:
         return answer["answer"]
 
     def cases(self, category: str) -> list[Case]:
-        """
-        Get the questions of a category.
-
-        Args:
-            category (`str`):
-                One of [`CATEGORIES`] of the version.
-
-        Returns:
-            `list[Case]`
-
-        Raises:
-            ValueError: if there is no such category or it cannot be run.
-        """
+        """The questions of one of the [`CATEGORIES`] of the version."""
         check_category(self.version, category)
         cases = []
         for case in self._ask("cases", category=category):
@@ -133,40 +102,12 @@ class OfficialBFCL:
         return cases
 
     def answers(self, category: str) -> dict[str, Any]:
-        """
-        Get the official gold answers of a category.
-
-        Args:
-            category (`str`):
-                One of [`CATEGORIES`] of the version.
-
-        Returns:
-            `dict[str, Any]`: by sample id. `None` where only the presence of a call is checked.
-
-        Raises:
-            ValueError: if there is no such category or it cannot be run.
-        """
+        """The official gold answers by sample id; `None` where only the presence of a call is checked."""
         check_category(self.version, category)
         return self._ask("answers", category=category)
 
-    def check(self, category: str, sample: str, calls: Calls | Dialogue) -> Verdict:
-        """
-        Score a sample by the official checker.
-
-        Args:
-            category (`str`):
-                Its category.
-            sample (`str`):
-                Its id.
-            calls (`Calls` or `Dialogue`):
-                The model's calls. For a dialogue, those of every step of every turn that was begun.
-
-        Returns:
-            [`Verdict`]
-
-        Raises:
-            BFCLError: for a dialogue, if this machine allows no sandbox.
-        """
+    def check(self, category: str, sample: str, calls: Calls | DialogueCalls) -> Verdict:
+        """Score a sample by the official checker: its calls, or those of every step of every turn that was begun."""
         try:
             text = encode(calls)
         except (ValueError, RecursionError) as error:
@@ -174,31 +115,14 @@ class OfficialBFCL:
         return Verdict(**self._ask("check", category=category, sample=sample, calls=text))
 
     def open(self, rollout: str, category: str, sample: str) -> None:
-        """
-        Start the simulators of a dialogue for a new rollout.
-
-        Args:
-            rollout (`str`):
-                Name for it. An open rollout of the same name is ended first.
-            category, sample (`str`):
-                Category and id of the dialogue.
-
-        Raises:
-            BFCLError: if this machine allows no sandbox.
-        """
+        """Start the simulators of a dialogue for a new rollout, and end an open one of the same name first."""
         self._ask("open", rollout=rollout, category=category, sample=sample)
 
     def step(self, calls: Mapping[str, Sequence[ToolCall]]) -> dict[str, list[str] | None]:
         """
-        Execute calls of several rollouts at once.
+        Execute calls of several rollouts at once: by name, the results as the official executor writes them.
 
-        Args:
-            calls (`Mapping[str, Sequence[ToolCall]]`):
-                The calls by the name of the rollout.
-
-        Returns:
-            `dict[str, list[str] | None]`: by the name of the rollout, its results as the official executor writes
-            them. `None` means that the calls broke a limit, and that the rollout has been closed.
+        `None` means that the calls broke a limit, and that the rollout has been closed.
         """
         texts, results = {}, dict[str, list[str] | None]()
         for rollout, rollout_calls in calls.items():
@@ -213,30 +137,17 @@ class OfficialBFCL:
         return results
 
     def close_rollout(self, rollout: str) -> None:
-        """
-        End the simulators of a rollout.
-
-        Args:
-            rollout (`str`):
-                Name of an open rollout. Those that broke a limit have been closed by [`step`].
-        """
+        """End the simulators of an open rollout. Those that broke a limit have been closed by [`step`]."""
         self._ask("close", rollout=rollout)
 
     def averages(self, accuracies: Mapping[str, tuple[float, int]]) -> dict[str, float | str]:
         """
-        Compute the official averages of the categories that were run.
+        The official averages in percent, rounded as in the official tables, or the reason why one is not given.
 
-        Args:
-            accuracies (`Mapping[str, tuple[float, int]]`):
-                Accuracy in [0, 1] and number of samples of each category that was run.
-
-        Returns:
-            `dict[str, float | str]`: by the name of the average, its value in percent, rounded as in the official
-            tables, or the reason why it is not given.
+        `accuracies` holds the accuracy in [0, 1] and the number of samples of each category that was run.
         """
-        counts = {name: count for name, (_, count) in accuracies.items()}
-        sizes = self._ask("sizes", categories=list(counts))
-        tables = self._ask("overall", accuracies={name: list(value) for name, value in accuracies.items()})
+        official = self._ask("averages", accuracies={name: list(value) for name, value in accuracies.items()})
+        counts, sizes = {name: count for name, (_, count) in accuracies.items()}, official["sizes"]
         averages: dict[str, float | str] = {}
         for name, (table, column, categories) in AVERAGES[self.version].items():
             lacking = [f"{category} not run" for category in categories if category not in counts]
@@ -246,5 +157,7 @@ class OfficialBFCL:
                 if category in counts and counts[category] != sizes[category]
             ]
             reasons = ", ".join(lacking)
-            averages[name] = f"not given: {reasons}" if lacking else float(tables[table][column].rstrip("%"))
+            averages[name] = (
+                f"not given: {reasons}" if lacking else float(official["tables"][table][column].rstrip("%"))
+            )
         return averages

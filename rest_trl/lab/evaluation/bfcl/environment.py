@@ -9,71 +9,37 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ....runs.files import write_atomically
-from .samples import BFCLError
+from .questions import BFCLError
 
 
 # bfcl-eval of each benchmark version; v3 is the one that the paper reports.
 PACKAGES = {"v3": "bfcl-eval==2025.7.17", "v4": "bfcl-eval==2026.3.23"}
 # bfcl-eval pins numpy 1.26.4, which has no wheels for later Pythons.
 PYTHONS = ("3.11", "3.12")
+_STAMP = "requirements.txt"  # written last, so it marks an environment as finished
 
 
 def cache_dir() -> Path:
-    """
-    The folder in which the environments are made.
-
-    Returns:
-        `Path`: `REST_TRL_CACHE` if it is set, else `rest-trl` in `XDG_CACHE_HOME` or `~/.cache`.
-    """
+    """The folder of the environments: `REST_TRL_CACHE` if it is set, else `rest-trl` in the user's cache."""
     if "REST_TRL_CACHE" in os.environ:
         return Path(os.environ["REST_TRL_CACHE"]).expanduser().absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "rest-trl"
 
 
 def requirements_file(version: str) -> Path:
-    """
-    The file with the pinned packages of a version.
-
-    Args:
-        version (`str`):
-            `"v3"` or `"v4"`.
-
-    Returns:
-        `Path`
-
-    Raises:
-        ValueError: for another version.
-    """
+    """The file with the pinned packages of a version."""
     if version not in PACKAGES:
         raise ValueError(f"unknown BFCL version {version!r}: choose one of {', '.join(PACKAGES)}")
     return Path(__file__).with_name(f"requirements_{version}.txt")
 
 
-def _stamp(environment: Path) -> Path:
-    return environment / "requirements.txt"
-
-
 def _is_ready(environment: Path, requirements: Path) -> bool:
-    stamp = _stamp(environment)
+    stamp = environment / _STAMP
     return stamp.is_file() and stamp.read_text() == requirements.read_text()
 
 
 def environment_python(version: str, root: Path | None = None) -> Path:
-    """
-    Find the Python of an environment that [`setup`] has made.
-
-    Args:
-        version (`str`):
-            `"v3"` or `"v4"`.
-        root (`Path`, *optional*):
-            The folder of the environments, by default [`cache_dir`].
-
-    Returns:
-        `Path`: the interpreter.
-
-    Raises:
-        FileNotFoundError: if the environment is missing or unfinished, or if it was made with other pins.
-    """
+    """The Python of an environment that [`setup`] has made; an error if it is missing or has other pins."""
     environment = (root or cache_dir()) / f"bfcl_{version}"
     if not _is_ready(environment, requirements_file(version)):
         raise FileNotFoundError(
@@ -95,25 +61,10 @@ def _check_python(python: str) -> None:
 
 def setup(version: str, root: Path | None = None, python: str | None = None) -> Path:
     """
-    Make the isolated environment of a BFCL version, unless it is there already.
+    Make the isolated environment of a BFCL version, unless it is there already, and return its Python.
 
     Only packages that scoring imports are installed, at pinned versions and without the dependencies that pip would
-    add. The last step marks the environment as finished, so an interrupted setup starts afresh the next time.
-
-    Args:
-        version (`str`):
-            `"v3"` (bfcl-eval 2025.7.17, the paper's) or `"v4"` (2026.3.23).
-        root (`Path`, *optional*):
-            The folder of the environments, by default [`cache_dir`].
-        python (`str`, *optional*):
-            The Python (3.11 or 3.12) that the environment is made with, by default the running one.
-
-    Returns:
-        `Path`: the Python of the environment.
-
-    Raises:
-        ValueError: for an unknown version or an unsuitable Python.
-        BFCLError: if the environment cannot be made or pip fails. The message ends with the output.
+    add. The last step marks the environment as finished, so an interrupted setup starts again the next time.
     """
     requirements = requirements_file(version)
     environment = (root or cache_dir()) / f"bfcl_{version}"
@@ -137,7 +88,7 @@ def setup(version: str, root: Path | None = None, python: str | None = None) -> 
         if made.returncode:
             raise BFCLError(f"{python} cannot make an environment in {environment}: {made.stdout}{made.stderr}")
         _install(environment / "bin" / "python", requirements)
-        write_atomically(_stamp(environment), requirements.read_text())
+        write_atomically(environment / _STAMP, requirements.read_text())
     finally:
         lock.unlink()
     return environment_python(version, root)

@@ -1,7 +1,9 @@
 """
-Calls into the official BFCL packages.
+Program that runs in the isolated environment of a BFCL version: `python -I official.py VERSION LIMITS`.
 
-[`driver`](driver.py) loads this file by its path, because `rest_trl` cannot be imported in the isolated environments.
+It reads requests and writes answers, one JSON object per line. Everything that decides a score is done by the
+official package. The dependencies of `rest_trl` are not in that environment, so it cannot be imported: the sandbox is
+loaded by its path.
 """
 
 import csv
@@ -9,8 +11,11 @@ import dataclasses
 import importlib
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import inspect
+import json
 import keyword
+import os
 import sys
 import tempfile
 import types
@@ -78,19 +83,8 @@ class Official:
             cases.append(case | {"functions_added": added})
         return cases
 
-    def entry(self, category: str, sample: str) -> tuple[dict[str, Any], Any]:
-        """A question in the form that the official checkers take, and its gold answer."""
-        self._read(category)
-        if sample not in self._entries[category]:
-            raise KeyError(f"{category} has no sample {sample}")
-        return self._entries[category][sample]
-
-    def size(self, category: str) -> int:
-        """The number of questions of a category."""
-        self._read(category)
-        return len(self._entries[category])
-
-    def _read(self, category: str) -> None:
+    def entries(self, category: str) -> dict[str, tuple[dict[str, Any], Any]]:
+        """The questions in the form that the official checkers take, and their gold answers, by sample id."""
         if category not in self._entries:
             entries = self._load(category, hints=False)
             answers = self._answers(category) or [None] * len(entries)
@@ -98,6 +92,13 @@ class Official:
                 raise RuntimeError(f"{category} has {len(entries)} questions, but {len(answers)} answers")
             both = zip(entries, answers, strict=True)
             self._entries[category] = {entry["id"]: (entry, answer) for entry, answer in both}
+        return self._entries[category]
+
+    def entry(self, category: str, sample: str) -> tuple[dict[str, Any], Any]:
+        """One of the entries of a category."""
+        if sample not in self.entries(category):
+            raise KeyError(f"{category} has no sample {sample}")
+        return self.entries(category)[sample]
 
     def _load(self, category: str, hints: bool) -> list[dict[str, Any]]:
         if self._version == "v4":
@@ -152,7 +153,7 @@ def render_call(call: Any, tools: set[str]) -> tuple[str, str]:
     """
     Write a call as the text that the official executor evaluates.
 
-    The model's own text is never evaluated. The text written here consists of the name of a known tool, identifiers as
+    The model's text is never evaluated. The text written here consists of the name of a known tool, identifiers as
     names of parameters, and literals. Returns it and, if the call cannot be executed, the reason (else empty).
     """
     name, arguments = call["name"], call["arguments"]
@@ -176,7 +177,7 @@ def make_worker(entry: dict[str, Any], answer: Any) -> Any:
     from bfcl_eval.eval_checker.multi_turn_eval.multi_turn_checker import multi_turn_checker
     from bfcl_eval.eval_checker.multi_turn_eval.multi_turn_utils import execute_multi_turn_func_call
 
-    # The official code keeps the state of simulators under this name, so each rollout needs a name of its own.
+    # The official code keeps the state of simulators under this name, so each rollout needs another one.
     tag = f"{MODEL}-{uuid.uuid4().hex}"
     category = entry["id"].rsplit("_", 1)[0]
     setting = {
@@ -194,3 +195,155 @@ def make_worker(entry: dict[str, Any], answer: Any) -> Any:
         return {key: result.get(key, "") for key in ("valid", "error_message", "error_type")}
 
     return work
+
+
+class Server:
+    """Answers requests: each public method handles one kind, with the request's fields as its arguments."""
+
+    def __init__(self, version: str, limits: dict[str, Any]) -> None:
+        register_model(object)
+        self._official = Official(version)
+        path = Path(__file__).parent.parent / "sandbox.py"
+        spec: Any = importlib.util.spec_from_file_location("sandbox", path)
+        self._sandbox: Any = importlib.util.module_from_spec(spec)
+        sys.modules["sandbox"] = self._sandbox
+        spec.loader.exec_module(self._sandbox)
+        self._limits = self._sandbox.Limits(**limits)
+        self._level, self._refusal = "", ""
+        try:
+            self._level = self._sandbox.strongest_level()
+        except self._sandbox.SandboxError as error:
+            # Only dialogues execute calls. Without a sandbox, dialogues are refused and all else is scored.
+            self._refusal = str(error)
+        self._rollouts: dict[str, tuple[Any, set[str]]] = {}
+
+    def describe(self) -> dict[str, Any]:
+        """The level of the sandbox, or why there is none, and how many steps a turn may have."""
+        return {"sandbox": self._level, "refusal": self._refusal, "max_steps": self._official.max_steps}
+
+    def cases(self, category: str) -> list[dict[str, Any]]:
+        """The questions of a category as a model is asked them."""
+        return self._official.cases(category)
+
+    def answers(self, category: str) -> dict[str, Any]:
+        """The gold answers of a category by sample id."""
+        return {sample: answer for sample, (_, answer) in self._official.entries(category).items()}
+
+    def averages(self, accuracies: dict[str, list[float]]) -> dict[str, Any]:
+        """The official tables of `{category: [accuracy, number of samples]}`, and how many samples there should be."""
+        sizes = {category: len(self._official.entries(category)) for category in accuracies}
+        return {"tables": self._official.overall(accuracies), "sizes": sizes}
+
+    def open(self, rollout: str, category: str, sample: str) -> None:
+        """Start the simulators of a dialogue under the name of a rollout."""
+        if rollout in self._rollouts:  # it was left open by a run that broke off
+            self.close(rollout)
+        self._rollouts[rollout] = self._start(*self._official.entry(category, sample))
+
+    def _start(self, entry: dict[str, Any], answer: Any) -> tuple[Any, set[str]]:
+        self._need_sandbox()
+        tools = self._official.tools(entry)
+        return self._sandbox.SandboxedChild(make_worker(entry, answer), self._limits, self._level), tools
+
+    def _need_sandbox(self) -> None:
+        if not self._level:
+            raise self._sandbox.SandboxError(self._refusal)
+
+    def step(self, calls: dict[str, str]) -> dict[str, Any]:
+        """Execute the calls in `{rollout: JSON of a list of calls}`, and return their results or an error for each."""
+        answers: dict[str, Any] = {}
+        refused: dict[str, list[str]] = {}
+        for rollout, text in calls.items():
+            child, tools = self._rollouts[rollout]
+            try:
+                rendered = [render_call(call, tools) for call in json.loads(text)]
+            except (ValueError, RecursionError) as error:
+                answers[rollout] = {"error": f"unreadable calls: {error}"}
+                self.close(rollout)
+                continue
+            refused[rollout] = [why for _, why in rendered]
+            child.send({"step": [call for call, _ in rendered]})
+        for rollout, whys in refused.items():
+            try:
+                results = self._rollouts[rollout][0].receive()
+            except self._sandbox.SandboxError as error:
+                answers[rollout] = {"error": str(error)}
+                self.close(rollout)
+                continue
+            both = zip(results, whys, strict=True)
+            answers[rollout] = {"results": [f"Error during execution: {why}" if why else text for text, why in both]}
+        return answers
+
+    def close(self, rollout: str) -> None:
+        """End the simulators of a rollout."""
+        self._rollouts.pop(rollout)[0].close()
+
+    def check(self, category: str, sample: str, calls: str) -> dict[str, Any]:
+        """Score a sample. `calls` is JSON: a list of calls, null, or for a dialogue a list of turns of steps."""
+        entry, answer = self._official.entry(category, sample)
+        if category.startswith("multi_turn"):
+            self._need_sandbox()
+        try:
+            value = json.loads(calls)
+            if category.startswith("multi_turn"):
+                return self._check_dialogue(entry, answer, value)
+            return self._check_calls(category, entry, answer, value)
+        # Strange calls can make an official checker raise. That would end an official run; here the sample is wrong.
+        except Exception as error:
+            return {"valid": False, "error_type": "checker_failed", "error": f"{type(error).__name__}: {error}"}
+
+    def _check_calls(self, category: str, entry: dict[str, Any], answer: Any, calls: Any) -> dict[str, Any]:
+        from bfcl_eval.eval_checker.ast_eval.ast_checker import ast_checker
+
+        if answer is None:
+            valid = bool(calls) != ("irrelevance" in category)
+            kind = "irrelevance_error:decoder_success" if calls else "relevance_error:decoder_failed"
+            return {
+                "valid": valid,
+                "error_type": "" if valid else kind,
+                "error": "" if valid else "a call" * bool(calls),
+            }
+        if calls is None:
+            return {"valid": False, "error_type": "ast_decoder:decoder_failed", "error": "no readable calls"}
+        decoded = [{call["name"]: call["arguments"]} for call in calls]
+        result = ast_checker(entry["function"], decoded, answer, self._official.language(category), category, MODEL)
+        error = "" if result["valid"] else str(result["error"])
+        return {"valid": result["valid"], "error_type": result.get("error_type", "") if error else "", "error": error}
+
+    def _check_dialogue(self, entry: dict[str, Any], answer: Any, turns: Any) -> dict[str, Any]:
+        if turns is None or len(turns) != len(answer):
+            count = f"{len(turns or ())} of {len(answer)} turns"
+            return {"valid": False, "error_type": "multi_turn:force_terminated", "error": count}
+        child, tools = self._start(entry, answer)
+        # As in the official loop, steps without a readable call are left out.
+        rendered = [[[render_call(call, tools)[0] for call in step] for step in turn if step] for turn in turns]
+        try:
+            child.send({"check": rendered})
+            result = child.receive()
+        except self._sandbox.SandboxError as error:
+            return {"valid": False, "error_type": "sandbox", "error": str(error)}
+        finally:
+            child.close()
+        why = "" if result["valid"] else str(result["error_message"])
+        return {"valid": result["valid"], "error_type": result["error_type"], "error": why}
+
+
+def main() -> None:
+    """Answer requests until the standard input ends."""
+    # The official code prints to the standard output, so answers go to a copy of it, and prints go to standard error.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    version, limits = sys.argv[1:]
+    server = Server(version, json.loads(limits))
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = {"answer": vars(Server)[request.pop("request")](server, **request)}
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
 
 from ....tool_calls import Part, ToolCall, get_syntax
-from .samples import Calls, encode
-from .schemas import tool_schema
+from .questions import Calls, encode, tool_schema
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 # Templates look for the reasoning of a turn under one of these keys of the message.
@@ -19,24 +21,11 @@ RENDERING_ERRORS = (TemplateError, TypeError, LookupError, ValueError, Recursion
 
 
 class PromptRenderer:
-    """
-    Renders prompts with the model's chat template, and reads its completions.
-
-    Args:
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The model's tokenizer, with its chat template.
-        tool_call_syntax (`str`):
-            The syntax that completions are read in.
-        chat_template_kwargs (`dict`, *optional*):
-            Further arguments of the chat template, such as `enable_thinking`.
-
-    Raises:
-        ValueError: if there is no chat template, or no such syntax.
-    """
+    """Renders prompts with the model's chat template, and reads its completions in the syntax of that name."""
 
     def __init__(
         self,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: "PreTrainedTokenizerBase",
         tool_call_syntax: str,
         chat_template_kwargs: dict[str, Any] | None = None,
     ) -> None:
@@ -57,18 +46,8 @@ class PromptRenderer:
         """
         Render a prompt, up to where the completion begins.
 
-        Args:
-            messages (`list[dict]`):
-                The history.
-            functions (`Sequence[dict]`):
-                Official descriptions of the functions.
-
-        Returns:
-            `str`: the prompt. Lone surrogates, which models can write as JSON escapes, are escaped again, because
-            tokenizers cannot take them.
-
-        Raises:
-            RENDERING_ERRORS: if the template fails.
+        Lone surrogates, which models can write as JSON escapes, are escaped again, because tokenizers cannot take
+        them. A template that fails raises one of [`RENDERING_ERRORS`].
         """
         prompt: Any = self._tokenizer.apply_chat_template(
             messages,
@@ -80,21 +59,7 @@ class PromptRenderer:
         return prompt.encode("utf-8", "backslashreplace").decode("utf-8")
 
     def check(self, sample: str, messages: list[dict[str, Any]], functions: Sequence[dict[str, Any]]) -> str:
-        """
-        Render the first prompt of a question, and make sure that it shows all functions.
-
-        Args:
-            sample (`str`):
-                Id of the sample, for the message.
-            messages, functions:
-                See [`render`].
-
-        Returns:
-            `str`
-
-        Raises:
-            ValueError: if the template fails or hides a function. The message says what to do.
-        """
+        """Render the first prompt of a question; a `ValueError` with the cure if it does not show all functions."""
         try:
             prompt = self.render(messages, functions)
         except RENDERING_ERRORS as error:
@@ -115,9 +80,7 @@ class PromptRenderer:
         Find out how the template must be given calls and their results in the history.
 
         A rendered probe shows whether it takes several calls per message, and under which key it looks for reasoning.
-
-        Raises:
-            ValueError: if it does not render them at all.
+        A template that does not render them at all raises a `ValueError`.
         """
         parameters = {"type": "dict", "properties": {"key": {"type": "string"}}}
         functions = [{"name": "probe_function", "description": "", "parameters": parameters}]
@@ -158,16 +121,7 @@ class PromptRenderer:
         self._reasoning_key = taken[0] if taken else None
 
     def read(self, text: str) -> Calls:
-        """
-        Read the calls in a completion.
-
-        Args:
-            text (`str`):
-                The completion.
-
-        Returns:
-            `Calls`: empty if there is no call, `None` if one cannot be read.
-        """
+        """The calls in a completion; empty if there is none, `None` if one cannot be read."""
         parsed = self._parse(text)
         try:
             encode(parsed.calls)
@@ -176,34 +130,12 @@ class PromptRenderer:
         return None if parsed.errors else parsed.calls
 
     def turn(self, text: str) -> list[dict[str, Any]]:
-        """
-        Turn a completion without calls into a message of the history.
-
-        Args:
-            text (`str`):
-                The completion.
-
-        Returns:
-            `list[dict]`: one message. A call that could not be read stays in its text.
-        """
+        """A completion without calls as a message of the history. A call that could not be read stays in its text."""
         content, reasoning = self._content(text, readable=not self._parse(text).errors)
         return [self._assistant(content, reasoning)]
 
     def with_results(self, text: str, calls: Sequence[ToolCall], results: Sequence[str]) -> list[dict[str, Any]]:
-        """
-        Turn a completion with calls, and the results of these, into messages of the history.
-
-        Args:
-            text (`str`):
-                The completion.
-            calls (`Sequence[ToolCall]`):
-                Its calls.
-            results (`Sequence[str]`):
-                The result of each call.
-
-        Returns:
-            `list[dict]`
-        """
+        """A completion with calls, and the results of these, as messages of the history."""
         content, reasoning = self._content(text, readable=True)
         asked, answered = [], []
         for number, (call, result) in enumerate(zip(calls, results, strict=True)):

@@ -1,9 +1,17 @@
-"""The sandboxed child process, and the parent's end of it."""
+"""
+A sandbox for code that evaluates model output: a forked child without network, writable files or other processes.
 
+This file imports only the standard library and nothing of `rest_trl`, because other environments load it by its path.
+"""
+
+import ctypes
 import json
 import os
+import platform
+import resource
 import select
 import signal
+import struct
 import sys
 import tempfile
 import time
@@ -11,15 +19,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .isolation import (
-    drop_capabilities,
-    end_with_parent,
-    enter_namespaces,
-    forbid_new_rights,
-    forbid_syscalls,
-    set_limits,
-)
 
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
+# CLONE_NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
+_NAMESPACES = 0x00020000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
+_SYS_MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE, _MOUNT_ATTR_RDONLY, _MS_PRIVATE = 442, -100, 0x8000, 1, 1 << 18
+_NOBODY = 65534
+_AUDIT_ARCH_X86_64 = 0xC000003E
+# x86_64 numbers: read write close fstat poll lseek mmap mprotect munmap brk rt_sigaction rt_sigprocmask rt_sigreturn
+# pread64 select sched_yield mremap madvise nanosleep getpid exit uname getcwd gettimeofday getrusage times getuid
+# getgid geteuid getegid sigaltstack gettid futex sched_getaffinity clock_gettime clock_getres clock_nanosleep
+# exit_group getrandom membarrier rseq
+# fmt: off
+_ALLOWED_SYSCALLS = (
+    0, 1, 3, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 17, 23, 24, 25, 28, 35, 39, 60, 63, 79, 96, 98, 100, 102, 104,
+    107, 108, 131, 186, 202, 204, 228, 229, 230, 231, 318, 324, 334,
+)
+# fmt: on
 
 # The strongest level comes first. Namespaces take away the network, the other processes and the writable file system.
 # The filter (seccomp) allows only the system calls needed to compute, and to read and write files already open.
@@ -32,23 +49,11 @@ class SandboxError(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """
-    How much a child may use. A lower hard limit that the parent already has is kept.
+    """How much a child may use. A lower hard limit that the parent already has is kept."""
 
-    Args:
-        wall_seconds (`float`, *optional*, defaults to `30.0`):
-            Time for one answer, in seconds.
-        cpu_seconds (`int`, *optional*, defaults to `20`):
-            Processor time of a child in all, in seconds.
-        memory_bytes (`int`, *optional*, defaults to 512 MiB):
-            Address space beyond what the parent has when it forks.
-        answer_bytes (`int`, *optional*, defaults to 16 MiB):
-            Length of the longest answer.
-    """
-
-    wall_seconds: float = 30.0
-    cpu_seconds: int = 20
-    memory_bytes: int = 512 << 20
+    wall_seconds: float = 30.0  # for one answer
+    cpu_seconds: int = 20  # of a child in all
+    memory_bytes: int = 512 << 20  # address space beyond what the parent has when it forks
     answer_bytes: int = 16 << 20
 
 
@@ -62,16 +67,8 @@ class SandboxedChild:
 
     The parent must have one thread only, because a fork copies only the thread that calls it.
 
-    Args:
-        handler (`Callable[[Any], Any]`):
-            Called in the child with each message. If it raises, the parent gets a [`SandboxError`] with the text.
-        limits (`Limits`):
-            How much the child may use.
-        level (`str`):
-            One of `LEVELS`.
-
-    Raises:
-        SandboxError: if this machine does not allow a sandbox of that level.
+    `handler` is called in the child with each message. If it raises, the parent gets a [`SandboxError`] with the text,
+    as it does here if this machine does not allow a sandbox of that level.
     """
 
     def __init__(self, handler: Callable[[Any], Any], limits: Limits, level: str) -> None:
@@ -109,21 +106,21 @@ class SandboxedChild:
                 os.dup2(source, descriptor)
             os.closerange(3, 65536)
             if "namespaces" in level:
-                enter_namespaces(self._scratch)
-            end_with_parent()
+                _enter_namespaces(self._scratch)
+            _end_with_parent()
             # The new process namespace holds the children of this process, but not this process itself. The first
             # child does the work. When it ends, the kernel ends all other processes of the namespace.
             if "namespaces" in level and (child := os.fork()):
                 os.waitpid(child, 0)
                 os._exit(0)
-            end_with_parent()
+            _end_with_parent()
             os.chdir(self._scratch)
-            set_limits(limits.cpu_seconds, limits.memory_bytes)
+            _set_limits(limits.cpu_seconds, limits.memory_bytes)
             if "namespaces" in level:
-                drop_capabilities()
-            forbid_new_rights()
+                _drop_capabilities()
+            _forbid_new_rights()
             if "seccomp" in level:
-                forbid_syscalls()
+                _forbid_syscalls()
         except OSError as error:
             _write_line({"error": str(error)})
             return
@@ -131,13 +128,7 @@ class SandboxedChild:
         _serve(handler)
 
     def send(self, message: Any) -> None:
-        """
-        Send a message, and start the clock for its answer.
-
-        Args:
-            message (`Any`):
-                A JSON value. If the child is dead, [`receive`](SandboxedChild.receive) raises.
-        """
+        """Send a JSON value, and start the clock for its answer. If the child is dead, [`receive`] raises."""
         self._deadline = time.monotonic() + self.limits.wall_seconds
         data = memoryview(json.dumps(message).encode() + b"\n")
         os.set_blocking(self._request, False)
@@ -154,11 +145,8 @@ class SandboxedChild:
         """
         Wait for the answer to the message that was sent last.
 
-        Returns:
-            `Any`: a JSON value.
-
-        Raises:
-            SandboxError: if the handler raised, or no readable answer came in time. The child has then been killed.
+        Raises a [`SandboxError`] if the handler raised, or no readable answer came in time. The child has then been
+        killed.
         """
         while b"\n" not in self._buffer:
             readable, _, _ = select.select([self._answer], [], [], max(0.0, self._deadline - time.monotonic()))
@@ -219,16 +207,10 @@ def strongest_level() -> str:
     The strongest of `LEVELS` that this machine allows, found by trying.
 
     Every level rests on Linux: on its namespaces or on its filter of system calls. What other systems offer to a
-    program without privileges is no sandbox for `eval`. Limits on resources leave files, network and processes within
+    program without privileges does not contain `eval`. Limits on resources leave files, network and processes within
     reach, and macOS does not enforce the limit on memory (`RLIMIT_AS`). An audit hook or the isolated mode (`-I`) of
     Python does not stop code inside the interpreter, which can undo the hook or call C. So there is no weaker level
     for other systems: what needs a sandbox is refused there, and what executes nothing runs without one.
-
-    Returns:
-        `str`
-
-    Raises:
-        SandboxError: if this machine allows none, with the cause and the cure.
     """
     if not sys.platform.startswith("linux"):
         raise SandboxError(
@@ -245,3 +227,102 @@ def strongest_level() -> str:
     raise SandboxError(
         f"this machine allows no sandbox ({'; '.join(reasons)}): allow user namespaces, or use an x86-64 Linux"
     )
+
+
+def _call(name: str, *arguments: Any) -> None:
+    if getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments) == -1:
+        error = ctypes.get_errno()
+        raise OSError(error, f"{name}: {os.strerror(error)}")
+
+
+def _prctl(option: int, value: Any) -> None:
+    _call("prctl", option, value, 0, 0, 0)
+
+
+def _enter_namespaces(scratch: str) -> None:
+    """
+    Leave the network and the other processes, and make the file system read-only but for an empty one at `scratch`.
+    """
+    if os.geteuid() == 0:
+        # Root could still write to root's files. So the process becomes nobody, the only user in the namespace.
+        os.setgroups([])
+        os.setresgid(_NOBODY, _NOBODY, _NOBODY)
+        os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+        _prctl(_PR_SET_DUMPABLE, 1)
+    uid, gid = os.geteuid(), os.getegid()
+    _call("unshare", _NAMESPACES)
+    for path, text in (
+        ("/proc/self/setgroups", "deny"),
+        ("/proc/self/uid_map", f"{_NOBODY} {uid} 1"),
+        ("/proc/self/gid_map", f"{_NOBODY} {gid} 1"),
+    ):
+        with open(path, "w") as file:
+            file.write(text)
+    attributes = struct.pack("=QQQQ", _MOUNT_ATTR_RDONLY, 0, _MS_PRIVATE, 0)
+    _call("syscall", _SYS_MOUNT_SETATTR, _AT_FDCWD, b"/", _AT_RECURSIVE, attributes, len(attributes))
+    options = b"size=16m,mode=0777"
+    _call("mount", b"tmpfs", scratch.encode(), b"tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, options)
+
+
+def _drop_capabilities() -> None:
+    """Give up the rights that the first process of a user namespace has in it."""
+    header, nothing = struct.pack("=Ii", 0x20080522, 0), struct.pack("=6I", *[0] * 6)
+    _call("capset", header, nothing)
+
+
+def _set_limits(cpu_seconds: int, memory_bytes: int) -> None:
+    """
+    Limit processor time, memory beyond what is in use, open files and their size, and forbid new processes.
+
+    Where the process already has a lower hard limit, as in jobs of batch systems, that one is kept.
+    """
+    with open("/proc/self/statm") as file:
+        in_use = int(file.read().split()[0]) * resource.getpagesize()
+    for kind, value in (
+        (resource.RLIMIT_AS, in_use + memory_bytes),
+        (resource.RLIMIT_CPU, cpu_seconds),
+        (resource.RLIMIT_FSIZE, 16 << 20),
+        (resource.RLIMIT_NOFILE, 64),
+        (resource.RLIMIT_NPROC, 0),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        hard = resource.getrlimit(kind)[1]
+        limit = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(kind, (limit, limit))
+
+
+def _forbid_syscalls() -> None:
+    """Allow only the system calls needed to compute, and to read and write files that are already open."""
+    if platform.machine() != "x86_64":
+        raise OSError(f"seccomp: the table of system calls is for x86_64, not for {platform.machine()}")
+
+    def instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
+        return struct.pack("=HBBI", code, if_true, if_false, value)
+
+    load, jump_equal, give = 0x20, 0x15, 0x06
+    allow, kill, not_permitted = 0x7FFF0000, 0x80000000, 0x00050000 | 1
+    program = [
+        instruction(load, 4),
+        instruction(jump_equal, _AUDIT_ARCH_X86_64, 1, 0),
+        instruction(give, kill),
+        instruction(load, 0),
+    ]
+    # The calls of the x32 interface have other numbers, which are not on the list, so they are refused as well.
+    remaining = len(_ALLOWED_SYSCALLS)
+    for number in _ALLOWED_SYSCALLS:
+        program.append(instruction(jump_equal, number, remaining, 0))
+        remaining -= 1
+    program += [instruction(give, not_permitted), instruction(give, allow)]
+    code = ctypes.create_string_buffer(b"".join(program))
+    head = struct.pack("@HP", len(program), ctypes.addressof(code))
+    _call("prctl", _PR_SET_SECCOMP, 2, head, 0, 0)
+
+
+def _end_with_parent() -> None:
+    """Have this process killed when its parent ends."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _forbid_new_rights() -> None:
+    """Keep this process from gaining rights by starting programs, which a filter of system calls requires."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)

@@ -1,4 +1,4 @@
-"""One run of a benchmark: completions, scores, summary."""
+"""One run of a benchmark: completions, scores, the summary with its intervals, and its table."""
 
 import json
 import time
@@ -8,12 +8,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from rich.table import Table
+
 from ...runs.files import write_atomically
 from ..intervals import accuracy_interval, mean_interval
-from .benchmark import Benchmark
-from .generation import Generator
-from .samples import Score
-from .store import CompletionStore
+from .benchmark import Benchmark, Score
+from .generation import CompletionStore, Generator
 
 
 _PACKAGES = ("rest-trl", "transformers", "torch")
@@ -23,27 +23,12 @@ def evaluate(
     benchmark: Benchmark, generator: Generator, output_dir: Path, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     """
-    Run a benchmark, or go on with a run that was interrupted.
+    Run a benchmark, or go on with a run that was interrupted, and return its summary.
 
     Each completion is appended to `completions.jsonl` as soon as it is there. At the end, `samples.jsonl`, with one
-    [`Score`] per line, and `summary.json` are written. If no completion is missing, the
-    model is not run, so scoring again is cheap.
-
-    Args:
-        benchmark ([`Benchmark`]):
-            What to run.
-        generator ([`Generator`]):
-            Runs the model.
-        output_dir (`Path`):
-            Folder of the run.
-        settings (`Mapping[str, Any]`):
-            What the completions depend on besides the benchmark, such as model, adapter, sampling and backend.
-
-    Returns:
-        `dict[str, Any]`: the summary.
-
-    Raises:
-        ValueError, OSError: see [`CompletionStore`].
+    [`Score`] per line, and `summary.json` are written. If no completion is missing, the model is not run, so scoring
+    again is cheap. `settings` are what the completions depend on besides the benchmark, such as model, adapter and
+    backend.
     """
     start = time.monotonic()
     settings = {"benchmark": benchmark.name, **benchmark.settings, **settings}
@@ -69,53 +54,35 @@ def summarize(scores: Sequence[Score], benchmark: Benchmark) -> dict[str, Any]:
     """
     Compute the accuracies of every subset and overall, with 95% intervals.
 
-    Args:
-        scores (`Sequence[Score]`):
-            One per sample.
-        benchmark ([`Benchmark`]):
-            Their benchmark.
+    Returns a dictionary with the keys
 
-    Returns:
-        `dict[str, Any]`: with the keys
-
-        - `metrics`, `measures`: their names.
-        - `subsets`, `groups`, `overall`: number of samples, number of missing ones, and a figure per metric. `overall`
-          is the benchmark's own figure, or `refused` with the reason why there is none. A figure that is the share of
-          right samples has an interval. Where completions are missing, it also has `accuracy_of_generated`, the
-          share among the generated ones, which some released scorers report. A measure has `mean`, `low` and `high`
-          over the samples that were generated.
-        - `missing`: ids of the samples without a completion, which count as wrong.
-
-    Raises:
-        ValueError: if there is no sample, or two have the same id.
+    - `metrics`, `measures`: their names.
+    - `subsets`, `groups`, `overall`: number of samples, number of missing ones, and a figure per metric. `overall` is
+      the benchmark's figure, or `refused` with the reason why there is none. A figure that is the share of right
+      samples has an interval. Where completions are missing, it also has `accuracy_of_generated`, the share among the
+      generated ones, which some released scorers report. A measure has `mean`, `low` and `high` over the samples that
+      were generated.
+    - `missing`: ids of the samples without a completion, which count as wrong.
     """
     if not scores or len({score.id for score in scores}) < len(scores):
         raise ValueError(f"{benchmark.name} must have samples, and ids that are unique")
     subsets: dict[str, list[Score]] = defaultdict(list)
     for score in scores:
         subsets[score.subset].append(score)
-    overall: dict[str, Any] = {"n": len(scores), "missing": _missing(scores), **_means(scores, benchmark)}
+    overall = _row(scores, benchmark)
     for metric in benchmark.metrics:
         figure = benchmark.overall(scores, metric)
         overall[metric] = {"refused": figure} if isinstance(figure, str) else _figure(figure, scores, metric)
     groups: dict[str, dict[str, Any]] = {}
     for metric in benchmark.metrics:
         for name, (figure, members) in benchmark.groups(scores, metric).items():
-            group = groups.setdefault(
-                name, {"n": len(members), "missing": _missing(members), **_means(members, benchmark)}
-            )
-            group[metric] = _figure(figure, members, metric)
+            groups.setdefault(name, _row(members, benchmark))[metric] = _figure(figure, members, metric)
     return {
         "metrics": list(benchmark.metrics),
         "measures": list(benchmark.measures),
         "subsets": {
-            name: {
-                "n": len(group),
-                "missing": _missing(group),
-                **{metric: _accuracy(group, metric) for metric in benchmark.metrics},
-                **_means(group, benchmark),
-            }
-            for name, group in sorted(subsets.items())
+            name: {**_row(members, benchmark), **{metric: _accuracy(members, metric) for metric in benchmark.metrics}}
+            for name, members in sorted(subsets.items())
         },
         "groups": groups,
         "overall": overall,
@@ -124,20 +91,7 @@ def summarize(scores: Sequence[Score], benchmark: Benchmark) -> dict[str, Any]:
 
 
 def read_scores(output_dir: Path) -> list[Score]:
-    """
-    The scores of a finished run.
-
-    Args:
-        output_dir (`Path`):
-            Folder of the run.
-
-    Returns:
-        `list[Score]`
-
-    Raises:
-        FileNotFoundError: if there is no finished run.
-        ValueError: if the file is broken.
-    """
+    """The scores of a finished run, of `samples.jsonl`."""
     path = output_dir / "samples.jsonl"
     if not path.exists():
         raise FileNotFoundError(f"{output_dir} holds no finished run: give the command of the run again to finish it")
@@ -155,22 +109,17 @@ def _line(score: Score) -> str:
         return json.dumps({**vars(score), "calls": []}, ensure_ascii=False) + "\n"
 
 
-def _missing(scores: Sequence[Score]) -> int:
-    return sum(score.missing for score in scores)
-
-
-def _means(scores: Sequence[Score], benchmark: Benchmark) -> dict[str, dict[str, float]]:
+def _row(scores: Sequence[Score], benchmark: Benchmark) -> dict[str, Any]:
+    """Number of samples, number of missing ones, and the means of the measures over those that are not missing."""
     generated = [score for score in scores if not score.missing]
-    if not generated:
-        return {}
-    clusters = [score.cluster for score in generated]
-    means = {}
-    for measure in benchmark.measures:
-        interval = mean_interval([score.measures[measure] for score in generated], clusters)
-        means[measure] = {"mean": interval.estimate}
+    row: dict[str, Any] = {"n": len(scores), "missing": len(scores) - len(generated)}
+    for measure in benchmark.measures if generated else ():
+        values = [score.measures[measure] for score in generated]
+        interval = mean_interval(values, [score.cluster for score in generated])
+        row[measure] = {"mean": interval.estimate}
         if interval.clusters > 1:
-            means[measure] |= {"low": interval.low, "high": interval.high}
-    return means
+            row[measure] |= {"low": interval.low, "high": interval.high}
+    return row
 
 
 def _figure(figure: float, scores: Sequence[Score], metric: str) -> dict[str, Any]:
@@ -191,3 +140,33 @@ def _accuracy(scores: Sequence[Score], metric: str) -> dict[str, Any]:
     if len(generated) < len(scores):
         figures["accuracy_of_generated"] = sum(generated) / len(generated) if generated else None
     return figures
+
+
+def summary_table(summary: Mapping[str, Any]) -> Table:
+    """A run for the terminal."""
+    adapter = f" + {summary['adapter']}" if summary["adapter"] else ""
+    unit = "percent and means" if summary["measures"] else "percent"
+    table = Table(title=f"{summary['benchmark']}: {summary['model']}{adapter}, {unit} with 95% intervals")
+    for column in ("", "n", *summary["metrics"], *summary["measures"]):
+        table.add_column(column, justify="left" if column == "" else "right")
+    for name, row in [*summary["subsets"].items(), *summary["groups"].items(), ("overall", summary["overall"])]:
+        figures = [cell(row[metric]) or "none" for metric in summary["metrics"]]
+        means = [mean_cell(row[measure]) if measure in row else "none" for measure in summary["measures"]]
+        table.add_row(name, str(row["n"]), *figures, *means)
+    return table
+
+
+def mean_cell(figure: Mapping[str, float]) -> str:
+    """The figure of a measure, such as `3.2 ± 0.3`."""
+    mean = f"{figure['mean']:.1f}"
+    return f"{mean} ± {(figure['high'] - figure['low']) / 2:.1f}" if "low" in figure else mean
+
+
+def cell(figure: Mapping[str, Any], digits: int = 1) -> str:
+    """The figure of a metric in percent, such as `50.0 [41.2, 58.8]`; empty if the benchmark refused to give it."""
+    if "accuracy" not in figure:
+        return ""
+    accuracy = f"{100 * figure['accuracy']:.{digits}f}"
+    if "low" not in figure:
+        return accuracy
+    return f"{accuracy} [{100 * figure['low']:.{digits}f}, {100 * figure['high']:.{digits}f}]"

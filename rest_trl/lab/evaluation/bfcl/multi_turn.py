@@ -1,20 +1,18 @@
 """Dialogues of several turns between a model and BFCL's simulators, many at a time."""
 
+import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from accelerate.logging import get_logger
 from tqdm.auto import tqdm
 
-from ..generation import Generator, complete
-from ..samples import Completion
-from ..store import CompletionStore
+from ..generation import Completion, CompletionStore, Generator, complete
 from .client import OfficialBFCL
 from .prompts import RENDERING_ERRORS, PromptRenderer
-from .samples import Calls, Case
+from .questions import Calls, Case
 
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 # The largest number of dialogues at once. Each of them has a process of its own.
 AT_ONCE = 200
@@ -24,25 +22,9 @@ class Rollout:
     """
     One dialogue in progress.
 
-    Args:
-        category (`str`):
-            Its category.
-        case ([`Case`]):
-            The question.
-        renderer ([`PromptRenderer`]):
-            Renders prompts and reads completions.
-        max_steps (`int`):
-            Number of steps that a turn may have. If the last of them still makes calls, the dialogue ends.
-
-    Attributes:
-        turns (`list[list[Calls]]`):
-            The calls of every step of every turn that was begun.
-        completions (`list[Completion]`):
-            One per step.
-        is_over (`bool`):
-            Whether the dialogue has ended.
-        failure (`str` or `None`):
-            Why the dialogue broke off, which makes it wrong; `None` if it did not.
+    A dialogue ends early if the last of the `max_steps` of a turn still makes calls. `turns` holds the calls of every
+    step of every turn that was begun, `completions` one per step, and `failure` why the dialogue broke off, which
+    makes it wrong.
     """
 
     def __init__(self, category: str, case: Case, renderer: PromptRenderer, max_steps: int) -> None:
@@ -70,12 +52,7 @@ class Rollout:
         return f"{self.case.id}/{len(self.turns) - 1}.{len(self.turns[-1])}"
 
     def prompt(self) -> str | None:
-        """
-        Render the prompt of the next step.
-
-        Returns:
-            `str` or `None`: `None` if the template fails, which ends the dialogue.
-        """
+        """The prompt of the next step; `None` if the template fails, which ends the dialogue."""
         try:
             return self._renderer.render(self._messages, self._functions)
         except RENDERING_ERRORS as error:
@@ -83,27 +60,12 @@ class Rollout:
             return None
 
     def fail(self, reason: str) -> None:
-        """
-        End the dialogue, which then counts as wrong.
-
-        Args:
-            reason (`str`):
-                Why it cannot go on.
-        """
+        """End the dialogue, which then counts as wrong."""
         logger.warning(f"{self.case.id} ended in turn {len(self.turns) - 1} and counts as wrong: {reason}")
         self.is_over, self.failure = True, reason
 
     def take(self, completion: Completion) -> Calls:
-        """
-        Add a step to the dialogue.
-
-        Args:
-            completion ([`Completion`]):
-                The step's completion.
-
-        Returns:
-            `Calls`: the calls to execute. `None` means that there are none, so the turn is over.
-        """
+        """Add a step, and give its calls to execute; `None` means that there are none, so the turn is over."""
         self.completions.append(completion)
         calls = self._renderer.read(completion.text)
         self.turns[-1].append(calls)
@@ -119,13 +81,7 @@ class Rollout:
         return None
 
     def take_results(self, results: Sequence[str] | None) -> None:
-        """
-        Add the results of the last step's calls.
-
-        Args:
-            results (`Sequence[str]`, *optional*):
-                The result of each call. `None` means that the calls broke a limit, which ends the dialogue.
-        """
+        """Add the results of the last step's calls. `None` means that they broke a limit, which ends the dialogue."""
         if results is None:
             self.fail("its calls broke a limit of the sandbox")
         else:
@@ -141,25 +97,11 @@ def run_dialogues(
     store: CompletionStore,
 ) -> dict[str, Rollout]:
     """
-    Have the model go through dialogues, step by step and many at a time.
+    Have the model go through dialogues, given by category, step by step and many at a time.
 
-    A run that goes on after an interruption executes the stored steps again. The simulators are deterministic,
-    so the prompts are the same, and stored completions are not generated again.
-
-    Args:
-        cases (`Mapping[str, Sequence[Case]]`):
-            The questions by category.
-        renderer ([`PromptRenderer`]):
-            Renders prompts and reads completions.
-        official ([`OfficialBFCL`]):
-            Executes the calls.
-        generator ([`Generator`]):
-            Runs the model.
-        store ([`CompletionStore`]):
-            Keeps the completions, under ids such as `multi_turn_base_0/2.1` (turn and step from 0).
-
-    Returns:
-        `dict[str, Rollout]`: by sample id.
+    Completions have ids such as `multi_turn_base_0/2.1` (turn and step from 0). A run that goes on after an
+    interruption executes the stored steps again. The simulators are deterministic, so the prompts are the same, and
+    stored completions are not generated again.
     """
     waiting = deque(
         Rollout(category, case, renderer, official.max_steps)
