@@ -36,6 +36,9 @@ def main() -> None:
         commands.add_parser(name, help=purpose, add_help=False)
     command = parser.parse_args(sys.argv[1:2]).command
     hold_kernels_warning()
+    # As for a module that is run: dotted paths of a user's rewards, syntaxes and benchmarks start from here.
+    if "" not in sys.path:
+        sys.path.insert(0, "")
     import_module(_COMMANDS[command][0]).main(sys.argv[2:])
 
 

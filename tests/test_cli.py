@@ -45,6 +45,13 @@ class TestMain:
         assert error.value.code == 2
         assert "train" in capsys.readouterr().err
 
+    def test_has_the_working_directory_on_the_path(self, tmp_path):
+        (tmp_path / "in_this_folder.py").write_text("Mine = 3\n")
+        # `-P` leaves it out, as the script of an installed package does.
+        command = [sys.executable, "-P", "-m", "rest_trl.cli", "evaluate", "--benchmark", "in_this_folder.Mine"]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        assert "'in_this_folder.Mine' is not a subclass of rest_trl.lab.evaluation" in done.stderr
+
     def test_shows_no_warning_of_kernels_that_it_does_not_use(self, tmp_path):
         (tmp_path / "completion.txt").write_text("Hello.")
         command = [

@@ -160,6 +160,30 @@ class TestSchemas:
             load_rest_dataset(path, tokenizer)
 
 
+class TestHoldOut:
+    def test_divides_rows_and_never_a_dialogue_and_always_alike(self, tokenizer, tmp_path):
+        rows = [{"messages": [{"role": "system", "content": str(number)}, *dialogue()[1:]]} for number in range(10)]
+        path = write_lines(tmp_path / "rows.jsonl", rows)
+        train, test = (load_rest_dataset(path, tokenizer, split=split, test_size=0.3) for split in ("train", "test"))
+        assert (len(set(train["source"])), len(set(test["source"]))) == (7, 3)
+        assert not set(train["source"]) & set(test["source"]) and len(train) + len(test) == 30
+        again = load_rest_dataset(path, tokenizer, split="test", test_size=0.3, max_prompt_length=500, seed=7)
+        assert again["source"] == test["source"]
+
+    @pytest.mark.parametrize(
+        ("test_size", "split", "message"),
+        [
+            (1.0, "train", r"test_size is 1.0: give the share"),
+            (0.3, "validation", "test_size divides the split 'train' into 'train' and 'test', not 'validation'"),
+            (0.01, "test", "test_size=0.01 divides 2 rows into 2 and 0"),
+        ],
+    )
+    def test_refuses_what_leaves_nothing(self, tokenizer, tmp_path, test_size, split, message):
+        path = write_lines(tmp_path / "rows.jsonl", [call_row({"city": city}) for city in ("Oslo", "Rome")])
+        with pytest.raises(ValueError, match=message):
+            load_rest_dataset(path, tokenizer, split=split, test_size=test_size)
+
+
 class TestValues:
     def solutions(self, rows, tokenizer, tmp_path):
         return load_rest_dataset(write_lines(tmp_path / "rows.jsonl", rows), tokenizer, strict=True)["solution"]

@@ -1,5 +1,6 @@
 """Data sets loaded and rendered for training."""
 
+import hashlib
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple, TypedDict, Unpack
 
@@ -37,6 +38,7 @@ def load_rest_dataset(
     *,
     split: str = "train",
     config: str | None = None,
+    test_size: float | None = None,
     **options: Unpack[PreparationOptions],
 ) -> Dataset:
     """
@@ -52,6 +54,9 @@ def load_rest_dataset(
             Split to load. A single file is the split `"train"`. In a directory, the file names tell the split.
         config (`str`, *optional*):
             Configuration of the data set, for those that have several.
+        test_size (`float`, *optional*):
+            Hold this share of the rows of the split `"train"` out of it. They are then the split `"test"`, the same
+            ones in every program: a hash of `source` decides, so the steps of a dialogue stay together.
         options:
             `strict`, `max_prompt_length`, `chat_template_kwargs`, `mask_tools` and `seed`, see [`prepare_dataset`].
 
@@ -68,7 +73,20 @@ def load_rest_dataset(
     dataset = load_rest_dataset("rlla_rl.parquet", tokenizer, max_prompt_length=2048)
     ```
     """
-    return _logged(prepare_sources(open_sources(dataset_name, split, config), tokenizer, **options))
+    if test_size is None:
+        return _logged(prepare_sources(open_sources(dataset_name, split, config), tokenizer, **options))
+    if not 0 < test_size < 1:
+        raise ValueError(f"test_size is {test_size}: give the share of rows to hold out, between 0 and 1")
+    if split not in ("train", "test"):
+        raise ValueError(f"test_size divides the split 'train' into 'train' and 'test', not {split!r}: leave it out")
+    dataset = _logged(prepare_sources(open_sources(dataset_name, "train", config), tokenizer, **options))
+    rows = sorted(set(dataset["source"]), key=lambda source: hashlib.sha256(source.encode()).digest())
+    number = round(test_size * len(rows))
+    if not 0 < number < len(rows):
+        raise ValueError(f"test_size={test_size} divides {len(rows)} rows into {len(rows) - number} and {number}")
+    held_out = set(rows[:number])
+    chosen = [index for index, row in enumerate(dataset["source"]) if (row in held_out) == (split == "test")]
+    return dataset.select(chosen)
 
 
 def prepare_dataset(

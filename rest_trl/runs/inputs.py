@@ -103,6 +103,8 @@ def load_split(
         return _load_tasks(script_args, split, size)
     chat_template_kwargs: Any = training_args.chat_template_kwargs  # TRL has parsed it if it was a string
     if _is_embedded(name):
+        if script_args.test_size is not None:
+            raise ValueError(f"{name} has a split test already: leave test_size out")
         if script_args.mask_tools:
             raise ValueError(
                 f"mask_tools needs rows with tools in a column, and {name} has prompts of text: leave it out"
@@ -116,6 +118,7 @@ def load_split(
         tokenizer,
         split=split,
         config=script_args.dataset_config,
+        test_size=script_args.test_size,
         strict=script_args.strict,
         max_prompt_length=script_args.max_prompt_length,
         chat_template_kwargs=chat_template_kwargs,
@@ -127,7 +130,7 @@ def load_split(
 
 def _load_tasks(script_args: Any, split: str, size: int | None) -> Dataset:
     name = script_args.dataset_name
-    for argument in ("max_prompt_length", "mask_tools", "strict"):
+    for argument in ("max_prompt_length", "mask_tools", "strict", "test_size"):
         if vars(script_args)[argument]:
             raise ValueError(
                 f"{argument} is for data sets with gold calls, and the tasks of an environment are left as they are: "

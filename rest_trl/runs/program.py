@@ -35,6 +35,9 @@ class DataArguments(ScriptArguments):
         max_prompt_length (`int`, *optional*):
             Examples with a longer prompt, in tokens, are dropped and counted. By default the tokenizer's limit, at
             most 32,768.
+        test_size (`float`, *optional*):
+            Share of the rows of the split `train` that are held out of training, as the split `test`; see
+            [`~rest_trl.data.load_rest_dataset`].
         mask_tools (`list[str]`, *optional*):
             `functions`, `parameters` or both: their names become random in tools and calls, as in Hammer's training,
             so that only descriptions tell what a tool does.
@@ -62,6 +65,10 @@ class DataArguments(ScriptArguments):
         metadata={
             "help": "Drop examples with a longer prompt, in tokens. Default: the tokenizer's limit, at most 32768."
         },
+    )
+    test_size: float | None = field(
+        default=None,
+        metadata={"help": "Hold this share of the rows of the split train out of training: they are the split test."},
     )
     mask_tools: list[str] | None = field(
         default=None,

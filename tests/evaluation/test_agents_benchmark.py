@@ -7,7 +7,7 @@ from transformers import AutoTokenizer
 from rest_trl.lab.evaluation.agents_benchmark import TinyAgents
 from rest_trl.lab.evaluation.benchmark import get_benchmark
 from rest_trl.lab.evaluation.evaluate import main
-from rest_trl.lab.evaluation.generation import Completion
+from rest_trl.lab.evaluation.generation import Completion, prompt_token_ids
 from rest_trl.lab.evaluation.summary import evaluate, mean_cell, read_scores
 from rest_trl.lab.intervals import mean_interval
 from rest_trl.lab.tiny.agents import AGENTS_MODEL_DIR, Task
@@ -91,6 +91,29 @@ class TestTinyAgents:
             run(tokenizer, tmp_path / "broken", Interrupted(tokenizer))
         second = run(tokenizer, tmp_path / "broken", Policy(tokenizer))
         assert second["reused"] == SIZE + 3 and second["overall"] == first["overall"]
+
+    def test_half_a_surrogate_pair_ends_neither_the_run_nor_one_that_goes_on(self, tokenizer, tmp_path):
+        text = '<tool_call>\n{"name": "get_owner", "arguments": {"ticket": "\\ud83d"}}\n</tool_call>'
+
+        class Tokenizing(Policy):
+            def generate(self, prompts):
+                assert prompt_token_ids(prompts, self._tokenizer, None).keys() == prompts.keys()
+                for completion in super().generate(prompts):
+                    if self.asked > SIZE + 1 and self._stops:
+                        raise KeyboardInterrupt
+                    yield completion
+
+        def policy(stops):
+            policy = Tokenizing(tokenizer, lambda index, turn, solution: solution if (index, turn) != (0, 0) else text)
+            policy._stops = stops
+            return policy
+
+        with pytest.raises(KeyboardInterrupt):
+            run(tokenizer, tmp_path, policy(stops=True))
+        summary = run(tokenizer, tmp_path, policy(stops=False))
+        first, *_ = read_scores(tmp_path)
+        assert first.calls[0] == [{"name": "get_owner", "arguments": {"ticket": "\ud83d"}}]
+        assert first.measures["invalid"] == 1 and summary["reused"] == SIZE + 1
 
     def test_trials_of_a_task_form_a_cluster(self, tokenizer, tmp_path):
         summary = run(tokenizer, tmp_path, Policy(tokenizer), trials=3)

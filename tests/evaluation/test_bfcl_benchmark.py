@@ -26,6 +26,7 @@ from rest_trl.lab.tiny import TINY_MODEL_DIR
 from rest_trl.tool_calls import ToolCall, get_syntax
 
 
+MEASURES = {"unreadable_percent": 0.0}
 UNREADABLE = "<tool_call>\nnot JSON\n</tool_call>"
 
 
@@ -90,7 +91,7 @@ class TestGolds:
         categories = expand_categories(official.version, ["multi_turn"])
         benchmark = BENCHMARKS[official.version](official, categories, tokenizer, "hermes")
         scores = [
-            Score(case.id, name, f"multi_turn/{number}", {"valid": float(number < 33)}, None, [], [], "")
+            Score(case.id, name, f"multi_turn/{number}", {"valid": float(number < 33)}, None, [], [], "", MEASURES)
             for name in categories
             for number, case in enumerate(official.cases(name))
         ]
@@ -116,6 +117,14 @@ class TestPlantedErrors:
         _, scores, _ = run(official, categories, texts, tokenizer, tmp_path)
         assert wrong(scores) == planted & scores.keys()
         assert all((score.why is None) == (score.scores["valid"] == 1) for score in scores.values())
+
+    def test_an_unreadable_call_is_an_abstention_and_counted_as_unreadable(self, official, tokenizer, tmp_path):
+        texts = gold_texts(official, "irrelevance", 10)
+        texts |= dict.fromkeys(["irrelevance_0", "irrelevance_3"], UNREADABLE)
+        summary, scores, _ = run(official, ["irrelevance"], texts, tokenizer, tmp_path, limit=10)
+        assert wrong(scores) == set()  # as by the official checker
+        assert summary["subsets"]["irrelevance"]["unreadable_percent"]["mean"] == 20
+        assert any("counts a call that cannot be read as none" in note for note in summary["notes"])
 
     def test_of_dialogues(self, official, tokenizer, tmp_path):
         texts = gold_texts(official, "multi_turn_base", 12)

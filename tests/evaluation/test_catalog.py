@@ -13,7 +13,7 @@ BASE = ["--model_name_or_path", "tiny", "--dtype", "float32", "--max_new_tokens"
 class TestFindBenchmarks:
     def test_finds_every_module_of_the_package(self):
         found = find_benchmarks()
-        assert found.keys() == {"api_bank", "bfcl_v3", "bfcl_v4", *TINY_DATASETS}
+        assert found.keys() == {"api_bank", "bfcl_v3", "bfcl_v4", "data", *TINY_DATASETS}
         assert all(issubclass(benchmark, Benchmark) and benchmark.metrics for benchmark in found.values())
         assert {name for name, benchmark in found.items() if benchmark.needs_setup} == {"bfcl_v3", "bfcl_v4"}
 
@@ -64,7 +64,7 @@ class TestUserBenchmark:
         assert comparison.warnings == ("most_tokens differs: 99 and 2",)
 
     def test_its_options_are_for_it_alone(self, tmp_path, capsys):
-        with pytest.raises(SystemExit, match=r"--data is for --benchmark api_bank, not for user_benchmark.Lengths"):
+        with pytest.raises(SystemExit, match=r"--data is for --benchmark api_bank or data, not for user_"):
             main(["--benchmark", "user_benchmark.Lengths", *BASE, "--output_dir", str(tmp_path), "--data", "x"])
         with pytest.raises(SystemExit):
             main(["--benchmark", "tiny", *BASE, "--output_dir", str(tmp_path), "--most_tokens", "3"])

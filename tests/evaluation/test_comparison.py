@@ -6,7 +6,7 @@ from rich.console import Console
 
 from rest_trl.lab.evaluation.benchmark import Sample, Score, SingleTurnBenchmark, find_benchmarks
 from rest_trl.lab.evaluation.compare import main, protocol_differences
-from rest_trl.lab.evaluation.comparison import COLUMNS, compare_runs, comparison_table, find_runs
+from rest_trl.lab.evaluation.comparison import columns, compare_runs, comparison_table, find_runs
 from rest_trl.lab.evaluation.summary import evaluate
 
 
@@ -64,6 +64,18 @@ class TestCompareRuns:
         assert comparison.warnings[1].startswith("generation differs: ")
         assert comparison.warnings[2] == f"7 samples of {b / 'api_bank'} have no completion and count as wrong"
 
+    @pytest.mark.parametrize(
+        ("first", "second", "names"),
+        [
+            ("outputs/grpo", "outputs/rest", ("grpo", "rest")),
+            ("grpo/eval", "rest/eval", ("grpo/eval", "rest/eval")),
+            ("same", "same", ("A", "B")),
+        ],
+    )
+    def test_names_runs_by_the_ends_of_their_paths_from_where_they_differ(self, make_run, first, second, names):
+        (comparison,) = compare_runs(make_run(first, range(60)), make_run(second, range(60)))
+        assert comparison.names == names and columns(comparison)[2:5] == (*names, f"{names[1]} - {names[0]}")
+
     def test_refuses_what_cannot_be_paired(self, make_run, tmp_path):
         a, b, tiny = make_run("a", range(60)), make_run("b", range(60), n=100), make_run("c", [1], "tiny")
         with pytest.raises(ValueError, match=r"20 samples are only in .*, 0 only in .*: run both on all of them"):
@@ -90,8 +102,8 @@ class TestReport:
         console = Console(width=80, record=True)
         console.print(comparison_table(comparison))
         lines = console.export_text().splitlines()
-        assert len(lines) == len(COLUMNS) - 1 + 3 and "api_bank, strict" in lines[0]  # and title and frame
-        assert any("B - A" in line and "[" in line and "]" in line for line in lines)
+        assert len(lines) == len(columns(comparison)) - 1 + 3 and "api_bank, strict" in lines[0]  # and title and frame
+        assert any("b - a" in line and "[" in line and "]" in line for line in lines)
 
 
 class TestMain:
@@ -104,16 +116,17 @@ class TestMain:
         printed = capsys.readouterr().out
         assert "api_bank, strict" in printed and "prompt_form differs: paper and native" in " ".join(printed.split())
         rows = files["markdown"].read_text().splitlines()
-        assert rows[0].count("|") == len(COLUMNS) + 1 and "50.0 [" in rows[2] and "66.7 [" in rows[2]
+        assert rows[0].startswith("| benchmark | n (clusters) | a | b | b - a | only b / only a | p |")
+        assert "50.0 [" in rows[2] and "66.7 [" in rows[2]
         latex = files["latex"].read_text()
-        assert "api\\_bank" in latex and latex.count("&") == 2 * (len(COLUMNS) - 1)
+        assert "api\\_bank" in latex and latex.count("&") == 2 * 9
         assert files["figure"].read_bytes().startswith(b"\x89PNG")
 
     def test_prints_brackets_as_they_are(self, make_run, capsys):
         a = make_run("[a] :key:", range(60), chat_template_kwargs={"chat_template": "[INST]{{ q }}[/INST]"})
         main([str(a), str(make_run("b", range(60)))])
         printed = "".join(capsys.readouterr().out.split())
-        assert "A:" + str(a).replace(" ", "") in printed
+        assert "[a]:key::" + str(a).replace(" ", "") in printed
         assert "chat_template_kwargsdiffers:{'chat_template':'[INST]{{q}}[/INST]'}andNone" in printed
         main([str(a), "--published"])
         assert "[a]:key:" in "".join(capsys.readouterr().out.split())

@@ -55,7 +55,7 @@ class TestEvaluate:
         [
             (["--temperature", "1"], "holds another run (generation was"),
             (["--temperature", "-1"], "temperature >= 0"),
-            (["--data", "x"], "--data is for --benchmark api_bank, not for tiny"),
+            (["--data", "x"], "--data is for --benchmark api_bank or data, not for tiny"),
             (["--concurrency", "3"], "--concurrency is for --backend server, not for transformers"),
             (["--model_name_or_path", "./absent"], "there is no model directory ./absent: check the path"),
             (["--benchmark", "api_bank"], "--benchmark api_bank needs --data"),
@@ -124,14 +124,18 @@ class TestEvaluate:
         with pytest.raises(SystemExit, match=r"completions.jsonl, line 1, is no completion"):
             main([*BASE, "--output_dir", str(tmp_path)])
 
-    def test_imports_no_trainer(self):
+    def test_imports_no_trainer_and_nothing_slow_before_the_arguments_are_right(self):
+        slow = ("trl", "torch", "transformers", "datasets", "accelerate", "scipy", "pandas", "huggingface_hub")
         code = (
-            "import sys, rest_trl.lab.evaluation.evaluate, rest_trl.lab.evaluation.compare\n"
+            "import sys, rest_trl.lab.evaluation.compare, rest_trl.lab.evaluation.evaluate as evaluate\n"
+            "evaluate.make_parser(evaluate.find_benchmarks()).format_help()\n"
+            f"print([name for name in {slow} if name in sys.modules], 'rest_trl.trainer' in sys.modules)\n"
+            "import rest_trl.lab.evaluation.summary, rest_trl.lab.evaluation.local_backends\n"
             "print([name for name in sys.modules if name.split('.')[0] == 'trl'\n"
             "    or name in ('rest_trl.trainer', 'rest_trl.config', 'rest_trl.train')])\n"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        assert done.stdout.strip() == "[]"
+        assert done.stdout.split("\n")[:2] == ["[] False", "[]"]
 
     def test_is_a_command_of_the_package(self, monkeypatch, capsys):
         for command in ("evaluate", "compare"):

@@ -5,6 +5,7 @@ from datasets import Dataset
 from transformers import AutoTokenizer
 
 from rest_trl import ResTGRPOConfig
+from rest_trl.data import load_rest_dataset
 from rest_trl.data.sources import dataset_source
 from rest_trl.lab.tiny import TINY_MODEL_DIR, TINY_MODELS
 from rest_trl.lab.tiny.agents import HelpDesk
@@ -163,12 +164,33 @@ class TestFindEnvironment:
             find_environment(name)
 
 
+class TestHoldOut:
+    def test_is_read_by_training_as_by_an_evaluation(self, tokenizer, tmp_path):
+        path = tmp_path / "rows.jsonl"
+        rows = [{"prompt": str(number), "solution": "No."} for number in range(10)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        config = ResTGRPOConfig("out", use_cpu=True, bf16=False)
+        arguments = ResTScriptArguments(str(path), test_size=0.2)
+        train, test = (load_split(arguments, config, tokenizer, split)["source"] for split in ("train", "test"))
+        assert sorted([*train, *test]) == [f"rows.jsonl#{number}" for number in range(10)] and len(test) == 2
+        assert test == load_rest_dataset(str(path), tokenizer, split="test", test_size=0.2)["source"]
+
+    def test_is_refused_where_there_is_a_split_already(self, tokenizer):
+        arguments = ResTScriptArguments("tiny", test_size=0.2), ResTGRPOConfig("out", use_cpu=True, bf16=False)
+        with pytest.raises(ValueError, match="tiny has a split test already: leave test_size out"):
+            load_split(*arguments, tokenizer, "train")
+
+
 class TestLoadSplitOfTasks:
     def load(self, name, split="train", size=None, **arguments):
         environment = "rest_trl.lab.tiny.agents.HelpDesk"
         return load_split(
             ResTScriptArguments(name, environment_factory=environment, **arguments), None, None, split, size
         )
+
+    def test_holds_no_rows_out_of_tasks(self):
+        with pytest.raises(ValueError, match=r"test_size is for data sets with gold calls, .*: leave it out"):
+            self.load("tiny/agents", test_size=0.1)
 
     def test_of_the_help_desk_has_disjoint_requests(self):
         training, evaluation = self.load("tiny/agents"), self.load("tiny/agents", "test")

@@ -15,9 +15,9 @@ from engines.vllm_server import VLLMServer
 from peft import IA3Config, LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rest_trl.lab.evaluation import tiny_benchmark
 from rest_trl.lab.evaluation.evaluate import main
 from rest_trl.lab.evaluation.generation import GenerationSettings
+from rest_trl.lab.evaluation.gold_calls_benchmark import tiny_samples
 from rest_trl.lab.evaluation.local_backends import TransformersGenerator, VLLMGenerator
 from rest_trl.lab.evaluation.server_backend import ServerGenerator
 from rest_trl.lab.tiny import TINY_MODEL_DIR
@@ -58,7 +58,7 @@ def tiny_tokenizer():
 
 @pytest.fixture(scope="module")
 def prompts(tiny_tokenizer):
-    return {sample.id: sample.prompt for sample in tiny_benchmark.load_samples(tiny_tokenizer, size=64)}
+    return {sample.id: sample.prompt for sample in tiny_samples(tiny_tokenizer, size=64)}
 
 
 def generated(generator, prompts):

@@ -1,4 +1,4 @@
-"""Benchmarks of agents: dialogues with a TRL environment, led as in TRL's loop of tool calls."""
+"""Benchmarks of agents: dialogues with a TRL environment, run as in TRL's loop of tool calls."""
 
 import inspect
 from abc import abstractmethod
@@ -71,7 +71,7 @@ class Dialogue:
         """
         Carry out the calls of a turn, given its sampled text without the token that ends it.
 
-        Returns whether the dialogue goes on, with the new [`prompt`](Dialogue).
+        Returns whether the dialogue continues, with the new [`prompt`](Dialogue).
         """
         parsed = self._syntax.parse(text)
         self.calls.append([{"name": call.name, "arguments": call.arguments} for call in parsed.calls])

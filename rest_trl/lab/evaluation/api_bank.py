@@ -11,8 +11,6 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import snapshot_download
-
 from .benchmark import Sample
 from .bfcl.prompts import RENDERING_ERRORS
 
@@ -101,6 +99,8 @@ def _read(data: str) -> dict[int, list[dict[str, Any]]]:
     if not folder.is_dir():
         if data.startswith((".", "~", "/")) or data.count("/") != 1:
             raise FileNotFoundError(f"there is no folder {data}")
+        from huggingface_hub import snapshot_download
+
         folder = Path(snapshot_download(data, repo_type="dataset", allow_patterns="*level-*-api_processed.json"))
     rows = {}
     for level in LEVELS:

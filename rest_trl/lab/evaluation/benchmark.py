@@ -40,8 +40,8 @@ def positive(text: str) -> int:
 # Options that several benchmarks share.
 PROMPT_OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "tool_call_syntax": {
-        "choices": sorted(SYNTAXES),
-        "help": "default: the one that the chat template shows; for API-Bank's paper form, rlla",
+        "help": f"{', '.join(sorted(SYNTAXES))}, or the dotted path of your own; default: the one that the chat "
+        "template shows, and for API-Bank's paper form rlla",
     },
     "chat_template_kwargs": {"type": json_object, "help": "JSON, such as '{\"enable_thinking\": false}'"},
 }
@@ -265,7 +265,7 @@ def find_benchmarks() -> dict[str, type[Benchmark]]:
 
     ```python
     >>> sorted(find_benchmarks())
-    ['api_bank', 'bfcl_v3', 'bfcl_v4', 'tiny', 'tiny/agents', 'tiny/arguments', 'tiny/calls', 'tiny/decides']
+    ['api_bank', 'bfcl_v3', 'bfcl_v4', 'data', 'tiny', 'tiny/agents', 'tiny/arguments', 'tiny/calls', 'tiny/decides']
 
     ```
     """

@@ -6,15 +6,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from tqdm.auto import tqdm
-
 from ...tool_calls import detect_syntax
 from .benchmark import PROMPT_OPTIONS, Benchmark, Published, Sample, Score, mean_score, not_generated
 from .bfcl.client import OfficialBFCL
 from .bfcl.environment import PACKAGES, setup
 from .bfcl.multi_turn import Rollout, run_dialogues
 from .bfcl.prompts import PromptRenderer
-from .bfcl.questions import AVERAGES, Case, Verdict, clusters, encode, expand_categories
+from .bfcl.questions import AVERAGES, Calls, Case, Verdict, clusters, encode, expand_categories
 from .generation import Completion, CompletionStore, Generator, complete
 
 
@@ -33,6 +31,8 @@ class BFCLBenchmark(Benchmark):
     """
 
     metrics = ("valid",)
+    # The official checker takes a call that it cannot read for none, so in the irrelevance categories it is right.
+    measures = ("unreadable_percent",)
     protocol = ("chat_template_kwargs",)
     options = {
         "categories": {
@@ -105,6 +105,8 @@ class BFCLBenchmark(Benchmark):
             "names of functions keep their dots; the types dict, float, tuple and any are shown as object, number, "
             "array and string",
         ]
+        if any("irrelevance" in category for category in self.settings["categories"]):
+            notes.append("irrelevance: the official checker counts a call that cannot be read as none, so as right")
         if self._dialogues:
             notes.append(f"calls were executed in a sandbox of {self._official.sandbox}")
         if self._renderer.one_call_per_message:
@@ -121,6 +123,8 @@ class BFCLBenchmark(Benchmark):
         scores = [self._score_question(sample, completions.get(sample.id)) for sample in self._questions.values()]
         if not self._dialogues:
             return scores
+        from tqdm.auto import tqdm
+
         rollouts = run_dialogues(self._dialogues, self._renderer, self._official, generator, store)
         bar = tqdm(rollouts.values(), desc="official checker", unit="dialogue")
         return scores + [self._score_dialogue(rollout) for rollout in bar]
@@ -130,7 +134,7 @@ class BFCLBenchmark(Benchmark):
             return not_generated(sample, self.metrics)
         calls = self._renderer.read(completion.text)
         verdict = self._official.check(sample.subset, sample.id, calls)
-        return _score(sample, verdict, _as_json(calls), [completion], completion.text)
+        return _score(sample, verdict, [calls], _as_json(calls), [completion], completion.text)
 
     def _score_dialogue(self, rollout: Rollout) -> Score:
         sample, completions = self._sample(rollout.category, rollout.case, ""), rollout.completions
@@ -142,7 +146,8 @@ class BFCLBenchmark(Benchmark):
             verdict = Verdict(valid=False, error_type="broken_off", error=rollout.failure)
         # The text of a dialogue names turn and step before each completion.
         texts = [f"[{completion.id.rpartition('/')[2]}]\n{completion.text}" for completion in completions]
-        return _score(sample, verdict, _as_json(rollout.turns), completions, "\n".join(texts))
+        steps = [step for turn in rollout.turns for step in turn]
+        return _score(sample, verdict, steps, _as_json(rollout.turns), completions, "\n".join(texts))
 
     def _averages(self, scores: Sequence[Score], metric: str) -> dict[str, float | str]:
         accuracies = {}
@@ -205,13 +210,22 @@ class BFCLv4(BFCLBenchmark):
     version = "v4"
 
 
-def _score(sample: Sample, verdict: Verdict, calls: Any, completions: Sequence[Completion], text: str) -> Score:
+def _score(
+    sample: Sample,
+    verdict: Verdict,
+    steps: Sequence[Calls],
+    calls: Any,
+    completions: Sequence[Completion],
+    text: str,
+) -> Score:
     why = None
     if not verdict.valid:
         why = f"{verdict.error_type}: {verdict.error}"[:_WHY_LENGTH]
         why = f"truncated; {why}" if any(completion.truncated for completion in completions) else why
     ids = [token_id for completion in completions for token_id in completion.completion_ids]
-    return Score(sample.id, sample.subset, sample.cluster, {"valid": float(verdict.valid)}, why, calls, ids, text)
+    unreadable = {"unreadable_percent": 100 * sum(step is None for step in steps) / len(steps)}
+    valid = {"valid": float(verdict.valid)}
+    return Score(sample.id, sample.subset, sample.cluster, valid, why, calls, ids, text, unreadable)
 
 
 def _as_json(calls: Any) -> list[Any]:

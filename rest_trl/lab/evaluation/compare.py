@@ -55,7 +55,8 @@ def main(args: Sequence[str] | None = None) -> None:
         if len(arguments.runs) != 2:
             raise ValueError(f"two runs are compared, A and B, not {len(arguments.runs)}")
         comparisons = compared.compare_runs(arguments.runs[0], arguments.runs[1], arguments.metric)
-        console.print(f"A: {arguments.runs[0]}\nB: {arguments.runs[1]}", soft_wrap=True, highlight=False)
+        for name, run in zip(comparisons[0].names, arguments.runs, strict=True):
+            console.print(f"{name}: {run}", soft_wrap=True, highlight=False)
         for comparison in comparisons:
             console.print(compared.comparison_table(comparison))
             for warning in comparison.warnings:

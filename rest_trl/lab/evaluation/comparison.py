@@ -21,7 +21,7 @@ _PROTOCOL = ("limit", "generation")
 @dataclass(frozen=True)
 class Comparison:
     """
-    Two runs of a benchmark by one metric: their accuracies and difference.
+    Two runs of a benchmark by one metric: their names, accuracies and difference.
 
     `adjusted_p` is `paired.cluster_p`, adjusted by Holm's method for all benchmarks of the comparison. `warnings` say
     what makes the comparison less fair: settings that differ, and missing completions.
@@ -29,6 +29,7 @@ class Comparison:
 
     benchmark: str
     metric: str
+    names: tuple[str, str]
     first: Interval
     second: Interval
     paired: PairedComparison
@@ -73,12 +74,22 @@ def compare_runs(first: Path, second: Path, metric: str | None = None) -> list[C
     shared = sorted(runs.keys() & others.keys())
     if not shared:
         raise ValueError(f"{first} has runs of {', '.join(runs)}, {second} of {', '.join(others)}: none in common")
-    comparisons = [_compare(name, runs[name], others[name], metric) for name in shared]
+    names = _names(first, second)
+    comparisons = [_compare(name, names, runs[name], others[name], metric) for name in shared]
     adjusted = holm([comparison.paired.cluster_p for comparison in comparisons])
     return [replace(comparison, adjusted_p=p) for comparison, p in zip(comparisons, adjusted, strict=True)]
 
 
-def _compare(name: str, first: Path, second: Path, metric: str | None) -> Comparison:
+def _names(first: Path, second: Path) -> tuple[str, str]:
+    """The ends of two paths from where they differ, such as `grpo` and `rest`; `A` and `B` if they are the same."""
+    one, two = first.absolute().parts, second.absolute().parts
+    for length in range(1, max(len(one), len(two)) + 1):
+        if one[-length:] != two[-length:]:
+            return "/".join(one[-length:]), "/".join(two[-length:])
+    return "A", "B"
+
+
+def _compare(name: str, names: tuple[str, str], first: Path, second: Path, metric: str | None) -> Comparison:
     summaries = read_summary(first), read_summary(second)
     metric = metric or summaries[0]["metrics"][0]
     for run, summary in zip((first, second), summaries, strict=True):
@@ -107,6 +118,7 @@ def _compare(name: str, first: Path, second: Path, metric: str | None) -> Compar
     return Comparison(
         name,
         metric,
+        names,
         accuracy_interval(correct[0], clusters),
         accuracy_interval(correct[1], clusters),
         paired,
@@ -115,18 +127,13 @@ def _compare(name: str, first: Path, second: Path, metric: str | None) -> Compar
     )
 
 
-COLUMNS = (
-    "benchmark",
-    "n (clusters)",
-    "A",
-    "B",
-    "B - A",
-    "only B / only A",
-    "p",
-    "p (Holm)",
-    "p (McNemar)",
-    "detectable",
-)
+def columns(comparison: Comparison) -> tuple[str, ...]:
+    """What the cells of a comparison are."""
+    a, b = comparison.names
+    tests = ("p", "p (Holm)", "p (McNemar)", "detectable")
+    return ("benchmark", "n (clusters)", a, b, f"{b} - {a}", f"only {b} / only {a}", *tests)
+
+
 CAPTION = (
     "Accuracies in percent with 95% intervals. p: permutation test over clusters. p (McNemar) assumes independent "
     "samples. Detectable: the smallest true difference that this many samples show with a power of 80%."
@@ -134,7 +141,7 @@ CAPTION = (
 
 
 def cells(comparison: Comparison) -> tuple[str, ...]:
-    """A comparison as the cells of a row, one for each of [`COLUMNS`]."""
+    """A comparison as the cells of a row, one for each of the [`columns`]."""
     paired = comparison.paired
     difference = paired.difference
     return (
@@ -152,26 +159,26 @@ def cells(comparison: Comparison) -> tuple[str, ...]:
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """A comparison for the terminal, one line for each of [`COLUMNS`], which are too wide side by side."""
-    columns, texts = COLUMNS[1:], cells(comparison)
+    """A comparison for the terminal, one line for each of the [`columns`], which are too wide side by side."""
+    names, texts = columns(comparison)[1:], cells(comparison)
     table = Table(title=texts[0], show_header=False, title_justify="left")
-    for name, text in zip(columns, texts[1:], strict=True):
+    for name, text in zip(names, texts[1:], strict=True):
         table.add_row(name, text)
     return table
 
 
 def markdown_table(comparisons: Sequence[Comparison]) -> str:
     """Comparisons as a table in Markdown, one row each."""
-    return f"{writing.markdown_table(COLUMNS, [*map(cells, comparisons)])}\n\n{CAPTION}\n"
+    return f"{writing.markdown_table(columns(comparisons[0]), [*map(cells, comparisons)])}\n\n{CAPTION}\n"
 
 
 def latex_table(comparisons: Sequence[Comparison]) -> str:
     """Comparisons as a table in LaTeX, which needs the package booktabs."""
-    rows = [f"{' & '.join(map(_latex, row))} \\\\" for row in (COLUMNS, *map(cells, comparisons))]
+    rows = [f"{' & '.join(map(_latex, row))} \\\\" for row in (columns(comparisons[0]), *map(cells, comparisons))]
     lines = [
         "\\begin{table}",
         f"\\caption{{{_latex(CAPTION)}}}",
-        f"\\begin{{tabular}}{{{'l' * len(COLUMNS)}}}",
+        f"\\begin{{tabular}}{{{'l' * len(columns(comparisons[0]))}}}",
         "\\toprule",
         rows[0],
         "\\midrule",
@@ -190,13 +197,14 @@ def plot(comparisons: Sequence[Comparison], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    a, b = comparisons[0].names
     names = [f"{comparison.benchmark}\n{comparison.metric}" for comparison in comparisons]
     figure, (left, right) = pyplot.subplots(
         1, 2, figsize=(9, 1.6 + 0.7 * len(names)), sharey=True, layout="constrained"
     )
     for offset, label, intervals in (
-        (-0.12, "A", [comparison.first for comparison in comparisons]),
-        (0.12, "B", [comparison.second for comparison in comparisons]),
+        (-0.12, a, [comparison.first for comparison in comparisons]),
+        (0.12, b, [comparison.second for comparison in comparisons]),
     ):
         _points(left, [index + offset for index in range(len(names))], intervals, label)
     _points(right, list(range(len(names))), [comparison.paired.difference for comparison in comparisons], None)
@@ -204,7 +212,7 @@ def plot(comparisons: Sequence[Comparison], path: Path) -> None:
     left.set_yticks(range(len(names)), names)
     left.set_ylim(len(names) - 0.5, -0.5)
     left.set_xlabel("accuracy, percent")
-    right.set_xlabel("difference B - A, points")
+    right.set_xlabel(f"difference {b} - {a}, points")
     left.legend(loc="best")
     for axis in (left, right):
         axis.grid(axis="x", alpha=0.3)

@@ -2,6 +2,7 @@
 `rest-trl evaluate`.
 
 ```shell
+rest-trl evaluate --data my.jsonl --model_name_or_path MODEL --output_dir outputs/before
 rest-trl evaluate --benchmark tiny --model_name_or_path tiny --output_dir outputs/tiny
 rest-trl evaluate --benchmark api_bank --data DIR --model_name_or_path MODEL --output_dir outputs/api_bank
 rest-trl evaluate --setup bfcl_v3
@@ -39,10 +40,12 @@ _BACKEND_OPTIONS = {
 
 
 def chosen_benchmark(args: Sequence[str] | None) -> str | None:
-    """The value of `--benchmark`, which decides what other options there are."""
+    """The benchmark, which decides what other options there are: `--benchmark`, or `data` for `--data` alone."""
     parser = argparse.ArgumentParser("rest-trl evaluate", add_help=False, allow_abbrev=False)
     parser.add_argument("--benchmark")
-    return parser.parse_known_args(args)[0].benchmark
+    parser.add_argument("--data")
+    known = parser.parse_known_args(args)[0]
+    return "data" if known.benchmark is None and known.data is not None else known.benchmark
 
 
 def make_parser(benchmarks: Mapping[str, type[Benchmark]]) -> argparse.ArgumentParser:
@@ -60,7 +63,7 @@ def make_parser(benchmarks: Mapping[str, type[Benchmark]]) -> argparse.ArgumentP
         "--trust_remote_code", action="store_true", help="run the Python code that comes with the model"
     )
     parser.add_argument("--adapter", help="path or Hub id of a PEFT adapter")
-    parser.add_argument("--output_dir", type=Path, help="folder of the run; an interrupted one goes on")
+    parser.add_argument("--output_dir", type=Path, help="folder of the run; an interrupted one is continued")
     for name, options in _benchmark_options(benchmarks).items():
         parser.add_argument(f"--{name}", **options)
     parser.add_argument("--backend", choices=("transformers", "server", "vllm"), default="transformers")
@@ -74,7 +77,7 @@ def make_parser(benchmarks: Mapping[str, type[Benchmark]]) -> argparse.ArgumentP
     parser.add_argument("--temperature", type=float, default=0.0, help="0 (default) takes the likeliest token")
     parser.add_argument("--top_p", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--limit", type=positive, help="only so many samples, of BFCL in each category: a trial")
+    parser.add_argument("--limit", type=positive, help="only the first samples, of BFCL in each category, as a trial")
     return parser
 
 
@@ -169,6 +172,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, Any]:
             # The chosen benchmark comes first, so that its options win over another benchmark's of the same name.
             benchmarks = {chosen: get_benchmark(chosen), **benchmarks}
         arguments = make_parser(benchmarks).parse_args(args)
+        arguments.benchmark = chosen
         check_options(arguments, benchmarks)
         if arguments.setup:
             for name in arguments.setup:

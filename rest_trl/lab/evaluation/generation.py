@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from filelock import FileLock, Timeout
-from tqdm.auto import tqdm
 
 from ...runs.files import encode, write_atomically
 
@@ -203,6 +202,8 @@ def complete(
     """
     missing = {id: prompt for id, prompt in prompts.items() if store.get(id, prompt) is None}
     if missing:
+        from tqdm.auto import tqdm
+
         done = len(prompts) - len(missing)
         with tqdm(desc=description, total=len(prompts), initial=done, unit="prompt", leave=leave) as bar:
             for completion in generator.generate(missing):
@@ -214,7 +215,7 @@ def complete(
 
 def prompt_seed(seed: int, id: str) -> int:
     """
-    The seed (32 bits) of one prompt, or of the batch that it is the first one of, the same whenever a run goes on.
+    The seed (32 bits) of one prompt, or of the batch that it is the first one of, the same whenever a run continues.
 
     With one seed for all, equal prompts would get equal completions, such as the trials of a task.
     """
@@ -237,10 +238,11 @@ def prompt_token_ids(
     """
     Tokenize rendered prompts, the longest first, and leave out those that fill the `room` tokens of the model.
 
-    The prompts already hold all special tokens, so the tokenizer adds none.
+    The prompts already hold all special tokens, so the tokenizer adds none. Half a surrogate pair, which models can
+    write as a JSON escape and tools repeat, is escaped again, because tokenizers cannot take it.
     """
     ids: dict[str, list[int]] = {
-        id: tokenizer(prompt, add_special_tokens=False)["input_ids"] for id, prompt in prompts.items()
+        id: tokenizer(encode(prompt).decode(), add_special_tokens=False)["input_ids"] for id, prompt in prompts.items()
     }
     too_long = [id for id, prompt_ids in ids.items() if room is not None and len(prompt_ids) >= room]
     if too_long:

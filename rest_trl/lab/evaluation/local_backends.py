@@ -65,7 +65,7 @@ class TransformersGenerator:
             room = settings.max_new_tokens if context is None else context - length
             mask = [[0] * (length - len(prompt_ids[id])) + [1] * len(prompt_ids[id]) for id in batch]
             with torch.random.fork_rng():
-                # The first prompt's seed is no other batch's, so that a run that goes on repeats no random numbers.
+                # The first prompt's seed is no other batch's, so that a continued run repeats no random numbers.
                 torch.manual_seed(prompt_seed(settings.seed, batch[0]))
                 output = self.model.generate(
                     input_ids=torch.tensor(padded, device=self.model.device),

@@ -81,7 +81,7 @@ class SandboxedChild:
         self._answer, answer = os.pipe()
         self._pid = os.fork()
         if self._pid == 0:
-            # This copy of the parent must never go on with the parent's work, whatever is raised here.
+            # This copy of the parent must never continue the parent's work, whatever is raised here.
             try:
                 self._become_child(handler, limits, level, request, answer)
             finally:

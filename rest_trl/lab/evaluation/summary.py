@@ -23,7 +23,7 @@ def evaluate(
     benchmark: Benchmark, generator: Generator, output_dir: Path, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     """
-    Run a benchmark, or go on with a run that was interrupted, and return its summary.
+    Run a benchmark, or continue an interrupted run, and return its summary.
 
     Each completion is appended to `completions.jsonl` as soon as it is there. At the end, `samples.jsonl`, with one
     [`Score`] per line, and `summary.json` are written. If no completion is missing, the model is not run, so scoring

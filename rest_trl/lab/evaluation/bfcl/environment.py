@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ....runs.files import write_atomically
 from .questions import BFCLError
 
@@ -95,6 +93,8 @@ def setup(version: str, root: Path | None = None, python: str | None = None) -> 
 
 
 def _install(python: Path, requirements: Path) -> None:
+    from tqdm import tqdm
+
     command = [str(python), "-m", "pip", "install", "--no-deps", "--no-compile", "--disable-pip-version-check"]
     command += ["--progress-bar", "off", "--requirement", str(requirements)]
     packages = sum(line[0] != "#" for line in requirements.read_text().splitlines())

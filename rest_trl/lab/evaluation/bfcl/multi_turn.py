@@ -4,8 +4,6 @@ import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from tqdm.auto import tqdm
-
 from ..generation import Completion, CompletionStore, Generator, complete
 from .client import OfficialBFCL
 from .prompts import RENDERING_ERRORS, PromptRenderer
@@ -14,7 +12,7 @@ from .questions import Calls, Case
 
 logger = logging.getLogger(__name__)
 
-# The largest number of dialogues at once. Each of them has a process of its own.
+# The largest number of dialogues at once. Each of them has a process.
 AT_ONCE = 200
 
 
@@ -70,7 +68,7 @@ class Rollout:
         calls = self._renderer.read(completion.text)
         self.turns[-1].append(calls)
         if calls:
-            # After too many steps the official loop ends the dialogue, and does not go on to the next turn.
+            # After too many steps the official loop ends the dialogue, and does not continue with the next turn.
             self.is_over = len(self.turns[-1]) == self._max_steps
             return calls
         self._messages += self._renderer.turn(completion.text)
@@ -99,10 +97,12 @@ def run_dialogues(
     """
     Have the model go through dialogues, given by category, step by step and many at a time.
 
-    Completions have ids such as `multi_turn_base_0/2.1` (turn and step from 0). A run that goes on after an
+    Completions have ids such as `multi_turn_base_0/2.1` (turn and step from 0). A run that continues after an
     interruption executes the stored steps again. The simulators are deterministic, so the prompts are the same, and
     stored completions are not generated again.
     """
+    from tqdm.auto import tqdm
+
     waiting = deque(
         Rollout(category, case, renderer, official.max_steps)
         for category, questions in cases.items()

@@ -161,7 +161,7 @@ def render_call(call: Any, tools: set[str]) -> tuple[str, str]:
         return UNKNOWN_CALL, f"name '{name}' is not defined"
     for key in arguments:
         if not key.isidentifier() or keyword.iskeyword(key):
-            return UNKNOWN_CALL, f"'{key}' is no name of a parameter"
+            return UNKNOWN_CALL, f"'{key}' is not the name of a parameter"
     return f"{name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})", ""
 
 

@@ -46,8 +46,7 @@ class PromptRenderer:
         """
         Render a prompt, up to where the completion begins.
 
-        Lone surrogates, which models can write as JSON escapes, are escaped again, because tokenizers cannot take
-        them. A template that fails raises one of [`RENDERING_ERRORS`].
+        A template that fails raises one of [`RENDERING_ERRORS`].
         """
         prompt: Any = self._tokenizer.apply_chat_template(
             messages,
@@ -56,7 +55,7 @@ class PromptRenderer:
             add_generation_prompt=True,
             **self._kwargs,
         )
-        return prompt.encode("utf-8", "backslashreplace").decode("utf-8")
+        return str(prompt)
 
     def check(self, sample: str, messages: list[dict[str, Any]], functions: Sequence[dict[str, Any]]) -> str:
         """Render the first prompt of a question; a `ValueError` with the cure if it does not show all functions."""
