@@ -6,17 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from ...tool_calls import ToolCallSyntax, detect_syntax, get_syntax
 from ..tiny import TINY_AGENTS
 from ..tiny.agents import OutcomeHelpDesk, generate_tasks
 from .benchmark import NOT_GENERATED, PROMPT_OPTIONS, Benchmark, Score, positive
-from .generation import Completion, CompletionStore, Generator, complete
+from .generation import Completion, CompletionStore, Generator, Tokenizer, complete
 
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 # Public methods that are not tools: TRL and this package call them, the model does not.
 _NO_TOOLS = ("reset", "get_reward", "turn_rewards")
@@ -49,7 +46,7 @@ class Dialogue:
         self,
         environment: Any,
         row: Mapping[str, Any],
-        tokenizer: "PreTrainedTokenizerBase",
+        tokenizer: Tokenizer,
         syntax: ToolCallSyntax,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
@@ -148,7 +145,7 @@ class AgentBenchmark(Benchmark):
     def __init__(
         self,
         tasks: Sequence[AgentTask],
-        tokenizer: "PreTrainedTokenizerBase",
+        tokenizer: Tokenizer,
         tool_call_syntax: str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         trials: int = 1,
@@ -176,10 +173,7 @@ class AgentBenchmark(Benchmark):
         """The tasks, which are the same in every run."""
 
     @classmethod
-    def from_options(
-        cls, options: Mapping[str, Any], tokenizer: "PreTrainedTokenizerBase", resources: ExitStack
-    ) -> Self:
-        """See [`~rest_trl.lab.evaluation.benchmark.Benchmark.from_options`]."""
+    def from_options(cls, options: Mapping[str, Any], tokenizer: Tokenizer, resources: ExitStack) -> Self:
         limit = options["limit"]
         return cls(
             cls.tasks()[:limit],
@@ -242,7 +236,6 @@ class TinyAgents(AgentBenchmark):
 
     @classmethod
     def tasks(cls) -> Sequence[AgentTask]:
-        """See [`AgentBenchmark.tasks`]."""
         return [
             AgentTask(
                 f"task_{index}",

@@ -9,14 +9,11 @@ import ast
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .benchmark import Sample
 from .bfcl.prompts import RENDERING_ERRORS
-
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from .generation import Tokenizer
 
 
 LEVELS = (1, 2, 3)
@@ -40,29 +37,17 @@ _TURN = re.compile(r"<(user|response|tool_call|obs)>(.*?)</\1>", re.DOTALL)
 
 
 def load_samples(
-    data: str,
-    tokenizer: "PreTrainedTokenizerBase",
-    prompt_form: str = "paper",
-    chat_template_kwargs: dict[str, Any] | None = None,
+    data: str, tokenizer: Tokenizer, prompt_form: str = "paper", chat_template_kwargs: dict[str, Any] | None = None
 ) -> list[Sample]:
     """
-    Load all samples and render their prompts for a model.
+    Load all samples, from a folder or a data set of the Hub with the three files, and render their prompts for a
+    model.
 
-    Args:
-        data (`str`):
-            Folder with the three files, or id of a data set on the Hub that holds them.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The model's tokenizer, with its chat template.
-        prompt_form (`str`, *optional*, defaults to `"paper"`):
-            With `"paper"` the system and user messages are used as they are in the data: they write tools and history
-            out as text and ask for calls in the syntax `rlla`. With `"native"` the history becomes messages and the
-            tools become schemas, which the chat template renders in the model's way.
-        chat_template_kwargs (`dict`, *optional*):
-            Further arguments of the chat template, such as `enable_thinking`.
-
-    Returns:
-        `list[Sample]`: their ids are those of the released code (`Level1_0`). `gold` holds `name` and `parameters` of
-        the gold call, and in `types` the declared JSON type of each parameter.
+    In the form `"paper"` the system and user messages are used as they are in the data: they write tools and history
+    out as text and ask for calls in the syntax `rlla`. In the form `"native"` the history becomes messages and the
+    tools become schemas, which the chat template renders in the model's way. Ids are those of the released code
+    (`Level1_0`). `gold` holds `name` and `parameters` of the gold call, and in `types` the declared JSON type of each
+    parameter.
     """
     if prompt_form not in PROMPT_FORMS:
         raise ValueError(f"unknown prompt form {prompt_form!r}: choose one of {', '.join(PROMPT_FORMS)}")

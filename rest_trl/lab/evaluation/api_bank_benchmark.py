@@ -8,17 +8,14 @@ import ast
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from ...tool_calls import ToolCall, detect_syntax, get_syntax
 from ...tool_calls.json_calls import read_untyped
 from .api_bank import PROMPT_FORMS, load_samples
 from .benchmark import PROMPT_OPTIONS, Published, Sample, Score, SingleTurnBenchmark
-from .generation import Completion
+from .generation import Completion, Tokenizer
 
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 # The gold values are text for all types. A completion may write a value of one of these types as it is or as text.
 _TYPED = {"integer", "number", "boolean", "array"}
@@ -76,10 +73,7 @@ class APIBank(SingleTurnBenchmark):
         super().__init__(samples[:limit], settings, limited + notes)
 
     @classmethod
-    def from_options(
-        cls, options: Mapping[str, Any], tokenizer: "PreTrainedTokenizerBase", resources: ExitStack
-    ) -> Self:
-        """See [`~rest_trl.lab.evaluation.benchmark.Benchmark.from_options`]."""
+    def from_options(cls, options: Mapping[str, Any], tokenizer: Tokenizer, resources: ExitStack) -> Self:
         if options["data"] is None:
             raise ValueError(
                 "--benchmark api_bank needs --data, a folder with level-{1,2,3}-api_processed.json "
@@ -122,7 +116,6 @@ class APIBank(SingleTurnBenchmark):
 
     @classmethod
     def protocol_differences(cls, summary: Mapping[str, Any]) -> list[str]:
-        """See [`~rest_trl.lab.evaluation.benchmark.Benchmark.protocol_differences`]."""
         differences = []
         if summary["prompt_form"] != "paper":
             differences.append("tools and history go through the chat template, the paper writes them out as text")

@@ -9,14 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from ...tool_calls import SYNTAXES
-from .generation import Completion, CompletionStore, Generator, complete
+from .generation import Completion, CompletionStore, Generator, Tokenizer, complete
 
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 NOT_GENERATED = "missing: not generated"
 
@@ -41,7 +38,7 @@ def positive(text: str) -> int:
 PROMPT_OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "tool_call_syntax": {
         "help": f"{', '.join(sorted(SYNTAXES))}, or the dotted path of your own; default: the one that the chat "
-        "template shows, and for API-Bank's paper form rlla",
+        "template shows, and for API-Bank's paper form rlla"
     },
     "chat_template_kwargs": {"type": json_object, "help": "JSON, such as '{\"enable_thinking\": false}'"},
 }
@@ -178,9 +175,7 @@ class Benchmark(ABC):
 
     @classmethod
     @abstractmethod
-    def from_options(
-        cls, options: Mapping[str, Any], tokenizer: "PreTrainedTokenizerBase", resources: ExitStack
-    ) -> Self:
+    def from_options(cls, options: Mapping[str, Any], tokenizer: Tokenizer, resources: ExitStack) -> Self:
         """
         The benchmark that the command line asks for.
 
@@ -247,7 +242,6 @@ class SingleTurnBenchmark(Benchmark):
         """Score one sample. One without a completion is wrong by every metric, and this is not called for it."""
 
     def run(self, generator: Generator, store: CompletionStore) -> list[Score]:
-        """See [`Benchmark.run`]."""
         completions = complete({sample.id: sample.prompt for sample in self.samples}, generator, store, self.name)
         return [
             self.score(sample, completions[sample.id])

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from ...tool_calls import detect_syntax
 from .benchmark import PROMPT_OPTIONS, Benchmark, Published, Sample, Score, mean_score, not_generated
@@ -13,11 +13,8 @@ from .bfcl.environment import PACKAGES, setup
 from .bfcl.multi_turn import Rollout, run_dialogues
 from .bfcl.prompts import PromptRenderer
 from .bfcl.questions import AVERAGES, Calls, Case, Verdict, clusters, encode, expand_categories
-from .generation import Completion, CompletionStore, Generator, complete
+from .generation import Completion, CompletionStore, Generator, Tokenizer, complete
 
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 _WHY_LENGTH = 500
 
@@ -48,7 +45,7 @@ class BFCLBenchmark(Benchmark):
         self,
         official: OfficialBFCL,
         categories: Sequence[str],
-        tokenizer: "PreTrainedTokenizerBase",
+        tokenizer: Tokenizer,
         tool_call_syntax: str,
         chat_template_kwargs: dict[str, Any] | None = None,
         limit: int | None = None,
@@ -84,10 +81,7 @@ class BFCLBenchmark(Benchmark):
         self.notes = self._notes(limit)
 
     @classmethod
-    def from_options(
-        cls, options: Mapping[str, Any], tokenizer: "PreTrainedTokenizerBase", resources: ExitStack
-    ) -> Self:
-        """See [`~rest_trl.lab.evaluation.benchmark.Benchmark.from_options`]."""
+    def from_options(cls, options: Mapping[str, Any], tokenizer: Tokenizer, resources: ExitStack) -> Self:
         categories = expand_categories(cls.version, options["categories"] or ["all"])
         syntax = options["tool_call_syntax"] or detect_syntax(tokenizer)
         official = resources.enter_context(OfficialBFCL(cls.version))
@@ -199,7 +193,6 @@ class BFCLv3(BFCLBenchmark):
 
     @classmethod
     def protocol_differences(cls, summary: Mapping[str, Any]) -> list[str]:
-        """See [`~rest_trl.lab.evaluation.benchmark.Benchmark.protocol_differences`]."""
         return ["our prompts and parsing for the model's own syntax, the paper's handler is not published"]
 
 
@@ -211,12 +204,7 @@ class BFCLv4(BFCLBenchmark):
 
 
 def _score(
-    sample: Sample,
-    verdict: Verdict,
-    steps: Sequence[Calls],
-    calls: Any,
-    completions: Sequence[Completion],
-    text: str,
+    sample: Sample, verdict: Verdict, steps: Sequence[Calls], calls: Any, completions: Sequence[Completion], text: str
 ) -> Score:
     why = None
     if not verdict.valid:

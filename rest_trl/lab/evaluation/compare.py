@@ -1,11 +1,4 @@
-"""
-`rest-trl compare`.
-
-```shell
-rest-trl compare outputs/grpo outputs/rest --markdown comparison.md --figure comparison.png
-rest-trl compare outputs/rest --published
-```
-"""
+"""`rest-trl compare`: two runs on the same samples, or a run beside the paper's figures."""
 
 import argparse
 from collections.abc import Mapping, Sequence

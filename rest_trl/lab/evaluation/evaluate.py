@@ -1,32 +1,18 @@
-"""
-`rest-trl evaluate`.
-
-```shell
-rest-trl evaluate --data my.jsonl --model_name_or_path MODEL --output_dir outputs/before
-rest-trl evaluate --benchmark tiny --model_name_or_path tiny --output_dir outputs/tiny
-rest-trl evaluate --benchmark api_bank --data DIR --model_name_or_path MODEL --output_dir outputs/api_bank
-rest-trl evaluate --setup bfcl_v3
-rest-trl evaluate --benchmark bfcl_v3 --categories multi_turn --model_name_or_path MODEL --output_dir outputs/bfcl_v3
-rest-trl evaluate --benchmark my_package.my_module.MyBenchmark --model_name_or_path MODEL --output_dir outputs/mine
-```
-"""
+"""`rest-trl evaluate`: its command line, from `--data my.jsonl` to the table of a run."""
 
 import argparse
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
 from ..tiny import resolve_model
 from .benchmark import Benchmark, find_benchmarks, get_benchmark, json_object, positive
 from .bfcl.questions import BFCLError
-from .generation import GenerationSettings, Generator
+from .generation import GenerationSettings, Generator, Tokenizer
 
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 # The backends that each option is for. With another backend the option would do nothing, so it is refused.
 _BACKEND_OPTIONS = {
@@ -118,7 +104,7 @@ def _benchmark_options(benchmarks: Mapping[str, type[Benchmark]]) -> dict[str, M
 
 
 def make_generator(
-    arguments: argparse.Namespace, model_name: str, tokenizer: "PreTrainedTokenizerBase"
+    arguments: argparse.Namespace, model_name: str, tokenizer: Tokenizer
 ) -> tuple[Generator, dict[str, Any]]:
     """The backend that runs the model, and the settings that its completions depend on."""
     sampling = GenerationSettings(arguments.max_new_tokens, arguments.temperature, arguments.top_p, arguments.seed)

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 
 from filelock import FileLock, Timeout
 
@@ -16,7 +16,9 @@ from ...runs.files import encode, write_atomically
 
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase  # takes seconds to import
+
+Tokenizer: TypeAlias = "PreTrainedTokenizerBase"
 
 logger = logging.getLogger(__name__)
 
@@ -223,7 +225,7 @@ def prompt_seed(seed: int, id: str) -> int:
 
 
 def to_completion(
-    id: str, completion_ids: list[int], truncated: bool, tokenizer: "PreTrainedTokenizerBase", eos_token_ids: set[int]
+    id: str, completion_ids: list[int], truncated: bool, tokenizer: Tokenizer, eos_token_ids: set[int]
 ) -> Completion:
     """Make a [`Completion`] from sampled ids, which end with one of `eos_token_ids` if the model ended it."""
     content = completion_ids[:-1] if completion_ids and completion_ids[-1] in eos_token_ids else completion_ids
@@ -232,9 +234,7 @@ def to_completion(
     return Completion(id, completion_ids, text, truncated)
 
 
-def prompt_token_ids(
-    prompts: Mapping[str, str], tokenizer: "PreTrainedTokenizerBase", room: int | None
-) -> dict[str, list[int]]:
+def prompt_token_ids(prompts: Mapping[str, str], tokenizer: Tokenizer, room: int | None) -> dict[str, list[int]]:
     """
     Tokenize rendered prompts, the longest first, and leave out those that fill the `room` tokens of the model.
 

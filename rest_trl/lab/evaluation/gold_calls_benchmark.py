@@ -3,16 +3,13 @@
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from ...tool_calls import detect_syntax, get_syntax
 from ..tiny import TINY, generate_steps
 from .benchmark import PROMPT_OPTIONS, Sample, Score, SingleTurnBenchmark, mean_score
-from .generation import Completion
+from .generation import Completion, Tokenizer
 
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 WITH_CALLS, WITHOUT_CALLS = "golds with calls", "golds without"
 
@@ -25,7 +22,7 @@ class GoldCalls(SingleTurnBenchmark):
     reported apart. A completion that is unreadable or was cut off is never exact.
     """
 
-    metrics = ("exact",)
+    metrics: ClassVar[tuple[str, ...]] = ("exact",)
     per_tool: ClassVar[bool] = False
 
     def __init__(
@@ -90,10 +87,7 @@ class OwnData(GoldCalls):
     }
 
     @classmethod
-    def from_options(
-        cls, options: Mapping[str, Any], tokenizer: "PreTrainedTokenizerBase", resources: ExitStack
-    ) -> Self:
-        """See [`~rest_trl.lab.evaluation.benchmark.Benchmark.from_options`]."""
+    def from_options(cls, options: Mapping[str, Any], tokenizer: Tokenizer, resources: ExitStack) -> Self:
         from ...data import load_rest_dataset
 
         if options["data"] is None:
@@ -114,9 +108,7 @@ class OwnData(GoldCalls):
         return cls(samples[:limit], settings, [*limited, f"golds and completions read as {syntax}"], syntax)
 
 
-def tiny_samples(
-    tokenizer: "PreTrainedTokenizerBase", size: int = 512, seed: int = 0, name: str = TINY
-) -> list[Sample]:
+def tiny_samples(tokenizer: Tokenizer, size: int = 512, seed: int = 0, name: str = TINY) -> list[Sample]:
     """Draw the first held-out steps of one of the embedded data sets. The steps of one dialogue form a cluster."""
     from ..tiny.tokenization import render_prompt
 
@@ -137,10 +129,7 @@ class TinyWorld(GoldCalls):
     name = TINY
 
     @classmethod
-    def from_options(
-        cls, options: Mapping[str, Any], tokenizer: "PreTrainedTokenizerBase", resources: ExitStack
-    ) -> Self:
-        """See [`~rest_trl.lab.evaluation.benchmark.Benchmark.from_options`]."""
+    def from_options(cls, options: Mapping[str, Any], tokenizer: Tokenizer, resources: ExitStack) -> Self:
         limit = options["limit"]
         limited = [f"only the first {limit} samples"] if limit is not None else []
         notes = [*limited, "synthetic: says nothing about real tools"]

@@ -49,7 +49,6 @@ class TransformersGenerator:
 
     @torch.no_grad()
     def generate(self, prompts: Mapping[str, str]) -> Iterator[Completion]:
-        """See [`~rest_trl.lab.evaluation.generation.Generator`]."""
         settings, config = self.settings, self.model.config.get_text_config()
         # Models without an embedding of positions, such as Bloom and Mamba, state no limit.
         context = config.max_position_embeddings if hasattr(config, "max_position_embeddings") else None
@@ -120,7 +119,6 @@ class VLLMGenerator:
         self.engine = LLM(model_name, **engine_kwargs)
 
     def generate(self, prompts: Mapping[str, str]) -> Iterator[Completion]:
-        """See [`~rest_trl.lab.evaluation.generation.Generator`]."""
         from vllm import SamplingParams
 
         settings, context = self.settings, self.engine.llm_engine.model_config.max_model_len

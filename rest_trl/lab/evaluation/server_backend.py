@@ -73,7 +73,6 @@ class ServerGenerator:
         )
 
     def generate(self, prompts: Mapping[str, str]) -> Iterator[Completion]:
-        """See [`~rest_trl.lab.evaluation.generation.Generator`]."""
         waiting: SimpleQueue[tuple[str, list[int]]] = SimpleQueue()
         finished: SimpleQueue[Completion | Exception] = SimpleQueue()
         prompt_ids = prompt_token_ids(prompts, self.tokenizer, self.max_model_len)

@@ -14,7 +14,7 @@ from ...rewards import ToolCallReward
 from ...rollouts.held_out import sample
 from ...tool_calls import get_syntax
 from ...trainer import ResTGRPOTrainer
-from ..evaluation.dialogues import Dialogue
+from ..evaluation.agents_benchmark import Dialogue
 
 
 METRIC = "held_out/exact"

@@ -2,16 +2,13 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import TemplateError
 
 from ....tool_calls import Part, ToolCall, get_syntax
+from ..generation import Tokenizer
 from .questions import Calls, encode, tool_schema
-
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 
 # Templates look for the reasoning of a turn under one of these keys of the message.
@@ -24,10 +21,7 @@ class PromptRenderer:
     """Renders prompts with the model's chat template, and reads its completions in the syntax of that name."""
 
     def __init__(
-        self,
-        tokenizer: "PreTrainedTokenizerBase",
-        tool_call_syntax: str,
-        chat_template_kwargs: dict[str, Any] | None = None,
+        self, tokenizer: Tokenizer, tool_call_syntax: str, chat_template_kwargs: dict[str, Any] | None = None
     ) -> None:
         self._tokenizer = tokenizer
         self._syntax = get_syntax(tool_call_syntax)
