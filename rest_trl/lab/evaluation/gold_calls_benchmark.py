@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Any, ClassVar, Self
 
 from ...tool_calls import detect_syntax, get_syntax
-from ..tiny import TINY, generate_steps
+from ..tiny import TINY, TINY_DATASETS, generate_steps
 from .benchmark import PROMPT_OPTIONS, Sample, Score, SingleTurnBenchmark, mean_score
 from .generation import Completion, Tokenizer
 
@@ -68,8 +68,9 @@ class GoldCalls(SingleTurnBenchmark):
             members.setdefault(WITH_CALLS if calls else WITHOUT_CALLS, []).append(score)
             for name in sorted({call.name for call in calls}) if self.per_tool else ():
                 members.setdefault(f"tool {name}", []).append(score)
-        found = {name: (mean_score(members[name], metric), members[name]) for name in sorted(members)}
-        return found if len(found) > 1 else {}
+        # The kinds of golds come first, then the tools, the most frequent first.
+        order = sorted(members, key=lambda name: (name.startswith("tool "), -len(members[name]), name))
+        return {name: (mean_score(members[name], metric), members[name]) for name in order if len(members) > 1}
 
 
 class OwnData(GoldCalls):
@@ -92,6 +93,8 @@ class OwnData(GoldCalls):
 
         if options["data"] is None:
             raise ValueError("--benchmark data needs --data, a file, a directory or a Hub id")
+        if options["data"] in TINY_DATASETS:
+            raise ValueError(f"{options['data']} comes with the package: give --benchmark instead of --data")
         test_size, limit, template_kwargs = (options[name] for name in ("test_size", "limit", "chat_template_kwargs"))
         split = options["split"] or ("train" if test_size is None else "test")
         rows = load_rest_dataset(

@@ -16,6 +16,7 @@ from .benchmark import Benchmark, Score
 from .generation import CompletionStore, Generator
 
 
+_MOST_GROUPS = 30  # that a table shows, of own data with hundreds of tools
 _PACKAGES = ("rest-trl", "transformers", "torch")
 
 
@@ -149,7 +150,11 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     table = Table(title=f"{summary['benchmark']}: {summary['model']}{adapter}, {unit} with 95% intervals")
     for column in ("", "n", *summary["metrics"], *summary["measures"]):
         table.add_column(column, justify="left" if column == "" else "right")
-    for name, row in [*summary["subsets"].items(), *summary["groups"].items(), ("overall", summary["overall"])]:
+    groups = list(summary["groups"].items())
+    if len(groups) > _MOST_GROUPS:
+        table.caption = f"{len(groups) - _MOST_GROUPS} more groups in summary.json"
+    rows = [*summary["subsets"].items(), *groups[:_MOST_GROUPS], ("overall", summary["overall"])]
+    for name, row in rows:
         figures = [cell(row[metric]) or "none" for metric in summary["metrics"]]
         means = [mean_cell(row[measure]) if measure in row else "none" for measure in summary["measures"]]
         table.add_row(name, str(row["n"]), *figures, *means)
