@@ -9,10 +9,9 @@ from .coefficients import (
     uniform_coefficients,
 )
 from .normalization import normalize, normalize_turns
-from .partition import Partitioner, Reading, partition, to_regions
+from .partition import Partitioner, Reading, Turn, partition, to_regions
 from .rules import PRESETS, CoefficientsFunc, get_coefficients_func
 from .statistics import RegionStatistics, region_sums
-from .turns import Turn
 
 
 __all__ = [

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from .turns import find_turns
+from .partition import find_turns
 
 
 DELTA = 1e-8  # stabiliser of the normalisation

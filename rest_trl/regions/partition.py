@@ -9,12 +9,67 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ..tool_calls import REGION_OF_PART, Part, ToolCallSyntax, get_syntax
+from ..tool_calls import REGION_OF_PART, ParsedCompletion, Part, ToolCallSyntax, get_syntax
 from .token_bytes import TokenBytes, byte_offsets
-from .turns import Turn, find_turns
 
 
 _REGIONS = torch.tensor(REGION_OF_PART, dtype=torch.int8)
+
+
+class Turn(NamedTuple):
+    """
+    An assistant turn and where its tokens lie.
+
+    Args:
+        parsed ([`~rest_trl.tool_calls.ParsedCompletion`]):
+            The parsed turn.
+        text (`str`):
+            Its text; each byte of a character that was cut off is a lone surrogate.
+        column (`int`):
+            Column of its first token.
+        token_starts (`np.ndarray` of shape `(N,)`):
+            Where each of its tokens starts, in bytes of the text.
+    """
+
+    parsed: ParsedCompletion
+    text: str
+    column: int
+    token_starts: np.ndarray
+
+    def columns(self, positions: Sequence[int]) -> list[int]:
+        """The column of the first token that starts at or after each position, in characters of the text."""
+        places = np.array(positions, np.int64)
+        if not self.text.isascii():
+            inside = np.minimum(places, len(self.text))
+            places = byte_offsets(self.text)[inside] + places - inside
+        return (self.column + np.searchsorted(self.token_starts, places)).tolist()
+
+
+def find_turns(policy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """
+    The turns of a batch: every contiguous run of a mask is one.
+
+    Args:
+        policy (`np.ndarray` of shape `(B, T)`):
+            True at the policy's tokens.
+
+    Returns:
+        `tuple[np.ndarray, np.ndarray, np.ndarray]`, each of shape `(N,)`: the row of every turn, the column of its
+        first token and the column after its last one, row by row.
+
+    Example:
+
+    ```python
+    >>> [found.tolist() for found in find_turns(np.array([[True, True, False, True], [False, True, True, False]]))]
+    [[0, 0, 1], [0, 3, 1], [2, 4, 3]]
+
+    ```
+    """
+    count, length = policy.shape
+    framed = np.zeros((count, length + 2), dtype=bool)
+    framed[:, 1:-1] = policy
+    rows, columns = np.divmod(np.flatnonzero(framed[:, 1:] != framed[:, :-1]), length + 1)
+    return rows[::2], columns[::2], columns[1::2]
 
 
 class Reading(NamedTuple):
@@ -56,7 +111,7 @@ class Partitioner:
             completion_ids (`torch.Tensor` of shape `(B, T)`):
                 Sampled token ids.
             mask (`torch.Tensor` of shape `(B, T)`):
-                Non-zero at the policy's own tokens. Every contiguous run is an assistant turn and parsed by itself.
+                Non-zero at the policy's tokens. Every contiguous run is an assistant turn and parsed by itself.
 
         Returns:
             `torch.Tensor` of shape `(B, T)`, int8, on the device of `completion_ids`: [`Part`] per token.
@@ -64,18 +119,7 @@ class Partitioner:
         return self.read(completion_ids, mask).part_ids
 
     def read(self, completion_ids: torch.Tensor, mask: torch.Tensor) -> Reading:
-        """
-        Parse every assistant turn once, for the rewards and for the regions.
-
-        Args:
-            completion_ids (`torch.Tensor` of shape `(B, T)`):
-                Sampled token ids.
-            mask (`torch.Tensor` of shape `(B, T)`):
-                Non-zero at the policy's own tokens. Every contiguous run is an assistant turn and parsed by itself.
-
-        Returns:
-            [`Reading`]: its `part_ids` are on the device of `completion_ids`.
-        """
+        """Parse every assistant turn once, for the rewards and for the regions; the arguments are those of a call."""
         ids, policy = completion_ids.cpu().numpy(), mask.cpu().numpy().astype(bool)
         self.token_bytes.cover(int(ids.max(initial=0)))
         token_ids = ids[policy]
@@ -116,14 +160,7 @@ class Partitioner:
         """
         [`read`](Partitioner.read) for completions as a sampler returns them, as lists of different lengths.
 
-        Args:
-            completion_ids (`Sequence[Sequence[int]]` of length `B`):
-                Sampled token ids.
-            tool_mask (`Sequence[Sequence[int]]` of length `B`, *optional*):
-                Zero at tokens that come from tools or the template. By default all tokens are the policy's.
-
-        Returns:
-            [`Reading`]: of shape `(B, T)`, `T` being the length of the longest completion.
+        `tool_mask` is zero at tokens that come from tools or the template; by default all tokens are the policy's.
         """
         shape = len(completion_ids), max(map(len, completion_ids), default=0)
         ids, mask = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
@@ -205,7 +242,7 @@ def partition(
         completion_mask (`torch.Tensor` of shape `(B, T)`, *optional*):
             Non-zero at sampled tokens. By default everything but trailing padding.
         tool_mask (`torch.Tensor` of shape `(B, T)`, *optional*):
-            Zero at tokens that come from tools or the template. Each run of ones is parsed as a turn of its own.
+            Zero at tokens that come from tools or the template. Each run of ones is parsed as a turn.
 
     Returns:
         `torch.Tensor` of shape `(B, T)`, int8: [`Region`] per token, `NONE` wherever a mask is zero.

@@ -6,8 +6,7 @@ from itertools import groupby
 import torch
 from torch.nn.functional import pad
 
-from .partition import Partitioner
-from .turns import Turn
+from .partition import Partitioner, Turn
 
 
 class RolloutReader:

@@ -207,7 +207,10 @@ def detect_syntax(tokenizer: "PreTrainedTokenizerBase") -> str:
     Raises:
         ValueError: if neither the chat template nor the added tokens show exactly one syntax.
     """
-    template = _template(tokenizer)
+    template = tokenizer.chat_template or ""
+    if isinstance(template, dict):  # several templates by name; the one for tools shows the calls
+        template = template.get("tool_use") or "\n".join(template.values())
+    template = template.replace('\\"', '"')  # a template is source code, in which quotes may be escaped
     evidence = [(name, evidence) for name, syntax in SYNTAXES.items() for evidence in syntax.evidence]
     names = _most_specific(
         (name, set(piece.template))
@@ -238,10 +241,3 @@ def _most_specific(found: Iterable[tuple[str, set[str]]]) -> list[str]:
     """Names of the syntaxes that were found, except where another one was found by the same strings and more."""
     found = list(found)
     return sorted({name for name, strings in found if not any(strings < others for _, others in found)})
-
-
-def _template(tokenizer: "PreTrainedTokenizerBase") -> str:
-    template = tokenizer.chat_template or ""
-    if isinstance(template, dict):  # several templates by name; the one for tools shows the calls
-        template = template.get("tool_use") or "\n".join(template.values())
-    return template.replace('\\"', '"')  # a template is source code, in which quotes may be escaped

@@ -17,19 +17,11 @@ _NAME = re.compile(r"""^[\s"']+|[\s"']*(?:[:=>]|</arg_key>)$""")
 
 class WrittenParameter(NamedTuple):
     """
-    A parameter of a written call. Positions are in characters of the text.
+    A parameter of a written call, with its bounds in characters of the text.
 
-    Args:
-        start (`int`):
-            Where its name may start: after the opening bracket or the comma before it.
-        middle (`int`):
-            After what ends the name, such as the colon; equal to `stop` if nothing ends it.
-        stop (`int`):
-            After what ends the value, a comma or the closing bracket; past the end of the text if nothing does.
-        name (`str`):
-            The name without quotes; empty if it was not finished.
-        value (`str`):
-            The text of the value.
+    `start` is after the opening bracket or comma before its name; `middle` after what ends the name, such as the
+    colon, or equal to `stop`; `stop` after the comma or bracket that ends the value, or past the end of the text.
+    `name` is without quotes, and empty if it was not finished.
     """
 
     start: int
@@ -54,16 +46,7 @@ def written_calls(text: str, parts: Sequence[tuple[int, int, Part]], syntax: Too
     mark that sets it, so which parameter a position belongs to depends only on the text before that position, unless
     the parser looks ahead for the end of reasoning.
 
-    Args:
-        text (`str`):
-            The text of the turn.
-        parts (`Sequence[tuple[int, int, Part]]`):
-            Its parts, from [`ToolCallSyntax.parse`].
-        syntax ([`ToolCallSyntax`]):
-            The syntax of the turn.
-
-    Returns:
-        `list[WrittenCall]`: the calls whose arguments have started, in the order of the text.
+    `parts` are those that the syntax has found. Returns the calls whose arguments have started, in order.
 
     Example:
 

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rest_trl.regions.turns import find_turns
+from rest_trl.regions.partition import find_turns
 
 
 masks = st.integers(0, 8).flatmap(lambda size: st.lists(st.lists(st.booleans(), min_size=size, max_size=size)))
