@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from accelerate.utils import tqdm
 
+from ..tool_calls.declared import json_schemas
 from .masking import mask_step
 from .messages import MalformedRowError, Row, Step
 from .rendering import LOST_TEXT_NOTE, StepRenderer, loses_text
@@ -16,6 +17,8 @@ from .sources import Source
 
 
 MAX_REASONS = 5
+# Keywords of a schema that may allow parameters which its `properties` do not name.
+_OPENING = frozenset(["$ref", "allOf", "anyOf", "oneOf", "if", "patternProperties", "unevaluatedProperties"])
 
 
 class Example(NamedTuple):
@@ -44,9 +47,8 @@ class SourceReport:
     examples: int = 0  # that these rows give
     malformed: list[str] = field(default_factory=list)  # place and reason of each row or step that was skipped
     without_tools: list[str] = field(default_factory=list)  # places of gold calls in rows that declare no tools
-    undeclared: list[str] = field(
-        default_factory=list
-    )  # places of gold calls of tools that their row lacks, and names
+    undeclared: list[str] = field(default_factory=list)  # places and names of called tools that their row lacks
+    unknown_parameters: list[str] = field(default_factory=list)  # the same of parameters that their tool lacks
     notes: Counter[str] = field(default_factory=Counter)  # how often something about the reading of a row applies
 
     def summary(self) -> str:
@@ -70,18 +72,38 @@ class SourceReport:
                 f"{self.name}: of {self.examples} golds some call a tool, {', and '.join(told)}: the policy does not "
                 "read of such tools. Give them in the column tools, unless the prompt shows them"
             )
+        if self.unknown_parameters:
+            lines.append(
+                f"{self.name}: of {self.examples} golds {len(self.unknown_parameters)} give parameters that their "
+                f"tool does not declare ({first_reasons(self.unknown_parameters, 2)}): tool_schema_reward takes them "
+                "for wrong. Correct these rows, or the schemas of their tools"
+            )
         return lines
 
     def note_calls(self, step: Step, place: str) -> None:
-        """Note the calls of a gold turn whose tools the row does not declare."""
+        """Note the calls of a gold turn whose tools, or parameters, the row does not declare."""
         called = [] if isinstance(step.turn, str) else step.turn.get("tool_calls", [])
         if called and not step.tools:
             self.without_tools.append(place)
             return
-        declared = {tool.get("function", tool)["name"] for tool in step.tools or []}
-        undeclared = dict.fromkeys(call["function"]["name"] for call in called)
-        if names := [name for name in undeclared if name not in declared]:
+        if not called:
+            return
+        declared = {
+            tool["function"]["name"]: tool["function"]["parameters"] for tool in json_schemas(step.tools) or []
+        }
+        names: dict[str, None] = {}
+        unknown: dict[str, None] = {}
+        for function in (call["function"] for call in called):
+            schema = declared.get(function["name"])
+            if schema is None:
+                names[function["name"]] = None
+            elif not schema.get("additionalProperties") and _OPENING.isdisjoint(schema):
+                known = schema.get("properties", {})
+                unknown |= {f"{function['name']}({name})": None for name in function["arguments"] if name not in known}
+        if names:
             self.undeclared.append(f"{place}: {', '.join(names)}")
+        if unknown:
+            self.unknown_parameters.append(f"{place}: {', '.join(unknown)}")
 
 
 def first_reasons(reasons: list[str], number: int = MAX_REASONS) -> str:

@@ -14,6 +14,21 @@ _TYPES = {
     "list": "array",
     "tuple": "array",
 }
+# Where the parameters of a tool stand: OpenAI and Hugging Face; MCP and Bedrock; Anthropic; Gemini.
+_PARAMETERS = ("parameters", "inputSchema", "input_schema", "parametersJsonSchema", "parameters_json_schema")
+# Other keys of a tool that may hold objects.
+_OTHERS = (
+    "annotations",
+    "cache_control",
+    "_meta",
+    "metadata",
+    "output",
+    "output_schema",
+    "outputSchema",
+    "response",
+    "return",
+    "returns",
+)
 
 
 def drop_null_keys(value: Any) -> Any:
@@ -44,7 +59,8 @@ def declared_tools(tools: Any) -> list[dict[str, Any]] | None:
     """
     Check the tools of a row: a list of tools or of JSON strings of them, a JSON string of such a list, or none.
 
-    A blank string is none, too. Every tool has a name.
+    A blank string is none, too. Every tool has a name. Its parameters are put under `parameters`, under which chat
+    templates look for them; a tool that seems to have them under a key that is not known is refused.
     """
     tools = None if isinstance(tools, str) and not tools.strip() else read_json(tools, "tools")
     if not tools:
@@ -55,7 +71,43 @@ def declared_tools(tools: Any) -> list[dict[str, Any]] | None:
     for index, tool in enumerate(declared):
         if not isinstance(tool, dict) or not has_name(tool.get("function", tool)):
             raise ValueError(f"tools[{index}] is not a JSON schema with a name")
-    return declared
+    return [_with_parameters(tool, f"tools[{index}]") for index, tool in enumerate(declared)]
+
+
+def _with_parameters(tool: dict[str, Any], label: str) -> dict[str, Any]:
+    if "function" in tool:
+        stray = _key_of_objects(tool, ("function", *_OTHERS))
+        if stray is not None:
+            raise ValueError(f"{label} has the key {stray!r} beside its function: move it into the function")
+        return {**tool, "function": _with_parameters(tool["function"], label)}
+    given = [key for key in _PARAMETERS if tool.get(key)]
+    if not given:
+        stray = _key_of_objects(tool, (*_PARAMETERS, *_OTHERS))
+        if stray is not None:
+            raise ValueError(
+                f"{label} ({tool['name']}) has its parameters under {stray!r}: rename the key to one of "
+                f"{', '.join(_PARAMETERS)}"
+            )
+        return tool
+    if len(given) > 1:
+        raise ValueError(f"{label} ({tool['name']}) has parameters under {' and '.join(given)}: keep one of them")
+    parameters = read_json(tool[given[0]], f"{label}.{given[0]}")
+    if not isinstance(parameters, dict):
+        raise ValueError(f"{label}.{given[0]} is a {type(parameters).__name__}, not an object")
+    if given[0] == "inputSchema" and list(parameters) == ["json"]:  # Bedrock
+        parameters = parameters["json"]
+    if given[0] == "parameters" and parameters is tool["parameters"]:
+        return tool
+    renamed = {("parameters" if key == given[0] else key): value for key, value in tool.items()}
+    return renamed | {"parameters": parameters}
+
+
+def _key_of_objects(tool: dict[str, Any], known: tuple[str, ...]) -> str | None:
+    """The first unknown key that holds an object, or a list of objects."""
+    for key, value in tool.items():
+        if key not in known and value and isinstance(value[0] if isinstance(value, list) else value, dict):
+            return key
+    return None
 
 
 def has_name(function: Any) -> bool:
@@ -85,14 +137,12 @@ def json_schemas(tools: Any) -> list[dict[str, Any]] | None:
     declared = declared_tools(tools)
     if declared is None:
         return None
-    return [_json_schema(tool.get("function", tool), f"tools[{index}]") for index, tool in enumerate(declared)]
+    return [_json_schema(tool.get("function", tool)) for tool in declared]
 
 
-def _json_schema(function: dict[str, Any], label: str) -> dict[str, Any]:
+def _json_schema(function: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in function.items() if value is not None and key not in ("type", "parameters")}
     parameters = function.get("parameters") or {}
-    if not isinstance(parameters, dict):
-        raise ValueError(f"{label}.parameters is a {type(parameters).__name__}, not an object")
     if not _is_schema(parameters):
         if parameters.get("type") in ("object", "dict") and "properties" not in parameters:
             parameters = {**parameters, "properties": {}}

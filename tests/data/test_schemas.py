@@ -257,7 +257,7 @@ BROKEN = [
     (APIGEN_MT, {"conversations": [turn("human", "?"), turn("function_call", "{}")]}, "has no function name"),
     (APIGEN_MT, {**APIGEN_MT, "system": 3}, "system is a int, not a string"),
     (APIGEN_MT, {**APIGEN_MT, "tools": "book"}, "tools is not valid JSON"),
-    (APIGEN_MT, {**APIGEN_MT, "tools": [{"name": "book", "parameters": "x"}]}, "parameters is a str, not an object"),
+    (APIGEN_MT, {**APIGEN_MT, "tools": [{"name": "book", "parameters": "x"}]}, "parameters is not valid JSON"),
     (XLAM, {**XLAM, "answers": None}, "answers is missing or null"),
     (XLAM, {"query": "?"}, "tools is missing or null"),
     (XLAM, {**XLAM, "answers": "no"}, "answers is not valid JSON"),
@@ -347,3 +347,31 @@ class TestToolsThatAreNotDeclared:
     def test_golds_of_declared_tools_pass_without_a_word(self, tokenizer, tmp_path, caplog):
         prepared([self.row([{"name": "get_tide"}])], tokenizer, tmp_path).log()
         assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+class TestParametersThatAreNotDeclared:
+    def row(self, given, **schema):
+        call = {"name": "depth", "arguments": given}
+        return {"query": "?", "tools": [{"name": "depth", **schema}], "answers": [call]}
+
+    def test_are_counted_in_one_warning(self, tokenizer, tmp_path, caplog):
+        properties = {"port": {"type": "string"}}
+        schemas = [
+            {"inputSchema": {"type": "object", "properties": properties}},
+            {"parameters": {"type": "object", "properties": properties, "additionalProperties": True}},
+            {"parameters": properties},
+        ]
+        given = {"port": "Brest"}, {"port": "Brest", "tide": "low"}
+        prepared([self.row(each, **schema) for schema in schemas for each in given], tokenizer, tmp_path).log()
+        (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
+        assert (
+            "of 6 golds 2 give parameters that their tool does not declare (row 1, step 0: depth(tide); row 5"
+            in record.message
+        )
+
+    def test_are_refused_by_the_name_of_their_key_where_it_is_unknown(self, tokenizer, tmp_path):
+        rows = [self.row({}, schema={"properties": {"port": {}}})]
+        with pytest.raises(
+            ValueError, match=r"tools\[0\] \(depth\) has its parameters under 'schema': rename the key"
+        ):
+            prepared(rows, tokenizer, tmp_path)

@@ -41,6 +41,8 @@ def show_sources(prepared: Prepared) -> Iterator[RenderableType]:
         yield from _reasons(f"{report.name}: skipped", report.malformed)
         yield from _reasons(f"{report.name}: golds with calls and no tools in their row", report.without_tools)
         yield from _reasons(f"{report.name}: golds that call a tool which is not declared", report.undeclared)
+        unknown = f"{report.name}: golds with parameters that their tool does not declare"
+        yield from _reasons(unknown, report.unknown_parameters)
         for note, number in report.notes.items():
             yield Text(f"{report.name}: {number:,} x {note}")
     yield from _reasons(
