@@ -1,6 +1,8 @@
 """A data set as training sees it, in the terminal."""
 
+import math
 from collections.abc import Iterator, Sequence
+from statistics import median
 
 import torch
 from rich.console import Group, RenderableType
@@ -148,8 +150,8 @@ def histogram(title: str, values: list[int], limit: int | None) -> Text:
     if not values:
         return Text(f"{title}: none")
     ordered = sorted(values)
-    middle, high = ordered[len(ordered) // 2], ordered[int(0.95 * (len(ordered) - 1))]
-    text = Text(f"{title}: median {middle:,}, 95% {high:,}, longest {ordered[-1]:,}", style="bold")
+    high = ordered[math.ceil(0.95 * len(ordered)) - 1]  # at least 95% of the values are not larger
+    text = Text(f"{title}: median {median(ordered):,g}, 95% {high:,}, longest {ordered[-1]:,}", style="bold")
     if limit is not None:
         share = sum(value > limit for value in values) / len(values)
         text.append(f"; over {limit:,}: {share:.1%}", style="red" if share else "green")
