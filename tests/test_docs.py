@@ -137,6 +137,7 @@ class TestCommands:
         benchmarks = find_benchmarks()
         if "sums.Sums" not in command.words:  # which brings an option of its own, and is run above
             arguments = evaluate.make_parser(benchmarks).parse_args(command.words[2:])
+            arguments.benchmark = evaluate.chosen_benchmark(command.words[2:])
             evaluate.check_options(arguments, benchmarks)
 
     @of_program("compare")
