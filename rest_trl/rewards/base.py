@@ -3,7 +3,7 @@
 import copy
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -12,6 +12,7 @@ from ..tool_calls import ParsedCompletion, ToolCallSyntax, get_syntax
 from .reading import Completion, read_turns
 from .schedules import RewardBounds, check_schedule, reward_bounds
 from .scoring import TurnGolds
+from .tool_schemas import ToolSchemas, read_tools
 
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class CallReward(ABC):
         self.tool_call_syntax = tool_call_syntax
         self._syntax: ToolCallSyntax | None = None if tool_call_syntax is None else get_syntax(tool_call_syntax)
         self._reader: TurnReader | None = None
+        self._tools: Mapping[str | None, ToolSchemas] = {}
 
     def _bound(self, tool_call_syntax: str, reader: TurnReader) -> Self:
         """A copy that reads in this syntax, and reads `completion_ids` with this reader."""
@@ -67,6 +69,16 @@ class CallReward(ABC):
                 f'it one, e.g. {type(self).__name__}("hermes")'
             )
         return self._syntax
+
+    def _schemas(
+        self, count: int, tools: Sequence[Any] | None, environment: Sequence[str] | None
+    ) -> Sequence[ToolSchemas | None]:
+        """The tools of each of `count` completions: those of the reward or the trainer, else those of the row."""
+        if None in self._tools:
+            return [self._tools[None]] * count
+        if self._tools and environment is not None:
+            return [self._tools[name] for name in environment]
+        return [None] * count if tools is None else [read_tools(of_row) for of_row in tools]
 
     def _turns(
         self, completions: Sequence[Completion], completion_ids: Sequence[Sequence[int]] | None
@@ -108,11 +120,18 @@ def _parse_solution(tool_call_syntax: str, solution: str) -> ParsedCompletion:
     return gold
 
 
-def parse_gold(tool_call_syntax: str, solution: str | Sequence[str]) -> ParsedCompletion:
-    """A parsed gold completion, or [`TurnGolds`] of a list with one for every assistant turn."""
-    if isinstance(solution, str):
-        return _parse_solution(tool_call_syntax, solution)
-    return TurnGolds.of([_parse_solution(tool_call_syntax, of_turn) for of_turn in solution])
+def parse_gold(
+    tool_call_syntax: str, solution: str | Sequence[str], tools: ToolSchemas | None = None
+) -> ParsedCompletion:
+    """
+    A parsed gold completion, or [`TurnGolds`] of a list with one for every assistant turn.
+
+    The `tools` of the row tell strings from numbers where the syntax does not.
+    """
+    if not isinstance(solution, str):
+        return TurnGolds.of([parse_gold(tool_call_syntax, of_turn, tools) for of_turn in solution])
+    gold = _parse_solution(tool_call_syntax, solution)
+    return gold if tools is None else tools.typed(gold)
 
 
 class RuleReward(CallReward):
@@ -120,7 +139,8 @@ class RuleReward(CallReward):
     A reward that compares the calls of a completion with those of a gold one, in the column `solution`.
 
     A solution that is one text is compared with the calls of all turns together. A solution that is a list of texts
-    is compared turn by turn, see [`~rest_trl.rewards.scoring.TurnGolds`].
+    is compared turn by turn, see [`~rest_trl.rewards.scoring.TurnGolds`]. Where the syntax does not tell numbers from
+    strings, the tools of the trainer, or those of the row in a column `tools`, do.
 
     Args:
         tool_call_syntax (`str`, *optional*):
@@ -140,7 +160,14 @@ class RuleReward(CallReward):
         self.schedule = schedule
         self._steps_per_rollout = 1
 
-    def bind(self, tool_call_syntax: str, reader: TurnReader, schedule: str, steps_per_rollout: int) -> "RuleReward":
+    def bind(
+        self,
+        tool_call_syntax: str,
+        reader: TurnReader,
+        schedule: str,
+        steps_per_rollout: int,
+        tools: Mapping[str | None, ToolSchemas] | None = None,
+    ) -> "RuleReward":
         """
         A copy that belongs to a trainer. [`ResTGRPOTrainer`] calls this; other trainers can.
 
@@ -153,12 +180,16 @@ class RuleReward(CallReward):
                 Schedule of a reward that was given none.
             steps_per_rollout (`int`):
                 Optimiser steps per rollout: the schedules count rollouts.
+            tools (`Mapping[str | None, ToolSchemas]`, *optional*):
+                Tools of every environment by its name in the column `environment`, or by `None` if there are not
+                several. None where rows have tools.
 
         Returns:
             [`RuleReward`]
         """
         bound = self._bound(tool_call_syntax, reader)
         bound.schedule, bound._steps_per_rollout = self.schedule or schedule, steps_per_rollout
+        bound._tools = tools or {}
         return bound
 
     def __call__(
@@ -168,6 +199,8 @@ class RuleReward(CallReward):
         trainer_state: "TrainerState | None" = None,
         log_metric: LogMetric | None = None,
         completion_ids: Sequence[Sequence[int]] | None = None,
+        tools: Sequence[Any] | None = None,
+        environment: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> list[float | None]:
         """
@@ -184,6 +217,10 @@ class RuleReward(CallReward):
                 Takes the metrics.
             completion_ids (`Sequence[Sequence[int]]` of length `B`, *optional*):
                 Sampled token ids.
+            tools (`Sequence` of length `B`, *optional*):
+                Column with the JSON schemas of each row's tools.
+            environment (`Sequence[str]` of length `B`, *optional*):
+                Column with the name of each row's environment.
             kwargs:
                 Other columns and what else TRL gives to reward functions.
 
@@ -199,9 +236,22 @@ class RuleReward(CallReward):
                 f"{self.__name__} compares with the gold completions of a column `solution`, and there is none: add "
                 "the column, for example with rest_trl.data.load_rest_dataset, or use another reward"
             )
-        golds = [parse_gold(self.known_syntax().name, gold) for gold in solution]
-        pairs = list(zip(self._turns(completions, completion_ids), golds, strict=True))
+        turns = self._turns(completions, completion_ids)
+        schemas = self._typing_tools(len(turns), tools, environment)
+        pairs = [
+            (turns if of_row is None else list(map(of_row.typed, turns)), self._gold(gold, of_row))
+            for turns, gold, of_row in zip(turns, solution, schemas, strict=True)
+        ]
         return self._score(pairs, self.bounds(trainer_state), log_metric or log_nothing)
+
+    def _typing_tools(
+        self, count: int, tools: Sequence[Any] | None, environment: Sequence[str] | None
+    ) -> Sequence[ToolSchemas | None]:
+        """The tools of each completion where they are needed to tell strings from numbers."""
+        return self._schemas(count, tools, environment) if self.known_syntax().untyped else [None] * count
+
+    def _gold(self, solution: str | Sequence[str], tools: ToolSchemas | None) -> ParsedCompletion:
+        return parse_gold(self.known_syntax().name, solution, tools)
 
     @abstractmethod
     def _score(self, pairs: Sequence[Pair], bounds: RewardBounds, log_metric: LogMetric) -> list[float | None]:

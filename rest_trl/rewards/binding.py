@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .base import RuleReward, TurnReader
-from .checks import check_signatures, check_solutions, check_tools
+from ..tool_calls import get_syntax
+from .base import CallReward, RuleReward, TurnReader
+from .checks import check_signatures, check_solutions, check_tools, read_row_tools
 from .rule_rewards import LayoutReward, ToolCallReward
 from .schema_reward import ToolSchemaReward
 from .tool_schemas import ToolSchemas
@@ -113,7 +114,7 @@ def bind_rewards(reward_funcs: Sequence[Any], datasets: Sequence[Any], binding: 
         for dataset in datasets:
             check_solutions(dataset, binding.tool_call_syntax, given)
     schemas: Mapping[str | None, ToolSchemas] = {}
-    if any(isinstance(reward, ToolSchemaReward) for reward in reward_funcs) and any(binding.tools.values()):
+    if any(isinstance(reward, CallReward) for reward in reward_funcs) and any(binding.tools.values()):
         schemas = {name: ToolSchemas(tools) for name, tools in binding.tools.items()}
 
     def bound(reward: Any) -> Any:
@@ -121,7 +122,11 @@ def bind_rewards(reward_funcs: Sequence[Any], datasets: Sequence[Any], binding: 
             columns = None if binding.has_rollout_func else datasets[0].column_names
             check_signatures(reward, None if columns is None else set(columns) - {"prompt", "completion"})
         if isinstance(reward, RuleReward):
-            return reward.bind(*binding[:4])
+            if get_syntax(binding.tool_call_syntax).untyped and not schemas:
+                for dataset in datasets:
+                    if hasattr(dataset, "__len__") and "tools" in dataset.column_names:
+                        read_row_tools(dataset)
+            return reward.bind(*binding[:4], schemas)
         if isinstance(reward, ToolSchemaReward):
             if not (schemas or reward.has_tools):
                 for dataset in datasets:

@@ -146,6 +146,17 @@ def _check_signature(
         ) from error
 
 
+def read_row_tools(dataset: Any) -> list[ToolSchemas]:
+    """The tools of the first 1,000 rows of a `Dataset`; refuses those that are not JSON schemas."""
+    found: list[ToolSchemas] = []
+    for index, row in enumerate(islice(dataset.select_columns("tools"), LOOKED_AT)):
+        try:
+            found.append(read_tools(row["tools"]))
+        except ValueError as error:
+            raise ValueError(f"row {index} of the data set: {error}: `tools` is a list of JSON schemas") from error
+    return found
+
+
 def check_tools(dataset: Any, name: str) -> None:
     """
     Refuse a data set whose rows have no tools, and warn of tools that the reward of that name cannot judge.
@@ -157,12 +168,7 @@ def check_tools(dataset: Any, name: str) -> None:
         raise ValueError(no_tools(name))
     if not hasattr(dataset, "__len__"):
         return
-    found: list[ToolSchemas] = []
-    for index, row in enumerate(islice(dataset.select_columns("tools"), LOOKED_AT)):
-        try:
-            found.append(read_tools(row["tools"]))
-        except ValueError as error:
-            raise ValueError(f"row {index} of the data set: {error}: `tools` is a list of JSON schemas") from error
+    found = read_row_tools(dataset)
     if not any(map(len, found)):
         raise ValueError(no_tools(name))
     unclear = [tool for schemas in found for tool in schemas.unclear]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..credit import Segment
-from .base import LogMetric, Pair, RuleReward, log_means, parse_gold
+from .base import LogMetric, Pair, RuleReward, log_means
 from .reading import judged_turns, merge_calls
 from .schedules import RewardBounds
 from .scoring import (
@@ -138,9 +138,10 @@ class ToolCallReward(RuleReward):
         if self._reader is None:
             raise ValueError(f"{self.__name__} is bound to no trainer, so it has no tokens to give credit to")
         syntax, bounds, segments = self.known_syntax(), self.bounds(trainer_state), []
-        for turns, text in zip(self._reader(completion_ids), solution, strict=True):
-            gold = parse_gold(syntax.name, text)
+        schemas = self._typing_tools(len(solution), kwargs.get("tools"), kwargs.get("environment"))
+        for turns, text, of_row in zip(self._reader(completion_ids), solution, schemas, strict=True):
+            gold = self._gold(text, of_row)
             calls = [] if gold.errors or isinstance(gold, TurnGolds) else gold.calls
             value = (bounds.correctness_max - bounds.correctness_min) / num_points(calls)
-            segments.append(call_segments(turns, calls, syntax, value, self._equal) if calls else [])
+            segments.append(call_segments(turns, calls, syntax, value, self._equal, of_row) if calls else [])
         return segments

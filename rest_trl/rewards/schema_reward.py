@@ -6,7 +6,7 @@ from typing import Any
 from ..tool_calls import ParsedCompletion
 from .base import CallReward, LogMetric, TurnReader, log_means, log_nothing
 from .reading import Completion
-from .tool_schemas import FAULTS, UNREADABLE, Judgement, ToolSchemas, no_tools, read_tools
+from .tool_schemas import FAULTS, UNREADABLE, Judgement, ToolSchemas, no_tools
 
 
 class ToolSchemaReward(CallReward):
@@ -61,7 +61,8 @@ class ToolSchemaReward(CallReward):
     ) -> None:
         super().__init__(tool_call_syntax)
         self.has_tools = tools is not None
-        self._tools: Mapping[str | None, ToolSchemas] = {None: ToolSchemas(tools)} if tools is not None else {}
+        if tools is not None:
+            self._tools = {None: ToolSchemas(tools)}
 
     def bind(
         self, tool_call_syntax: str, reader: TurnReader, tools: Mapping[str | None, ToolSchemas]
@@ -105,7 +106,7 @@ class ToolSchemaReward(CallReward):
         turns = self._turns(completions, completion_ids)
         schemas = self._schemas(len(turns), tools, environment)
         judged = [
-            [_judge(turn, of_row, syntax.untyped) for turn in of_completion]
+            [_judge(turn, self._known(of_row), syntax.untyped) for turn in of_completion]
             for of_completion, of_row in zip(turns, schemas, strict=True)
         ]
         found = [frozenset().union(*(turn.faults for turn in of_completion)) for of_completion in judged]
@@ -113,22 +114,16 @@ class ToolSchemaReward(CallReward):
         log_means(log_metric or log_nothing, {"rest/reward/valid": [not faults for faults in found], **metrics})
         return [[0.0 - turn.wrong for turn in of_completion] for of_completion in judged]
 
-    def _schemas(
-        self, count: int, tools: Sequence[Any] | None, environment: Sequence[str] | None
-    ) -> Sequence[ToolSchemas]:
-        if None in self._tools:
-            return [self._tools[None]] * count
-        if self._tools and environment is not None:
-            return [self._tools[name] for name in environment]
+    def _known(self, tools: ToolSchemas | None) -> ToolSchemas:
         if tools is None:
             raise ValueError(no_tools(self.__name__))
-        return [read_tools(of_row) for of_row in tools]
+        return tools
 
 
 def _judge(turn: ParsedCompletion, schemas: ToolSchemas, untyped: bool) -> Judgement:
     if turn.errors:
         return Judgement(1.0, frozenset([UNREADABLE]))
-    calls = [schemas.judge(call, untyped) for call in turn.calls]
+    calls = [schemas.judge(call, untyped) for call in schemas.typed(turn).calls]
     return Judgement(
         max((call.wrong for call in calls), default=0.0), frozenset().union(*(call.faults for call in calls))
     )

@@ -7,6 +7,7 @@ from ..credit import Segment
 from ..regions import Turn
 from ..tool_calls import Part, ToolCall, ToolCallSyntax
 from ..tool_calls.written import written_calls
+from .tool_schemas import ToolSchemas
 
 
 def call_segments(
@@ -15,6 +16,7 @@ def call_segments(
     syntax: ToolCallSyntax,
     value: float,
     equal: Callable[[Any, Any], bool],
+    tools: ToolSchemas | None = None,
 ) -> list[Segment]:
     """
     Segments of a completion that is rewarded for its calls, see [`~rest_trl.rewards.ToolCallReward`].
@@ -27,12 +29,13 @@ def call_segments(
     the reasoning, only the closing tag tells a call that is quoted in the reasoning from one that is made, so a
     completion that is cut off before the tag has segments in the quoted call.
 
-    `value` is what one right value adds to the reward, and `equal` compares two values.
+    `value` is what one right value adds to the reward, and `equal` compares two values. `tools` tell strings from
+    numbers where the syntax does not.
     """
 
-    def is_right(text: str, gold_value: Any) -> bool:
+    def is_right(text: str, gold_value: Any, schema: Any) -> bool:
         try:
-            return equal(syntax.read_value(text), gold_value)
+            return equal(syntax.read_value(text, schema), gold_value)
         except ValueError:
             return False
 
@@ -50,7 +53,10 @@ def call_segments(
             for place, parameter in enumerate(call.parameters):
                 start, middle, stop = next(columns), next(columns), next(columns)
                 name = parameter.name
-                own = value * (name in gold and name not in seen and is_right(parameter.value, gold[name]))
+                own = 0.0
+                if name in gold and name not in seen:
+                    schema = tools.schema(call.name, name) if tools is not None else None
+                    own = value * is_right(parameter.value, gold[name], schema)
                 if start < middle:
                     segments.append(Segment(start, middle, ("name", number, match, place), decided))
                 if middle < stop:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -14,8 +15,9 @@ from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 from transformers.utils import get_json_schema
 
-from ..tool_calls import ToolCall
+from ..tool_calls import ParsedCompletion, ToolCall
 from ..tool_calls.declared import drop_null_keys, json_schemas
+from ..tool_calls.json_calls import as_declared
 
 
 UNKNOWN_TOOL, MISSING, UNKNOWN = "unknown_tool", "missing_parameter", "unknown_parameter"
@@ -51,7 +53,7 @@ class Tool:
         if not self.is_clear:
             schema = _clear_part(schema)
         self._validator = validator_for(schema, Draft202012Validator)(schema, registry=_NOWHERE)
-        self._properties: dict[str, Any] = schema["properties"]
+        self.properties: dict[str, Any] = schema["properties"]
         self._required = frozenset(schema.get("required", ()))
         says_more = not _OPENING.isdisjoint(schema)
         self._is_closed = schema.get("additionalProperties", says_more) is False
@@ -72,13 +74,13 @@ class Tool:
 
     def _is_known(self, name: str) -> bool:
         patterns = self._validator.schema.get("patternProperties", {})
-        return name in self._properties or any(re.search(pattern, name) for pattern in patterns)
+        return name in self.properties or any(re.search(pattern, name) for pattern in patterns)
 
     def _meant(self, name: str, value: Any) -> Any:
-        if isinstance(value, str) or name not in self._properties:
+        if isinstance(value, str) or name not in self.properties:
             return value
         text = json.dumps(value, ensure_ascii=False)
-        fits = self._validator.evolve(schema=self._properties[name]).is_valid
+        fits = self._validator.evolve(schema=self.properties[name]).is_valid
         return text if not fits(value) and fits(text) else value
 
 
@@ -110,6 +112,26 @@ class ToolSchemas:
 
     def __len__(self) -> int:
         return len(self._tools)
+
+    def schema(self, tool: str, parameter: str) -> Any:
+        """JSON schema of a parameter, `None` where none is declared."""
+        return self._tools[tool].properties.get(parameter) if tool in self._tools else None
+
+    def typed(self, parsed: ParsedCompletion) -> ParsedCompletion:
+        """The same calls, with strings where these tools declare strings and the syntax does not tell."""
+        if not parsed.texts:
+            return parsed
+        calls = [
+            ToolCall(
+                call.name,
+                {
+                    key: as_declared(call.arguments[key], text, self.schema(call.name, key))
+                    for key, text in texts.items()
+                },
+            )
+            for call, texts in zip(parsed.calls, parsed.texts, strict=True)
+        ]
+        return replace(parsed, calls=calls)
 
     def judge(self, call: ToolCall, untyped: bool = False) -> Judgement:
         """Judge a call, see [`Tool.judge`]."""

@@ -3,7 +3,7 @@
 import re
 from typing import Any, ClassVar
 
-from .json_calls import read_untyped, skip_blank
+from .json_calls import as_declared, read_untyped, skip_blank
 from .markers import END_THINK, THINK, MarkerSyntax
 from .parsed import PARAMETER_NAME, PARAMETER_VALUE, STRUCTURE, TAG, TOOL_NAME, Draft, Part, ToolCall
 from .syntax import Evidence
@@ -23,8 +23,9 @@ class _Arguments:
     """
     The arguments object whose opening brace is at `start`, read once from left to right up to the first error.
 
-    Afterwards `values` are the arguments, `ends` tells where the parameters' names and what lies between them end,
-    `position` is where reading ended, and `error` says why it ended early.
+    Afterwards `values` are the arguments, `texts` the same before `3` is read as a number, `ends` tells where the
+    parameters' names and what lies between them end, `position` is where reading ended, and `error` says why it ended
+    early.
     """
 
     def __init__(self, text: str, start: int, end: int, quote: str, quotes_are_untyped: bool) -> None:
@@ -33,7 +34,8 @@ class _Arguments:
         self.ends: list[tuple[int, Part]] = []
         self.error = ""
         self.position = start + 1
-        self._stack: list[dict[str, Any] | list[Any]] = [self.values]
+        self.texts: dict[str, Any] = {}
+        self._stack: list[tuple[Any, Any]] = [(self.values, self.texts)]
         try:
             while self._stack:
                 self._step()
@@ -42,18 +44,19 @@ class _Arguments:
 
     def _step(self) -> None:
         """Read one value with its key, or a closing bracket."""
-        container = self._stack[-1]
+        container, texts = self._stack[-1]
         self._skip(_SEPARATORS)
         if self.text.startswith("}" if isinstance(container, dict) else "]", self.position):
             self.position += 1
             self._stack.pop()
             return
         key = self._key() if isinstance(container, dict) else ""
-        value = self._value()
+        value, text = self._value()
         if isinstance(container, dict):
-            container[key] = value
+            container[key], texts[key] = value, text
         else:
             container.append(value)
+            texts.append(text)
 
     def _skip(self, pattern: re.Pattern[str]) -> str:
         start = self.position
@@ -77,7 +80,7 @@ class _Arguments:
         self.position += 1
         return bare
 
-    def _value(self) -> Any:
+    def _value(self) -> tuple[Any, Any]:
         self.position = skip_blank(self.text, self.position)
         opening = self.text[self.position : self.end][:1]
         if self.text.startswith(self.quote, self.position, self.end):
@@ -85,7 +88,7 @@ class _Arguments:
         if opening in ("{", "["):
             if len(self._stack) > _MAX_DEPTH:
                 raise ValueError("nested too deeply")
-            nested: dict[str, Any] | list[Any] = {} if opening == "{" else []
+            nested: tuple[Any, Any] = ({}, {}) if opening == "{" else ([], [])
             self._stack.append(nested)
             self.position += 1
             return nested
@@ -93,16 +96,16 @@ class _Arguments:
         bare = self._skip(_BARE).strip()
         if not bare:
             raise ValueError(f"no value at character {start}")
-        return read_untyped(bare)
+        return read_untyped(bare), bare
 
-    def _string(self) -> Any:
+    def _string(self) -> tuple[Any, str]:
         start = self.position + len(self.quote)
         stop = self.text.find(self.quote, start, self.end)
         if stop == -1:
             raise ValueError("cut off")
         self.position = stop + len(self.quote)
         string = self.text[start:stop]
-        return read_untyped(string) if self.quotes_are_untyped else string
+        return (read_untyped(string) if self.quotes_are_untyped else string), string
 
 
 class GemmaSyntax(MarkerSyntax):
@@ -125,13 +128,13 @@ class GemmaSyntax(MarkerSyntax):
         else:
             super()._open(draft, marker)
 
-    def read_value(self, text: str) -> Any:
+    def read_value(self, text: str, schema: Any = None) -> Any:
         arguments = _Arguments(f"{{x:{text}}}", 0, len(text) + 4, self.quote, self.quotes_are_untyped)
         if arguments.error or "x" not in arguments.values:
             raise ValueError(arguments.error or "no value")
         if arguments.position < arguments.end or len(arguments.ends) > 2:
             raise ValueError("text after the value")
-        return arguments.values["x"]
+        return as_declared(arguments.values["x"], arguments.texts["x"], schema if self.untyped else None)
 
     def _call(self, draft: Draft) -> None:
         text, start = draft.text, draft.position
@@ -155,6 +158,8 @@ class GemmaSyntax(MarkerSyntax):
                 error = "cut off"
             if not error:
                 draft.parsed.calls.append(ToolCall(name[1], arguments.values))
+                if self.untyped:
+                    draft.parsed.texts.append(arguments.texts)
         else:
             error = "no tool name" if name is None else "no arguments"
         if error:

@@ -64,8 +64,8 @@ def read_untyped(text: str) -> Any:
     """
     The JSON number, boolean, null, object or array that a text encodes, or the text itself if it encodes none.
 
-    For syntaxes that do not tell whether `3` is a number or a string. A server decides by the tool's schema, which a
-    completion does not show. Python's constants are read, too.
+    For syntaxes that do not tell whether `3` is a number or a string. A server decides by the tool's schema, see
+    [`as_declared`]. Python's constants are read, too.
 
     Example:
 
@@ -84,6 +84,50 @@ def read_untyped(text: str) -> Any:
         return _FINITE.decode(stripped)
     except (ValueError, RecursionError):
         return text
+
+
+def as_declared(value: Any, text: Any, schema: Any) -> Any:
+    """
+    A value that [`read_untyped`] has read from `text`, or the text itself where the JSON schema wants a string.
+
+    Where nested texts are told apart, `text` has the form of the value, and its items and properties are read alike. A
+    schema that allows other types beside strings and null leaves the value as it is.
+
+    Example:
+
+    ```python
+    >>> [as_declared(3.1, "3.10", {"type": type}) for type in ("string", "number", ["string", "number"])]
+    ['3.10', 3.1, 3.1]
+
+    ```
+    """
+    if not isinstance(schema, dict):
+        return value
+    if isinstance(text, list):
+        return [as_declared(*pair, schema.get("items")) for pair in zip(value, text, strict=True)]
+    if isinstance(text, dict):
+        properties = schema.get("properties") or {}
+        return {key: as_declared(value[key], text[key], properties.get(key)) for key in value}
+    types = _declared_types(schema)
+    return text if "string" in types <= {"string", "null"} and not (value is None and "null" in types) else value
+
+
+def _declared_types(schema: Any) -> set[str]:
+    """The types of values that a schema allows, as far as it says so; `"any"` stands for what it leaves open."""
+    if not isinstance(schema, dict):
+        return {"any"}
+    if schema.get("nullable") is True:
+        return {"null"} | _declared_types({key: value for key, value in schema.items() if key != "nullable"})
+    for key in ("anyOf", "oneOf"):
+        if isinstance(schema.get(key), list):
+            return set().union(*map(_declared_types, schema[key]))
+    if "type" in schema:
+        types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+        return {type if isinstance(type, str) else "any" for type in types}
+    values = [schema["const"]] if "const" in schema else schema.get("enum")
+    if not isinstance(values, list):
+        return {"any"}
+    return {"string" if isinstance(value, str) else "null" if value is None else "any" for value in values}
 
 
 def read_call(value: Any, *arguments_keys: str) -> ToolCall:

@@ -59,7 +59,7 @@ class MarkerSyntax(ToolCallSyntax):
 
     def _finish(self, parsed: ParsedCompletion) -> None:
         if parsed.errors:
-            parsed.calls = []
+            parsed.calls, parsed.texts = [], []
 
     def _plain_text(self, draft: Draft, end: int) -> None:
         """Write text outside all markers: white space separates blocks, anything else is for the user."""

@@ -96,12 +96,15 @@ class ParsedCompletion:
             `(start, end, part)` in characters: sorted, disjoint, covering the text.
         blocks (`list[Block]`):
             The top-level blocks in order, from which the format score is read.
+        texts (`list[dict[str, Any]]`):
+            The arguments of each call before `3` is read as a number; only where the syntax is untyped.
     """
 
     calls: list[ToolCall] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     parts: list[tuple[int, int, Part]] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
+    texts: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def spans(self) -> list[tuple[int, int, Region]]:

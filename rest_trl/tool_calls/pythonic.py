@@ -118,7 +118,7 @@ class PythonCallsSyntax(MarkerSyntax):
         opening = skip_blank(text, position)
         return opening + 1 if text.startswith("(", opening) else None
 
-    def read_value(self, text: str) -> Any:
+    def read_value(self, text: str, schema: Any = None) -> Any:
         draft = Draft(f"[f(x={text})]")
         tokens, _ = write_python_calls(draft, len(draft.text), self.lenient)
         if draft.position < len(draft.text):

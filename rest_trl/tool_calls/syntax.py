@@ -124,9 +124,10 @@ class ToolCallSyntax(ABC):
         """
         return None
 
-    def read_value(self, text: str) -> Any:
+    def read_value(self, text: str, schema: Any = None) -> Any:
         """
-        Decode the text of one value, whose call need not be readable as a whole; by default as JSON.
+        Decode the text of one value, whose call need not be readable as a whole; by default as JSON. The value's JSON
+        `schema` matters only where the syntax is `untyped`.
 
         Raises:
             ValueError: if it cannot be read.

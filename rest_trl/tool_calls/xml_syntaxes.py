@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
-from .json_calls import read_untyped, skip_blank
+from .json_calls import as_declared, read_untyped, skip_blank
 from .markers import CALL, END_CALL, END_THINK, THINK, MarkerSyntax
 from .parsed import PARAMETER_NAME, PARAMETER_VALUE, STRUCTURE, TAG, TOOL_NAME, Draft, Part, ToolCall
 from .syntax import Evidence
@@ -54,7 +54,7 @@ class XMLSyntax(MarkerSyntax):
         error = ""
         name = ""
         key: str | None = None
-        arguments: dict[str, Any] = {}
+        texts: dict[str, Any] = {}
         inside: Part | None = TOOL_NAME
         for tag in self._tag.finditer(text, start):
             step = self._grammar.get((inside, tag.group()))  # type: ignore[arg-type]  # the loop ends at none
@@ -77,7 +77,7 @@ class XMLSyntax(MarkerSyntax):
                 if key is None:
                     error = error or "a value without a parameter name"
                 else:
-                    arguments[key], key = read_untyped(value), None
+                    texts[key], key = value, None
             elif content.strip():
                 draft.write(tag.start(), STRUCTURE)
                 error = error or f"text between the parameters at character {draft.position - len(content)}"
@@ -99,15 +99,16 @@ class XMLSyntax(MarkerSyntax):
         if error:
             draft.parsed.errors.append(f"the call at character {start}: {error}")
         else:
-            draft.parsed.calls.append(ToolCall(name, arguments))
+            draft.parsed.calls.append(ToolCall(name, {key: read_untyped(text) for key, text in texts.items()}))
+            draft.parsed.texts.append(texts)
         return inside is None
 
     def arguments_after_name(self, text: str, position: int) -> int:
         return position
 
-    def read_value(self, text: str) -> Any:
-        value = _OPENS_VALUE.sub("", text, count=1)
-        return read_untyped(value.removeprefix(self._margin).removesuffix(self._margin))
+    def read_value(self, text: str, schema: Any = None) -> Any:
+        text = _OPENS_VALUE.sub("", text, count=1).removeprefix(self._margin).removesuffix(self._margin)
+        return as_declared(read_untyped(text), text, schema)
 
     def _name(self, draft: Draft, end: int) -> str:
         draft.write(min(skip_blank(draft.text, draft.position), end), STRUCTURE)
