@@ -1,37 +1,30 @@
 """GRPO with reshaped token-level advantages."""
 
+import inspect
+from functools import partial
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
+from transformers.utils import is_bitsandbytes_available
 from trl import GRPOTrainer
-from trl.extras.profiling import profiling_context
 
 from .config import CREDITS, ResTGRPOConfig
-from .credit.assignment import CreditAssignment
-from .credit.turn_rewards import turn_values
-from .lab.diagnose.callback import DiagnoseCallback
-from .lab.display.arguments import is_hub_id
-from .lab.display.card import write_model_card
-from .lab.display.marks import mark_regions
-from .lab.display.token_log import TokenLog
-from .lab.display.writing import warned_if_failing
-from .regions import PRESETS, CoefficientsFunc, Partitioner, RegionStatistics, to_regions
+from .credit.assignment import assigned_advantages, find_segments, warn_without_parts
+from .credit.environments import METHOD, take_turn_rewards
+from .credit.turn_rewards import turn_values, with_turns
+from .regions import CoefficientsFunc, Partitioner, RegionStatistics, to_regions
 from .regions.metrics import RegionMetrics
-from .regions.rollout import RolloutReader
-from .regions.rules import bind_rule, checked_coefficients, needs_forward_pass
-from .rewards import REWARDS, Binding, bind_rewards
-from .rollouts.branching import BranchedRollouts
-from .rollouts.refill import RefilledGroups
-from .rollouts.turn_rewards import TurnRewards
+from .regions.rules import PRESETS, bind_rule, checked_coefficients, needs_forward_pass, rule_name
+from .rewards import REWARDS, Binding, RuleReward, bind_rewards
+from .rollouts.branches import Branches
+from .rollouts.refill import RefilledGroups, wasted_groups
+from .rollouts.rollout import Rollout, RolloutReader
 from .runs.checkpoints import WholeCheckpoints
-from .serving.packing import keep_unpacked
-from .serving.recovery import guard
-from .serving.server import check_server
 from .tool_calls import detect_syntax, get_syntax
+from .trl_seam import StagedTrainer
 
 
-class ResTGRPOTrainer(TurnRewards, WholeCheckpoints, BranchedRollouts, RefilledGroups, GRPOTrainer):
+class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
     """
     Trainer for ResT, reshaped token-level policy gradients (https://huggingface.co/papers/2509.21826).
 
@@ -46,6 +39,10 @@ class ResTGRPOTrainer(TurnRewards, WholeCheckpoints, BranchedRollouts, RefilledG
     running means as the step before left them, so all its micro-batches and ranks share the same weights. The first
     step has no entropies yet and is plain GRPO.
 
+    A reward function may return, in the place of a number, a list of one number per assistant turn, see
+    [`~rest_trl.credit.turn_rewards.TurnReward`]. A method `turn_rewards` of an environment is no tool but a reward of
+    weight 1, see [`~rest_trl.credit.environments.EnvironmentTurns`].
+
     Args:
         model:
             See [`~trl.GRPOTrainer`].
@@ -57,8 +54,8 @@ class ResTGRPOTrainer(TurnRewards, WholeCheckpoints, BranchedRollouts, RefilledG
             Configuration. By default a [`ResTGRPOConfig`] with the output directory `{model name}-ResT`.
         coefficients ([`~rest_trl.regions.CoefficientsFunc`], *optional*):
             A rule; takes the place of `args.coefficients`.
-        kwargs:
-            See [`~trl.GRPOTrainer`].
+        positional, kwargs:
+            The other arguments of [`~trl.GRPOTrainer`], in the same order.
 
     Raises:
         ValueError: if `args` is no [`ResTGRPOConfig`], the syntax of the policy is not known, its tokenizer has no
@@ -66,87 +63,91 @@ class ResTGRPOTrainer(TurnRewards, WholeCheckpoints, BranchedRollouts, RefilledG
     """
 
     args: ResTGRPOConfig
-    model: Any
-    _logs: Any
+    rollout_type = Rollout
     # Set by the training program: the arguments of the run that differ from their defaults, for the model card.
     recipe: dict[str, Any] | None = None
-    _tag_names = ["trl", "grpo", "rest"]
-    _name = "ResT"
-    _paper = {
-        "title": "ResT: Reshaping Token-Level Policy Gradients for Tool-Use Large Language Models",
-        "id": "2509.21826",
-        "citation": """\
-@inproceedings{lin2026rest,
-    title        = {{ResT: Reshaping Token-Level Policy Gradients for Tool-Use Large Language Models}},
-    author       = {Zihan Lin and Xiaohan Wang and Jie Cao and Jiajun Chai and Guojun Yin and Wei Lin and Ran He},
-    year         = 2026,
-    booktitle    = {International Conference on Learning Representations},
-    eprint       = {arXiv:2509.21826},
-}""",
-    }
 
     def __init__(
         self,
         model: Any,
         reward_funcs: Any = None,
         args: ResTGRPOConfig | None = None,
-        *,
+        *positional: Any,
         coefficients: CoefficientsFunc | None = None,
         **kwargs: Any,
     ) -> None:
+        kwargs = (
+            inspect.signature(GRPOTrainer).bind_partial(model, reward_funcs, args, *positional, **kwargs).arguments
+        )
         if args is None:
             name = model if isinstance(model, str) else model.config._name_or_path
-            args = ResTGRPOConfig(f"{name.split('/')[-1]}-ResT")
+            args = kwargs["args"] = ResTGRPOConfig(f"{name.split('/')[-1]}-ResT")
         if not isinstance(args, ResTGRPOConfig):
             raise ValueError(
                 f"ResTGRPOTrainer needs a ResTGRPOConfig as `args`, got {type(args).__name__}: it takes all "
                 "arguments of GRPOConfig"
             )
-        if reward_funcs is None and kwargs.get("environment_factory") is None:
-            reward_funcs = [reward() for reward in REWARDS.values()]
+        args.check_rule(coefficients or args.coefficients)
+        rule = bind_rule(coefficients or args.coefficients)
+        self.reader = RolloutReader()
+        self._environment_turns = take_turn_rewards(kwargs, self.reader.spans)
+        if kwargs["reward_funcs"] is None and kwargs.get("environment_factory") is None:
+            kwargs["reward_funcs"] = [reward() for reward in REWARDS.values()]
         has_server = args.use_vllm and args.vllm_mode == "server"
         if has_server:
+            from .serving.server import check_server
+
             check_server(model, args, bool(kwargs.get("tools") or kwargs.get("environment_factory")))
-        super().__init__(model, reward_funcs, args=args, **kwargs)
-        keep_unpacked(self.model)
+        super().__init__(**kwargs)
+        if is_bitsandbytes_available():
+            from .serving.packing import keep_unpacked
+
+            keep_unpacked(self.model)
         if has_server:
+            from .serving.recovery import guard
+
             guard(self)
-        self._partitioner = Partitioner(
-            self._tokenizer, get_syntax(args.tool_call_syntax or detect_syntax(self._tokenizer))
-        )
-        self._coefficients_func = bind_rule(coefficients or args.coefficients, args)
-        self._set_up_branches(self._partitioner)
-        self._set_up_refill()
-        self._is_preset = coefficients is None and args.coefficients in PRESETS
-        self._needs_forward_pass = not self._is_preset and needs_forward_pass(self._coefficients_func)
-        if self._needs_forward_pass and self._is_vlm:
-            raise ValueError(
-                "the rule of the coefficients has a parameter `entropies` or `per_token_logps`, which costs a forward "
-                "pass of its own, and for a model of images that pass is not supported: use `region_entropies` instead"
-            )
-        self._rollout = RolloutReader(self._partitioner, self.eos_token_ids if self.rollout_func is not None else ())
+        self.rule, self.rule_name = rule, rule_name(coefficients or args.coefficients)
+        self._is_preset = coefficients is None and self.rule_name in PRESETS
+        syntax = get_syntax(args.tool_call_syntax or detect_syntax(self.tokenizer))
+        self.partitioner = self.reader.partitioner = Partitioner(self.tokenizer, syntax)
+        self.reader.end_ids = self.eos_token_ids if self.rollout_func is not None else ()
+        self._branches = Branches(self, self.partitioner) if args.branch_size is not None else None
+        self._refilled = RefilledGroups(self) if args.refill_groups else None
         self._bind_rewards()
-        self._read_turn_rewards()
         diagnoses = args.diagnose_steps is not None
-        needs_credit = diagnoses or args.credit != "completion" or args.branch is not None
-        self._credit = CreditAssignment(args, self.reward_funcs, diagnoses) if needs_credit else None
+        self._asks_for_segments = diagnoses or args.credit != "completion"
+        if args.credit != "completion":
+            warn_without_parts(self.reward_funcs, args.credit)
         self._region_metrics = RegionMetrics(self.accelerator, self.tool_call_syntax)
         self.add_callback(RegionStatistics(args.entropy_decay))
-        self.diagnosis = DiagnoseCallback(self) if diagnoses else None
-        if self.diagnosis is not None:
+        self.diagnosis, self._completion_log = None, None
+        if diagnoses:
+            from .lab.diagnose.callback import DiagnoseCallback
+
+            self.diagnosis = DiagnoseCallback(self)
             self.add_callback(self.diagnosis)
         if self.log_completions:
-            self._token_log = TokenLog(args)
-            self.add_callback(self._token_log)
+            from .lab.display.token_log import TokenLog
+
+            self._completion_log = TokenLog(args, self.partitioner.token_bytes)
+            self.add_callback(self._completion_log)
 
     def _bind_rewards(self) -> None:
-        """Bind the rewards of this package to the trainer's settings, and refuse data that they cannot score."""
+        """Bind the rewards to the trainer's settings, and refuse data that they cannot score."""
+        if self._environment_turns is not None:
+            self.turn_into_reward(METHOD, self._environment_turns)
         evaluation = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": self.eval_dataset}
         datasets = [dataset for dataset in (self.train_dataset, *evaluation.values()) if dataset is not None]
-        tools = {None: self.tools} if self.environment_factories is None else self._env_tools
-        settings = self.args.reward_schedule, self.args.steps_per_rollout
-        binding = Binding(self.tool_call_syntax, self._rollout.turns, *settings, tools, self.rollout_func is not None)
-        self.reward_funcs = bind_rewards(self.reward_funcs, datasets, binding)
+        settings = self.args.reward_schedule, self.args.steps_per_rollout, self.environment_tools
+        binding = Binding(self.tool_call_syntax, self.reader.turns, *settings, self.rollout_func is not None)
+        named = zip(bind_rewards(self.reward_funcs, datasets, binding), self.reward_func_names, strict=True)
+        self.reward_funcs = [
+            reward_func
+            if isinstance(reward_func, RuleReward)
+            else with_turns(reward_func, name, self.reader.spans, self.args.turn_discount)
+            for reward_func, name in named
+        ]
 
     @property
     def region_statistics(self) -> RegionStatistics:
@@ -157,131 +158,144 @@ class ResTGRPOTrainer(TurnRewards, WholeCheckpoints, BranchedRollouts, RefilledG
     @property
     def tool_call_syntax(self) -> str:
         """Name of the wire syntax."""
-        return self._partitioner.tool_call_syntax.name
+        return self.partitioner.tool_call_syntax.name
 
     @property
     def progress(self) -> float:
-        """Progress of the curriculum in [0, 1]."""
-        horizon = self.args.curriculum_horizon or self.state.max_steps
-        return min(1.0, self.state.global_step / horizon) if horizon > 0 else 0.0
+        """Progress of the training in [0, 1]."""
+        return min(1.0, self.state.global_step / self.state.max_steps) if self.state.max_steps > 0 else 0.0
 
-    def _generate(self, prompts: list) -> Any:
-        output = super()._generate(prompts)
-        with profiling_context(self, "partition"):
-            self._rollout.read(*output[1:3])  # completion_ids and tool_mask
-        return output
+    # Generate and read
 
-    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Any:
-        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        if self._credit is not None:
-            columns = [name for name in inputs[0] if name not in ("prompt", "completion", "completion_ids")]
-            arguments: dict[str, Any] = {name: [row[name] for row in inputs] for name in columns}
-            arguments |= {"prompts": prompts, "completions": completions, "completion_ids": completion_ids_list}
-            if self.environments is not None:
-                arguments["environments"] = self.environments
-            self._credit.take(rewards, self.reward_funcs, arguments, self.state)
-        return rewards
+    def before_turn(self) -> None:
+        if self._environment_turns is not None:
+            self.forbid_tool(METHOD)
+            self._environment_turns.end_turn(self.environments)
 
-    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
-        output = super()._generate_and_score_completions(inputs)
-        output["part_ids"] = self._rollout.part_ids(self._policy_mask(output))
-        if self._credit is not None:
-            num_generations: Any = self.num_generations if self.model.training else self.num_generations_eval
-            sizes = num_generations, output["part_ids"].size(1)
-            rollout = output["advantages"], self.reward_weights, *sizes, self.prefix_lengths
-            if self.args.credit != "completion" or self.prefix_lengths is not None:
-                output["advantages"] = self._credit.advantages(*rollout)
-            if self.diagnosis is not None and self.model.training:
-                by_credit = {credit: self._credit.advantages(*rollout, credit) for credit in CREDITS}
-                self.diagnosis.take(output, self._policy_mask(output), by_credit, num_generations)
-        if self.log_completions:
-            sampled = output["completion_ids"], output["completion_mask"], to_regions(output["part_ids"])
-            marked = mark_regions(*sampled, self._partitioner.token_bytes)
-            self._logs["extra"]["regions"].extend(gather_object(marked))  # as TRL gathers the other columns
-            coefficients = None if self._needs_forward_pass else self._coefficients(self.model, output)
-            ids = [ids[mask.bool()].tolist() for ids, mask in zip(*sampled[:2], strict=True)]
-            turn_rewards = turn_values(self.reward_funcs, ids)
-            self._token_log.add(*sampled[:2], output["part_ids"], coefficients, output["advantages"], turn_rewards)
-        return output
+    def sample_turn(self, prompt_ids: list[list[int]], num_generations: int) -> tuple[Any, Any, list[int], int] | None:
+        if self._branches is None or not self.model.training:
+            return None
+        return self._branches.sample(prompt_ids, num_generations)
+
+    def sample(self, inputs: list[dict[str, Any]], prompts: list) -> Rollout:
+        if self._environment_turns is not None:
+            self._environment_turns.start()
+        rollout: Rollout = super().sample(inputs, prompts)
+        if rollout.prefix_lengths is not None and self._branches is not None:
+            for name, value in self._branches.metrics(rollout).items():
+                self.log_value(name, value)
+        return rollout
+
+    def sampled(self, rollout: Rollout) -> None:
+        self.read(rollout)
+        if self._refilled is not None and self.model.training:
+            self._log_wasted(self.reward(rollout))
+            self._refilled.refill(rollout)
+            self.log_value("rest/groups/extra", rollout.num_extra)
+            self.log_value("rest/groups/refilled", rollout.num_refilled)
+            self.read(rollout)
+
+    def read(self, rollout: Rollout) -> None:
+        """Parse the completions of a rollout, once for the rewards and for the loss."""
+        with self.timed("partition"):
+            self.reader.read(rollout)
+
+    # Reward and credit
+
+    def rewarded(self, rollout: Rollout) -> None:
+        rewards: Any = rollout.rewards
+        if self.model.training and self._refilled is None:
+            self._log_wasted(rewards)
+        rollout.segments = [[[] for _ in self.reward_funcs] for _ in rewards]
+        if self._asks_for_segments:
+            columns = [name for name in rollout.inputs[0] if name not in ("prompt", "completion", "completion_ids")]
+            arguments: dict[str, Any] = {name: [row[name] for row in rollout.inputs] for name in columns}
+            arguments |= {"prompts": rollout.prompts, "completions": rollout.completions}
+            arguments |= {"completion_ids": rollout.completion_ids, "trainer_state": self.state}
+            if rollout.environments is not None:
+                arguments["environments"] = rollout.environments
+            rollout.segments = find_segments(self.reward_funcs, arguments)
+            if self.args.credit != "completion" and self.state.global_step == 0:
+                warn_without_parts(self.reward_funcs, self.args.credit, rollout)
+
+    def _log_wasted(self, rewards: torch.Tensor) -> None:
+        """Log the share of groups whose completions have equal rewards, before any is replaced."""
+        num_groups = len(rewards) // self.num_generations
+        self.log_value("rest/groups/wasted", len(wasted_groups(rewards, self)) / num_groups)
+
+    def batched(self, rollout: Rollout, batch: dict[str, Any]) -> None:
+        mask = self._policy_mask(batch)
+        batch["part_ids"] = rollout.padded_part_ids(mask)
+        num_generations = self.num_generations if self.model.training else self.num_generations_eval
+        advantages, sizes = batch["advantages"], (num_generations, mask.size(1))
+        of_credit = partial(
+            assigned_advantages, advantages, rollout, self.reward_funcs, self.reward_weights, self.args, *sizes
+        )
+        if self.args.credit != "completion" or rollout.prefix_lengths is not None:
+            batch["advantages"] = of_credit()
+        if self.model.training:
+            count = torch.tensor([rollout.num_generated], device=self.accelerator.device)
+            self.log_value("rest/generated_tokens", self.accelerator.gather(count).sum().item())
+            if self.diagnosis is not None:
+                self.diagnosis.take(
+                    batch, mask, {credit: of_credit(credit=credit) for credit in CREDITS}, num_generations
+                )
+        if self._completion_log is not None:
+            known = None if needs_forward_pass(self.rule) else self._coefficients(batch)
+            rewards = turn_values(self.reward_funcs, rollout.completion_ids)
+            self.log_column("regions", self._completion_log.add(batch, known, rewards))
 
     @staticmethod
-    def _policy_mask(inputs: dict[str, Any]) -> torch.Tensor:
-        return inputs["completion_mask"] * inputs["tool_mask"] if "tool_mask" in inputs else inputs["completion_mask"]
+    def _policy_mask(batch: dict[str, Any]) -> torch.Tensor:
+        return batch["completion_mask"] * batch["tool_mask"] if "tool_mask" in batch else batch["completion_mask"]
+
+    # Weigh, and the loss
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """TRL's loss with the advantage of every token multiplied by its coefficient (paper, algorithm, loss)."""
-        coefficients = self._coefficients(model, inputs)
-        advantages = inputs["advantages"] if inputs["advantages"].dim() == 2 else inputs["advantages"].unsqueeze(1)
-        # A new dict, because TRL reuses the buffered one if `num_iterations > 1`.
-        reshaped = {**inputs, "advantages": advantages * coefficients}
-        loss = super().compute_loss(model, reshaped, return_outputs, num_items_in_batch)
-        if self.model.training:
-            self._observe(inputs["part_ids"], coefficients, reshaped["advantages"])
+        batch = dict(inputs)  # TRL reuses the buffered one if `num_iterations > 1`
+        with self.after_forward(partial(self._weigh, batch)):
+            loss = super().compute_loss(model, batch, return_outputs, num_items_in_batch)
+        if self.model.training and self.accelerator.sync_gradients:
+            for name, value in self._region_metrics.finish(self.region_statistics).items():
+                self.log_value(name, value)
+            self.log_value("rest/progress", self.progress)
         return loss
 
-    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, Any, Any]:
-        output = super()._get_per_token_logps_and_entropies(*args, **kwargs)
-        if output[1] is not None:  # only the loss asks for entropies
-            self._entropies = output[1].detach()
-        return output
+    def _weigh(self, batch: dict[str, Any], per_token_logps: torch.Tensor, entropies: torch.Tensor) -> None:
+        """Multiply the advantages of a micro-batch by the coefficients, once the forward pass of the loss is done."""
+        coefficients = self._coefficients(batch, per_token_logps=per_token_logps, entropies=entropies)
+        advantages = batch["advantages"] if batch["advantages"].dim() == 2 else batch["advantages"].unsqueeze(1)
+        batch["advantages"] = advantages * coefficients
+        if self.model.training:
+            self._region_metrics.add(batch["part_ids"], entropies, coefficients, batch["advantages"])
 
-    def _coefficients(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
-        region_entropies, region_shares = self.region_statistics.tensors(inputs["part_ids"].device)
-        mask = self._policy_mask(inputs)
+    def _coefficients(self, batch: dict[str, Any], **of_forward_pass: torch.Tensor) -> torch.Tensor:
+        region_entropies, region_shares = self.region_statistics.tensors(batch["part_ids"].device)
+        mask = self._policy_mask(batch)
         arguments = {
-            "completion_ids": inputs["completion_ids"],
-            "region_ids": to_regions(inputs["part_ids"]),
-            "part_ids": inputs["part_ids"],
-            "advantages": inputs["advantages"],
+            "completion_ids": batch["completion_ids"],
+            "region_ids": to_regions(batch["part_ids"]),
+            "part_ids": batch["part_ids"],
+            "advantages": batch["advantages"],
             "region_entropies": region_entropies,
             "region_shares": region_shares,
             "progress": self.progress,
-            "step": self.state.global_step // self.args.steps_per_rollout,
+            "step": int(self.state.global_step // self.args.steps_per_rollout),
+            "global_step": self.state.global_step,
+            **of_forward_pass,
         }
-        if self._is_preset:
-            return self._coefficients_func(mask=mask, **arguments)
-        if self._needs_forward_pass:
-            arguments |= self._forward_pass(model, inputs)
-        return checked_coefficients(self._coefficients_func, mask, arguments)
+        return (
+            self.rule(mask=mask, **arguments) if self._is_preset else checked_coefficients(self.rule, mask, arguments)
+        )
 
-    def _forward_pass(self, model: Any, inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """Results of the loss's forward pass, from an extra pass before it with the same random numbers."""
-        devices = [self.accelerator.device] if self.accelerator.device.type == "cuda" else []
-        with torch.no_grad(), torch.random.fork_rng(devices):
-            per_token_logps, entropies, _ = self._get_per_token_logps_and_entropies(
-                model,
-                torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
-                torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
-                inputs["completion_ids"].size(1),
-                compute_entropy=True,
-            )
-        return {"per_token_logps": per_token_logps, "entropies": entropies}
-
-    def _observe(self, part_ids: torch.Tensor, coefficients: torch.Tensor, advantages: torch.Tensor) -> None:
-        """Add the micro-batch; at the end of the optimiser step, update the running means and log."""
-        self._region_metrics.add(part_ids, self._entropies, coefficients, advantages)
-        if self.accelerator.sync_gradients:
-            metrics = self._metrics["train"]
-            for name, value in self._region_metrics.finish(self.region_statistics).items():
-                metrics[name].append(value)
-            metrics["rest/progress"].append(self.progress)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        # PEFT loads adapters in float32, but TRL trains those of a quantised model in bfloat16: keep their dtypes.
-        dtypes = {name: param.dtype for name, param in self.model.named_parameters() if param.requires_grad}
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        for name, param in self.model.named_parameters():
-            if name in dtypes:
-                param.data = param.data.to(dtypes[name])
+    # Show
 
     def create_model_card(  # type: ignore[override]  # as TRL has it
         self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
     ) -> None:
-        # `Trainer` gives no name of a data set for the card of a checkpoint.
-        dataset_name = dataset_name or (self.recipe or {}).get("dataset_name")
-        with warned_if_failing("The model card"):
-            super().create_model_card(model_name, dataset_name if is_hub_id(dataset_name) else None, tags)
-            if self.is_world_process_zero():
-                write_model_card(self, model_name, dataset_name)
+        from .lab.display.card import write_model_card
+
+        write_model_card(self, super().create_model_card, model_name, dataset_name, tags)

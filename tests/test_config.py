@@ -2,6 +2,7 @@ import dataclasses
 import inspect
 import math
 import re
+from fractions import Fraction
 
 import pytest
 from trl import GRPOConfig, GRPOTrainer
@@ -12,28 +13,18 @@ from rest_trl import ResTGRPOConfig
 OWN_FIELDS = {
     "tool_call_syntax": None,
     "coefficients": "entropy",
-    "coefficients_scope": "completion",
     "reward_schedule": "horizon",
     "credit": "completion",
     "credit_baseline": None,
-    "branch": None,
-    "branch_size": 4,
+    "branch_size": None,
     "refill_groups": 0,
     "turn_discount": 1.0,
-    "entropy_surrogate": "one_minus_exp",
     "entropy_decay": 0.9,
-    "coefficient_min": 0.5,
-    "coefficient_max": 1.5,
-    "parameter_name_scale": 1.0,
-    "curriculum": True,
-    "curriculum_horizon": None,
-    "format_slope": 0.5,
-    "parameters_slope": 0.6,
-    "reasoning_slope": 0.4,
     "diagnose_steps": None,
 }
 SHARED_RATIO_LOSSES = ["bnpo", "dapo", "dr_grpo", "grpo", "luspo", "sapo"]
 OWN_RATIO_LOSSES = ["cispo", "vespo"]
+NO_CURRICULUM = {"format_slope": 0.0, "parameters_slope": 0.0, "reasoning_slope": 0.0}
 
 
 def make_config(**arguments):
@@ -99,25 +90,31 @@ class TestBadInput:
             ({"top_k": -2}, "top_k must be at least -1, got -2"),
             ({"min_p": 2.0}, r"min_p must be in \[0, 1\], got 2.0"),
             ({"epsilon": -0.2}, "epsilon must be at least 0, got -0.2"),
-            ({"loss_type": "ppo"}, "unknown loss_type='ppo': choose of bnpo, dapo, dr_grpo, grpo"),
-            ({"importance_sampling_level": "turn"}, "unknown importance_sampling_level='turn': choose of token, seq"),
-            ({"scale_rewards": "std"}, "unknown scale_rewards='std': choose of group, batch, none"),
+            ({"loss_type": "ppo"}, "unknown loss_type='ppo': choose one of bnpo, dapo, dr_grpo, grpo"),
+            (
+                {"importance_sampling_level": "turn"},
+                "unknown importance_sampling_level='turn': choose one of token",
+            ),
+            ({"scale_rewards": "std"}, "unknown scale_rewards='std': choose one of group, batch, none"),
             ({"optim_args": "rank=8,8"}, "optim_args has '8', which is not NAME=VALUE: write it like"),
             ({"chat_template_kwargs": "nope"}, "chat_template_kwargs='nope' is not a JSON object: write it like"),
             ({"coefficients": "entropie"}, "coefficients='entropie' cannot be imported .* dotted path"),
             ({"coefficients": "rest_trl.none.such"}, "cannot be imported .*rest_trl.none"),
             ({"coefficients": "math.no_such"}, "cannot be imported .*no_such"),
             ({"coefficients": "math.pi"}, "coefficients='math.pi' is a float, not a function"),
-            ({"coefficients_scope": "group"}, "unknown coefficients_scope='group': choose of completion, turn"),
-            ({"entropy_surrogate": "log"}, "unknown entropy_surrogate 'log': choose"),
+            ({"coefficients": {"scope": "group"}}, "unknown scope='group': choose one of completion, turn"),
+            ({"coefficients": {"surrogate": "log"}}, "unknown surrogate 'log': choose"),
             ({"entropy_decay": 1.0}, r"entropy_decay must be in \[0, 1\), got 1.0"),
             ({"entropy_decay": -0.1}, r"entropy_decay must be in \[0, 1\), got -0.1"),
             ({"entropy_decay": float("nan")}, r"entropy_decay must be in \[0, 1\), got nan"),
-            ({"coefficient_min": -0.1}, "coefficient_min must not be negative, got -0.1"),
-            ({"coefficient_min": 2.0}, "coefficient_min=2.0, coefficient_max=1.5: swap or widen them"),
-            ({"coefficient_min": 0.0, "coefficient_max": 0.0}, "coefficient_max must be positive"),
-            ({"coefficient_min": float("nan")}, "coefficient_min"),
-            ({"coefficient_max": float("nan")}, "coefficient_max"),
+            ({"coefficients": {"minimum": -0.1}}, "minimum must be a number from 0 on, got -0.1"),
+            ({"coefficients": {"minimum": 2.0}}, "minimum=2.0, maximum=1.5: swap or widen them"),
+            ({"coefficients": {"minimum": 0.0, "maximum": 0.0}}, "maximum must be positive"),
+            ({"coefficients": {"minimum": float("nan")}}, "minimum"),
+            ({"coefficients": {"maximum": float("nan")}}, "maximum"),
+            ({"coefficients": {"parameter_name_scale": -1}}, "parameter_name_scale must be a number from 0 on"),
+            ({"coefficients": {"rule": "uniform", "parameter_name_scale": 3}}, "no argument 'parameter_name_scale'"),
+            ({"coefficients": {"horizon": 10, **NO_CURRICULUM}}, "horizon=10 has no effect, because all slopes are 0"),
             ({"refill_groups": -1}, "refill_groups must not be negative, got -1: 0 keeps"),
             ({"credit": "turn", "turn_discount": 1.1}, r"turn_discount must be in \[0, 1\], got 1.1"),
             ({"credit": "turn", "turn_discount": float("nan")}, r"turn_discount must be in \[0, 1\], got nan"),
@@ -125,18 +122,23 @@ class TestBadInput:
             ({"credit": "local", "turn_discount": 0.9}, "turn_discount=0.9 has no effect with credit='local'"),
             (
                 {"credit_baseline": "leave_one_out"},
-                "credit_baseline='leave_one_out' has no effect with credit='completion' and branch=None",
+                "credit_baseline='leave_one_out' has no effect with credit='completion' and no branch_size",
             ),
             (
                 {"credit": "turn", "importance_sampling_level": "sequence"},
-                "credit='turn' with branch=None, which is per token, averages out",
+                "credit='turn' with branch_size=None, which is per token, averages out",
             ),
-            ({"curriculum_horizon": 0}, "curriculum_horizon must be positive, got 0: set curriculum=False"),
-            ({"curriculum_horizon": -5}, "curriculum_horizon must be positive, got -5"),
-            ({"format_slope": -0.5}, "format_slope must not be negative, got -0.5"),
-            ({"parameters_slope": -0.5}, "parameters_slope must not be negative, got -0.5"),
-            ({"reasoning_slope": -0.5}, "reasoning_slope must not be negative, got -0.5"),
-            ({"reasoning_slope": float("nan")}, "reasoning_slope must not be negative, got nan"),
+            (
+                {"credit": "region", "off_policy_mask_threshold": 0.1},
+                "off_policy_mask_threshold=0.1 drops a completion by the sign of its advantage, so credit='region'",
+            ),
+            ({"credit": "region", "loss_type": "vespo"}, "loss_type='vespo' weighs a completion by the sign"),
+            ({"coefficients": {"horizon": 0}}, "horizon must be positive, got 0: set the slopes to 0"),
+            ({"coefficients": {"horizon": -5}}, "horizon must be positive, got -5"),
+            ({"coefficients": {"format_slope": -0.5}}, "format_slope must be a number from 0 on, got -0.5"),
+            ({"coefficients": {"parameters_slope": -0.5}}, "parameters_slope must be a number from 0 on, got -0.5"),
+            ({"coefficients": {"reasoning_slope": -0.5}}, "reasoning_slope must be a number from 0 on, got -0.5"),
+            ({"coefficients": {"reasoning_slope": float("nan")}}, "reasoning_slope must be a number from 0 on, got"),
         ],
         ids=lambda value: "" if isinstance(value, str) else ",".join(f"{k}={v}" for k, v in value.items()),
     )
@@ -149,15 +151,15 @@ class TestBadInput:
         "arguments",
         [
             {"entropy_decay": 0.0},
-            {"coefficient_min": 0.0},
+            {"coefficients": {"minimum": 0.0}},
             {"credit": "turn", "turn_discount": 0.0, "credit_baseline": "group"},
-            {"credit_baseline": "leave_one_out", "branch": "reasoning", "num_generations": 8, "branch_size": 4},
+            {"credit_baseline": "leave_one_out", "num_generations": 8, "branch_size": 4},
             {"credit_baseline": "leave_one_out", "diagnose_steps": 5},
-            {"coefficient_min": 1.0, "coefficient_max": 1.0},
-            {"curriculum_horizon": 1},
-            {"format_slope": 0.0, "parameters_slope": 0.0, "reasoning_slope": 0.0},
+            {"coefficients": {"minimum": 1.0, "maximum": 1.0}},
+            {"coefficients": {"horizon": 1}},
+            {"coefficients": NO_CURRICULUM},
             {"coefficients": "rest_trl.regions.coefficients.uniform_coefficients"},
-            {"entropy_surrogate": "reciprocal", "tool_call_syntax": "rlla"},
+            {"coefficients": {"surrogate": "reciprocal"}, "tool_call_syntax": "rlla"},
         ],
         ids=lambda value: ",".join(value),
     )
@@ -167,20 +169,37 @@ class TestBadInput:
 
 
 class TestSequenceLevelRatios:
-    @pytest.mark.parametrize("coefficients", ["entropy", "released"])
+    @pytest.mark.parametrize("coefficients", ["entropy", "released", {"maximum": 2.0}])
     @pytest.mark.parametrize("loss_type", SHARED_RATIO_LOSSES)
     def test_would_cancel_the_coefficients_and_are_refused(self, loss_type, coefficients):
+        config = make_config(importance_sampling_level="sequence", loss_type=loss_type, coefficients=coefficients)
         with pytest.raises(ValueError, match=f"loss_type='{loss_type}'.*importance_sampling_level='token'.*uniform"):
-            make_config(importance_sampling_level="sequence", loss_type=loss_type, coefficients=coefficients)
+            config.check_rule(config.coefficients)
 
     @pytest.mark.parametrize("loss_type", SHARED_RATIO_LOSSES)
-    def test_are_accepted_without_coefficients(self, loss_type):
-        make_config(importance_sampling_level="sequence", loss_type=loss_type, coefficients="uniform")
+    def test_are_accepted_without_coefficients_and_with_a_rule_of_ones_own(self, loss_type):
+        config = make_config(importance_sampling_level="sequence", loss_type=loss_type)
+        config.check_rule("uniform")
+        config.check_rule(lambda mask, **kwargs: mask)
 
     @pytest.mark.parametrize("loss_type", OWN_RATIO_LOSSES)
     def test_are_accepted_where_each_token_keeps_its_own_gradient(self, loss_type):
-        make_config(importance_sampling_level="sequence", loss_type=loss_type)
+        make_config(importance_sampling_level="sequence", loss_type=loss_type).check_rule("entropy")
 
     @pytest.mark.parametrize("loss_type", SHARED_RATIO_LOSSES + OWN_RATIO_LOSSES)
     def test_do_not_concern_token_level_ratios(self, loss_type):
-        make_config(loss_type=loss_type)
+        make_config(loss_type=loss_type).check_rule("entropy")
+
+
+class TestStepsPerRollout:
+    @pytest.mark.parametrize(
+        ("arguments", "expected"),
+        [
+            ({}, 1),
+            ({"num_iterations": 2}, 2),
+            ({"steps_per_generation": 8, "gradient_accumulation_steps": 2}, 4),
+            ({"steps_per_generation": 1, "gradient_accumulation_steps": 4}, Fraction(1, 4)),
+        ],
+    )
+    def test_are_less_than_one_where_a_step_has_several_rollouts(self, arguments, expected):
+        assert make_config(**arguments).steps_per_rollout == expected

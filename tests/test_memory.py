@@ -43,13 +43,13 @@ class TestTracker:
 
         def train(extra):
             trainer = make_trainer("ResT", case, str(tmp_path))
-            found = trainer._coefficients_func
+            found = trainer.rule
 
             def coefficients(mask, **kwargs):
                 trainer.kept = torch.zeros(extra, dtype=torch.int8)
                 return found(mask=mask, **kwargs)
 
-            trainer._coefficients_func = coefficients
+            trainer.rule = coefficients
             trainer.train()
 
         without, with_kept = (peak_bytes(lambda extra=extra: train(extra)) for extra in (0, kept))

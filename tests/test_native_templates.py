@@ -218,7 +218,7 @@ def run(request, tmp_path_factory):
 class TestEveryTemplate:
     def test_leaves_the_sampled_ids_of_all_turns_as_they_were(self, run):
         _, trainer, output, ids = run
-        (turns,) = trainer._rollout.turns([ids])
+        (turns,) = trainer.reader.turns([ids])
         assert [ids[turn.column : turn.column + len(turn.token_starts)] for turn in turns] == trainer.turns
         assert (output["completion_mask"] * output["tool_mask"])[0].sum() == sum(map(len, trainer.turns))
 
@@ -226,7 +226,7 @@ class TestEveryTemplate:
         _, trainer, _, ids = run
         first, *later = trainer.seen
         assert len(trainer.seen) == 3
-        for prompt, turn in zip(later, trainer._rollout.turns([ids])[0][1:], strict=True):
+        for prompt, turn in zip(later, trainer.reader.turns([ids])[0][1:], strict=True):
             assert prompt == first + ids[: turn.column]
 
     def test_reads_every_turn_as_it_reads_it_alone(self, run):
@@ -234,7 +234,7 @@ class TestEveryTemplate:
         assert trainer.tool_call_syntax == family.syntax
         policy = (output["completion_mask"] * output["tool_mask"])[0].bool()
         parts = output["part_ids"][0]
-        alone = [trainer._partitioner.read_lists([turn]).part_ids[0] for turn in trainer.turns]
+        alone = [trainer.partitioner.read_lists([turn]).part_ids[0] for turn in trainer.turns]
         assert torch.equal(parts[policy], torch.cat(alone))
         assert parts[~policy].eq(0).all()
 

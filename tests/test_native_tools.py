@@ -153,7 +153,7 @@ class TestToolLoop:
         policy = (output["completion_mask"] * output["tool_mask"]).bool()
         assert rule == "uniform" or by_scope["turn"][~policy].eq(0).all()
         masked = zip(output["completion_ids"], output["completion_mask"], strict=True)
-        turns_of_rows = trainer._rollout.turns([ids[mask.bool()].tolist() for ids, mask in masked])
+        turns_of_rows = trainer.reader.turns([ids[mask.bool()].tolist() for ids, mask in masked])
         assert [len(turns) for turns in turns_of_rows] == [2, 2, 1, 1]
         for row, turns in zip(by_scope["turn"], turns_of_rows, strict=True):
             for turn in turns:

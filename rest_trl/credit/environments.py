@@ -2,30 +2,14 @@
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from .turn_rewards import Reader, plain_reward
+from .turn_rewards import SpansOf, plain_reward
 
 
 METHOD = "turn_rewards"
-
-
-def probe(factory: Callable[[], Any]) -> tuple[Callable[[], Any], Any]:
-    """
-    Make an environment to inspect, which the training then uses as its first one.
-
-    Args:
-        factory (`Callable`):
-            Makes an environment.
-
-    Returns:
-        `tuple`: a factory whose first call returns that environment, and the environment.
-    """
-    instance = factory()
-    unused = [instance]
-    return lambda: unused.pop() if unused else factory(), instance
 
 
 class EnvironmentTurns:
@@ -38,14 +22,14 @@ class EnvironmentTurns:
     the next one starts, whatever the environment does later, so credit for it is unbiased by construction.
 
     Args:
-        reader (`Callable`):
-            Gives the assistant turns of completions from their `completion_ids`.
+        spans_of (`Callable`):
+            Gives the columns of the assistant turns of completions from their `completion_ids`.
     """
 
     __name__ = METHOD  # TRL logs a reward function under its name
 
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
+    def __init__(self, spans_of: SpansOf) -> None:
+        self._spans_of = spans_of
         self._sums: list[list[float]] = []
 
     def start(self) -> None:
@@ -83,7 +67,7 @@ class EnvironmentTurns:
             `list[list[float] | None]` of length `B`: `None` for environments without the method.
         """
         rewards: list[list[float] | None] = []
-        for row, (environment, turns) in enumerate(zip(environments, self._reader(completion_ids), strict=True)):
+        for row, (environment, turns) in enumerate(zip(environments, self._spans_of(completion_ids), strict=True)):
             if not has_turn_rewards(type(environment)):
                 rewards.append(None)
                 continue
@@ -123,3 +107,46 @@ def _total(environment: Any) -> float:
             "the rewards given so far"
         )
     return math.fsum(rewards)
+
+
+def take_turn_rewards(arguments: dict[str, Any], spans_of: SpansOf) -> EnvironmentTurns | None:
+    """
+    The turn rewards of the environments of a trainer, if any has them.
+
+    Args:
+        arguments (`dict[str, Any]`):
+            Arguments of [`~trl.GRPOTrainer`]; the reward is added where TRL demands one, and the factory changed so
+            that the environments that were made here are the first ones of the training.
+        spans_of (`Callable`):
+            Gives the columns of the assistant turns of completions from their `completion_ids`.
+
+    Returns:
+        [`EnvironmentTurns`], *optional*
+
+    Raises:
+        ValueError: if turns are sampled by a `rollout_func`.
+    """
+    factory = arguments.get("environment_factory")
+    if factory is None:
+        return None
+    arguments["environment_factory"], types = _probed(factory)
+    if not any([*map(has_turn_rewards, types)]):  # all are looked at, because one may have to be refused
+        return None
+    if arguments.get("rollout_func") is not None:
+        raise ValueError(
+            f"{METHOD} of an environment is asked between the turns of TRL's loop, and rollout_func is a loop of its "
+            "own: let it return the turn rewards, and pass them on in a reward function"
+        )
+    turns = EnvironmentTurns(spans_of)
+    if not arguments["reward_funcs"] and not any(hasattr(environment, "get_reward") for environment in types):
+        arguments["reward_funcs"] = [turns]
+    return turns
+
+
+def _probed(factory: Any) -> tuple[Any, list[type]]:
+    """A factory, or a mapping of them, whose first calls return environments that are made here; and their classes."""
+    if isinstance(factory, dict):
+        found = {name: _probed(make) for name, make in factory.items()}
+        return {name: make for name, (make, _) in found.items()}, [cls for _, types in found.values() for cls in types]
+    unused = [factory()]
+    return lambda: unused.pop() if unused else factory(), [type(unused[0])]

@@ -1,7 +1,8 @@
 """How TRL scales rewards to advantages."""
 
 import torch
-from trl.trainer.utils import nanstd
+
+from ..trl_seam import nanstd
 
 
 _EPSILON = 1e-4  # TRL's, which keeps groups of equal rewards from a division by zero

@@ -4,38 +4,64 @@ from collections import Counter, deque
 from collections.abc import Hashable, Iterator, Sequence
 from itertools import pairwise
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 
 class Segment(NamedTuple):
     """
-    Tokens of a completion that share a status.
+    Tokens of a completion that share a state.
 
     Args:
         start (`int`):
             Column of its first token.
         stop (`int`):
             Column after its last token.
-        status (`Hashable`):
+        state (`Hashable`):
             What the prefix tells beside `decided`. Completions of a group are compared where they have the same
-            status. If a completion has it several times, its n-th time is compared with the n-th of the others.
+            state. If a completion has it several times, its n-th time is compared with the n-th of the others.
         decided (`float`):
             Sum of the reward's parts that the prefix before the segment has decided.
-        own (`float`):
+        part (`float`, *optional*, defaults to `0.0`):
             The part that is decided within the segment; only `local` credit reads it.
-        lost (`float`, *optional*, defaults to `0.0`):
-            By how much a discount lowers the undecided parts.
-        prior (`float`, *optional*, defaults to `0.0`):
-            How many members of the baseline the guess from whole completions counts as.
+        discounted (`float`, *optional*, defaults to `0.0`):
+            By how much a discount lowers the return to go.
+        shrinkage (`float`, *optional*, defaults to `0.0`):
+            How many completions of the baseline the guess from whole completions counts as.
     """
 
     start: int
     stop: int
-    status: Hashable
+    state: Hashable
     decided: float
-    own: float = 0.0
-    lost: float = 0.0
-    prior: float = 0.0
+    part: float = 0.0
+    discounted: float = 0.0
+    shrinkage: float = 0.0
+
+
+@runtime_checkable
+class DecomposedReward(Protocol):
+    """
+    A reward function of TRL that also says where its parts are decided.
+
+    A reward without this method counts as undecided to the end of the completion.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> list[float | None]: ...
+
+    def segments(self, *args: Any, **kwargs: Any) -> Sequence[Sequence[Segment]]:
+        """
+        Segments of completions.
+
+        Args:
+            args, kwargs:
+                What TRL calls the reward function with, all by name, except `log_extra` and `log_metric`: `prompts`,
+                `completions`, `completion_ids`, `trainer_state`, the columns of the data set, and `environments`, if
+                there are any.
+
+        Returns:
+            `Sequence[Sequence[Segment]]` of length `B`: for each completion, in the order of its tokens; columns are
+            positions in `completion_ids`. `decided` and `part` are parts of the reward that the function returns.
+        """
 
 
 _NOTHING = Segment(0, 0, None, 0.0)  # stands for the segment of a reward where it has none
@@ -43,61 +69,49 @@ _NOTHING = Segment(0, 0, None, 0.0)  # stands for the segment of a reward where 
 
 class Run(NamedTuple):
     """
-    Tokens of a completion that share a joint status under all rewards.
+    Tokens of a completion that share a joint state under all `K` rewards, with the segment of each that they lie in.
 
-    Args:
-        start, stop (`int`):
-            Column of its first token, and the column after its last.
-        status (`Hashable`):
-            The statuses of its segments, and how often the completion has had them before.
-        segments (`Sequence[Segment]` of length `K`):
-            The segment of each reward that its tokens lie in.
+    `state` holds the states of these segments, and how often the completion has had them before.
     """
 
     start: int
     stop: int
-    status: Hashable
+    state: Hashable
     segments: Sequence[Segment]
 
 
 def joint_runs(segments: Sequence[Sequence[Segment]], decomposed: Sequence[int]) -> Iterator[Run]:
     """
-    Runs of tokens of a completion that share a joint status.
+    Runs of tokens of a completion that share a joint state, in the order of the tokens.
 
-    Args:
-        segments (`Sequence[Sequence[Segment]]` of length `K`):
-            The segments of the completion under each reward.
-        decomposed (`Sequence[int]`):
-            The rewards that have segments in any completion that is compared with this one. Whether this one will have
-            them is not known to its prefix, so it must not enter the status.
-
-    Returns:
-        `Iterator[Run]`: in the order of the tokens.
+    `segments` are those of the completion under each reward. `decomposed` are the rewards that have segments in any
+    completion that is compared with this one: whether this one will have them is not known to its prefix, so it must
+    not enter the state.
     """
     occurrences: Counter[Hashable] = Counter()
-    for start, stop, status, inside in _joined(segments, decomposed):
-        # Between the segments of one reward the joint status is the same again. As the prefix tells how often it has
-        # occurred, the occurrences are statuses of their own, and none enters the baseline of another.
-        yield Run(start, stop, (status, occurrences[status]), inside)
-        occurrences[status] += 1
+    for start, stop, state, inside in _joined(segments, decomposed):
+        # Between the segments of one reward the joint state is the same again. As the prefix tells how often it has
+        # occurred, the occurrences are states by themselves, and none enters the baseline of another.
+        yield Run(start, stop, (state, occurrences[state]), inside)
+        occurrences[state] += 1
 
 
 def _joined(
     segments: Sequence[Sequence[Segment]], decomposed: Sequence[int]
 ) -> Iterator[tuple[int, int, Hashable, Sequence[Segment]]]:
-    """Start, stop, status and segments of the runs, before repeated statuses are told apart."""
+    """Start, stop, state and segments of the runs, before repeated states are told apart."""
     present = [[segment for segment in of_reward if segment.start < segment.stop] for of_reward in segments]
     ahead = [deque(sorted(of_reward, key=attrgetter("start"))) for of_reward in present]
-    if len(decomposed) == 1:  # the usual case, in which the statuses need no joining
+    if len(decomposed) == 1:  # the usual case, in which the states need no joining
         before, after = [_NOTHING] * decomposed[0], [_NOTHING] * (len(segments) - 1 - decomposed[0])
         for segment in ahead[decomposed[0]]:
-            yield segment.start, segment.stop, segment.status, [*before, segment, *after]
+            yield segment.start, segment.stop, segment.state, [*before, segment, *after]
         return
     bounds = sorted({bound for of_reward in present for segment in of_reward for bound in segment[:2]})
     for start, stop in pairwise(bounds):
         inside = [_at(start, of_reward) for of_reward in ahead]
         if any(segment is not _NOTHING for segment in inside):
-            yield start, stop, tuple(segment.status for segment in inside), inside
+            yield start, stop, tuple(segment.state for segment in inside), inside
 
 
 def _at(column: int, ahead: deque[Segment]) -> Segment:

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import gather_object
-from trl.trainer.utils import is_async_callable
 
+from ..trl_seam import is_async_callable
 from .segments import Segment
 from .turns import turn_segments
 
 
-Spans = list[tuple[int, int]]
-Reader = Callable[[Sequence[Sequence[int]]], list[Spans]]
+# Gives the columns of the assistant turns of completions, each as start and end, from their ids.
+SpansOf = Callable[[Sequence[Sequence[int]]], list[list[tuple[int, int]]]]
 TurnValue = float | list[float] | None
 
 
@@ -32,17 +32,17 @@ class TurnReward:
             Reward function; it must not be asynchronous.
         name (`str`):
             The function's name in logs and errors.
-        reader (`Callable`):
+        spans_of (`Callable`):
             Gives the columns of the assistant turns of completions, each as start and end, from their
             `completion_ids`.
         discount (`float`):
             Factor that a reward is multiplied by once for every turn that it lies ahead.
     """
 
-    def __init__(self, reward_func: Callable[..., Any], name: str, reader: Reader, discount: float) -> None:
+    def __init__(self, reward_func: Callable[..., Any], name: str, spans_of: SpansOf, discount: float) -> None:
         self.reward_func = reward_func
         self.__name__ = name
-        self._reader, self._discount = reader, discount
+        self._spans_of, self._discount = spans_of, discount
         self._values: list[TurnValue] = []
         self._completion_ids: Sequence[Sequence[int]] = []
 
@@ -65,7 +65,7 @@ class TurnReward:
     def _summed(self, values: Sequence[Any], completion_ids: Sequence[Sequence[int]]) -> list[float | None]:
         self._values, self._completion_ids = [plain_reward(value) for value in values], completion_ids
         if any(isinstance(value, list) for value in self._values):
-            for value, spans in zip(self._values, self._reader(completion_ids), strict=True):
+            for value, spans in zip(self._values, self._spans_of(completion_ids), strict=True):
                 if isinstance(value, list):
                     self._check(value, len(spans))
         return [math.fsum(value) if isinstance(value, list) else value for value in self._values]
@@ -96,7 +96,7 @@ class TurnReward:
         if len(completion_ids) != len(self._completion_ids):
             return [None] * len(completion_ids)
         rows = zip(completion_ids, self._completion_ids, self._values, strict=True)
-        return [value if isinstance(value, list) and ids == own else None for ids, own, value in rows]
+        return [value if isinstance(value, list) and ids == of_last else None for ids, of_last, value in rows]
 
     def segments(self, completion_ids: Sequence[Sequence[int]], **kwargs: Any) -> list[list[Segment]]:
         """
@@ -125,7 +125,7 @@ class TurnReward:
             )
         return [
             [] if value is None else turn_segments(value, spans, self._discount)
-            for value, spans in zip(self._values, self._reader(completion_ids), strict=True)
+            for value, spans in zip(self._values, self._spans_of(completion_ids), strict=True)
         ]
 
 
@@ -139,14 +139,7 @@ class AsyncTurnReward(TurnReward):
 
 def plain_reward(value: Any) -> Any:
     """
-    What a reward function gave for a completion, in Python's own types.
-
-    Args:
-        value (`Any`):
-            A number, a sequence of numbers, or no reward.
-
-    Returns:
-        `Any`: `None` also for NaN, which TRL reads as no reward, and other things unchanged.
+    What a reward function gave for a completion, in Python's types: `None` also for NaN, which TRL reads as no reward.
     """
     if isinstance(value, torch.Tensor | np.ndarray | np.generic):
         value = value.tolist()
@@ -155,43 +148,18 @@ def plain_reward(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def with_turns(reward_func: Any, name: str, reader: Reader, discount: float) -> Any:
+def with_turns(reward_func: Any, name: str, spans_of: SpansOf, discount: float) -> Any:
     """
-    Wrap a reward function so that it may give lists. Reward models, and functions that have a method `segments` of
-    their own, are returned as they are.
-
-    Args:
-        reward_func (`Callable` or `torch.nn.Module`):
-            What TRL takes as a reward.
-        name (`str`):
-            The function's name in logs and errors.
-        reader (`Callable`):
-            Gives the columns of the assistant turns of completions, each as start and end, from their
-            `completion_ids`.
-        discount (`float`):
-            Factor that a reward is multiplied by once for every turn that it lies ahead.
-
-    Returns:
-        `Callable` or `torch.nn.Module`
+    Wrap a reward function so that it may give lists, see [`TurnReward`]. Reward models, and functions that have a
+    method `segments` themselves, are returned as they are.
     """
     if isinstance(reward_func, torch.nn.Module) or hasattr(reward_func, "segments"):
         return reward_func
-    return (AsyncTurnReward if is_async_callable(reward_func) else TurnReward)(reward_func, name, reader, discount)
+    return (AsyncTurnReward if is_async_callable(reward_func) else TurnReward)(reward_func, name, spans_of, discount)
 
 
 def turn_values(reward_funcs: Sequence[Any], completion_ids: Sequence[Sequence[int]]) -> list[dict[str, list[float]]]:
-    """
-    The turn rewards of completions.
-
-    Args:
-        reward_funcs (`Sequence`):
-            Reward functions.
-        completion_ids (`Sequence[Sequence[int]]` of length `B`):
-            Sampled token ids of the rollout that they were last called with.
-
-    Returns:
-        `list[dict[str, list[float]]]` of length `B`: by the names of the functions that gave a list.
-    """
+    """The turn rewards of the completions of a rollout, by the names of the functions that gave a list."""
     found: list[dict[str, list[float]]] = [{} for _ in completion_ids]
     for reward_func in reward_funcs:
         if isinstance(reward_func, TurnReward):

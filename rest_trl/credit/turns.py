@@ -15,7 +15,8 @@ for every baseline \(b_{i,k}\) that is a function of what was decided before the
 turn is reached is also decided before it. Two such baselines therefore need no value model. One is the mean of
 \(G_{j,k}\) over those other completions that *reach turn k*, of which there may be few. The other is the guess that
 the completion will get the mean reward of all others, \(\bar R - \sum_{l<k} r_{i,l}\): it averages over many, but
-ignores that turn \(k\) is reached (alone it gives GRPO's advantage). Ours counts it as two members of the mean,
+ignores that turn \(k\) is reached (alone it gives GRPO's advantage). Ours shrinks the mean towards it, as if it
+were two more completions,
 
 $$
 b_{i,k} = \frac{2 \, (\bar R_{-i} - \sum_{l<k} r_{i,l}) + \sum_{j \ne i,\, K_j \ge k} G_{j,k}}{2 + |\{j \ne i: K_j \ge
@@ -23,7 +24,7 @@ k\}|}.
 $$
 
 On both toys of `docs/results.md` its variance is less than that of the guess alone, or near it. Comparing only those
-that have earned as much before the turn loses more by having few members than it gains. Where no other completion
+that have earned as much before the turn loses more by having few completions than it gains. Where no other completion
 reaches the turn, its tokens have the advantage of the whole completion.
 
 It is *not* such a baseline to centre every turn's reward on the mean \(m_l\) of the \(l\)-th rewards and to add up
@@ -50,7 +51,7 @@ from collections.abc import Sequence
 from .segments import Segment
 
 
-_PRIOR = 2.0  # members that the guess counts as; from 1 to 4 the variance is much the same
+_SHRINKAGE = 2.0  # completions that the guess counts as; from 1 to 4 the variance is much the same
 
 
 def rewards_to_go(rewards: Sequence[float], discount: float) -> list[float]:
@@ -110,10 +111,10 @@ def turn_segments(
     if not isinstance(rewards, Sequence):
         rewards, discount = [0.0] * (len(spans) - 1) + [float(rewards)] * bool(spans), 1.0
     total, before = sum(rewards), 0.0
-    prior = _PRIOR if discount == 1 else 0.0
+    shrinkage = _SHRINKAGE if discount == 1 else 0.0
     segments = []
     turns = zip(spans, rewards, rewards_to_go(rewards, discount), strict=True)
-    for number, ((start, stop), own, to_go) in enumerate(turns):
-        segments.append(Segment(start, stop, number, before, own, total - before - to_go, prior))
-        before += own
+    for number, ((start, stop), reward, to_go) in enumerate(turns):
+        segments.append(Segment(start, stop, number, before, reward, total - before - to_go, shrinkage))
+        before += reward
     return segments

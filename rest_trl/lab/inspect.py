@@ -145,11 +145,8 @@ def _inspect(arguments: argparse.Namespace) -> tuple[list[Inspected], list[str],
     if chosen is None and all(completion.coefficients is not None for completion in completions):
         rule, name = None, "those that training stored, of the first update on these completions"
     else:
-        from ..config import ResTGRPOConfig  # it imports TRL, which takes seconds
-
         rule, name = make_rule(
             arguments.coefficients or "entropy",
-            {name: field.default for name, field in ResTGRPOConfig.__dataclass_fields__.items()},
             weights=arguments.weights,
             checkpoint=arguments.checkpoint,
             recipe=None if arguments.config is None else find_recipe(arguments.config),

@@ -14,8 +14,7 @@ from .coefficients import entropy_coefficients, region_weights
 from .normalization import normalize
 
 
-# `wraps` with nothing to assign gives these two rules the signature of `entropy_coefficients`, so that they get the
-# settings of the config, too.
+# `wraps` with nothing to assign gives these two rules the signature of `entropy_coefficients`, and so its arguments.
 @wraps(entropy_coefficients, assigned=())
 def no_reasoning(*, region_ids: torch.Tensor, **kwargs: Any) -> torch.Tensor:
     """
@@ -63,25 +62,25 @@ def token_entropy(
     *,
     mask: torch.Tensor,
     entropies: torch.Tensor,
-    surrogate: str,
-    minimum: float,
-    maximum: float,
+    surrogate: str = "one_minus_exp",
+    minimum: float = 0.5,
+    maximum: float = 1.5,
     **kwargs: object,
 ) -> torch.Tensor:
     r"""
     Weights from each token's own entropy instead of its region's: \(w_t \propto 1 / (1 - e^{-H_t})\).
 
     As with regions, the weights of a completion are brought to a mean of 1, bounded, and brought to a mean of 1 again.
-    There is no curriculum. The rule costs a forward pass of its own.
+    There is no curriculum.
 
     Args:
         mask (`torch.Tensor` of shape `(B, T)`):
             Non-zero at the policy's tokens.
         entropies (`torch.Tensor` of shape `(B, T)`):
             Entropy of every token in nats.
-        surrogate (`str`):
+        surrogate (`str`, *optional*, defaults to `"one_minus_exp"`):
             See [`region_weights`].
-        minimum, maximum (`float`):
+        minimum, maximum (`float`, *optional*, default to `0.5` and `1.5`):
             Bounds of every weight.
         kwargs:
             What other coefficient functions need.

@@ -9,6 +9,8 @@ By Theorem 2 of the paper (arXiv 2509.21826), the variance bound of the policy g
 \(w_r \propto 1 / (1 - e^{-H_r})\) or \(w_r \propto 1 / H_r\).
 """
 
+import math
+
 import torch
 
 from ..tool_calls import Part, Region
@@ -55,7 +57,7 @@ def region_weights(
     elif surrogate == "reciprocal":
         weights = 1 / entropies
     else:
-        raise ValueError(f"unknown entropy_surrogate {surrogate!r}: choose 'one_minus_exp' or 'reciprocal'")
+        raise ValueError(f"unknown surrogate {surrogate!r}: choose 'one_minus_exp' or 'reciprocal'")
     observed = ~weights.isnan() & (region_shares > 0)
     shares = region_shares * observed
     mean = (weights.nan_to_num() * shares).sum() / shares.sum().clamp(min=DELTA)
@@ -129,12 +131,14 @@ def entropy_coefficients(
     region_entropies: torch.Tensor,
     region_shares: torch.Tensor,
     progress: float,
-    surrogate: str,
-    minimum: float,
-    maximum: float,
-    format_slope: float,
-    parameters_slope: float,
-    reasoning_slope: float,
+    global_step: int = 0,
+    surrogate: str = "one_minus_exp",
+    minimum: float = 0.5,
+    maximum: float = 1.5,
+    format_slope: float = 0.5,
+    parameters_slope: float = 0.6,
+    reasoning_slope: float = 0.4,
+    horizon: int | None = None,
     parameter_name_scale: float = 1.0,
     scope: str = "completion",
     **kwargs: object,
@@ -149,10 +153,25 @@ def entropy_coefficients(
             Non-zero at the policy's tokens.
         region_ids (`torch.Tensor` of shape `(B, T)`):
             [`Region`] per token.
-        region_entropies, region_shares, surrogate:
+        region_entropies, region_shares:
             See [`region_weights`].
-        progress, minimum, maximum, format_slope, parameters_slope, reasoning_slope:
-            See [`curriculum_weights`].
+        progress (`float`):
+            Training progress in [0, 1].
+        global_step (`int`, *optional*, defaults to `0`):
+            Optimiser steps done; only read with a `horizon`.
+        surrogate (`str`, *optional*, defaults to `"one_minus_exp"`):
+            Region weight from its mean entropy `H` in nats: `"one_minus_exp"` for `1 / (1 - exp(-H))`, `"reciprocal"`
+            for `1 / H`.
+        minimum, maximum (`float`, *optional*, default to `0.5` and `1.5`):
+            Bounds `w_min` and `w_max` of a region's weight.
+        format_slope (`float`, *optional*, defaults to `0.5`):
+            By how much the format's weight falls over the curriculum.
+        parameters_slope (`float`, *optional*, defaults to `0.6`):
+            By how much the parameters' weight rises over the curriculum (the released code: 0.6 to 1.2).
+        reasoning_slope (`float`, *optional*, defaults to `0.4`):
+            By how much the reasoning's weight rises over the curriculum (the released code: 0.6 to 1.0).
+        horizon (`int`, *optional*):
+            Optimiser steps after which the curriculum is complete. By default the whole run.
         parameter_name_scale (`float`, *optional*, defaults to `1.0`):
             Factor on the weight of parameter names, told apart by `part_ids` of shape `(B, T)`.
         scope (`str`, *optional*, defaults to `"completion"`):
@@ -162,15 +181,30 @@ def entropy_coefficients(
 
     Returns:
         `torch.Tensor` of shape `(B, T)`
+
+    Raises:
+        ValueError: if an argument is out of its bounds or has no effect.
     """
+    slopes = {"format_slope": format_slope, "parameters_slope": parameters_slope, "reasoning_slope": reasoning_slope}
+    # Comparisons are written so that NaN fails them.
+    for name, value in {**slopes, "minimum": minimum, "parameter_name_scale": parameter_name_scale}.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} must be a number from 0 on, got {value}")
+    if not (0 < maximum < math.inf and minimum <= maximum):
+        raise ValueError(
+            f"maximum must be positive and at least minimum, got minimum={minimum}, maximum={maximum}: swap or widen "
+            "them"
+        )
+    if horizon is not None and not horizon > 0:
+        raise ValueError(f"horizon must be positive, got {horizon}: set the slopes to 0 for no curriculum")
+    if horizon is not None and not any(slopes.values()):
+        raise ValueError(f"horizon={horizon} has no effect, because all slopes are 0: leave it out")
     weights = curriculum_weights(
         region_weights(region_entropies, region_shares, surrogate),
-        progress,
+        progress if horizon is None else min(1.0, global_step / horizon),
         minimum,
         maximum,
-        format_slope,
-        parameters_slope,
-        reasoning_slope,
+        **slopes,
     )
     coefficients = weights.to(region_ids.device)[region_ids.long()]
     if parameter_name_scale != 1.0:

@@ -103,7 +103,10 @@ def normalize_within(
 
     Returns:
         `torch.Tensor` of shape `(B, T)`
+
+    Raises:
+        ValueError: if there is no such scope.
     """
-    if scope == "turn":
-        return normalize_turns(coefficients, mask, policy_mask)
-    return normalize(coefficients, mask)
+    if scope not in SCOPES:
+        raise ValueError(f"unknown scope={scope!r}: choose one of {', '.join(SCOPES)}")
+    return normalize_turns(coefficients, mask, policy_mask) if scope == "turn" else normalize(coefficients, mask)

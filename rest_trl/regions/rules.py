@@ -3,6 +3,7 @@
 import importlib
 import inspect
 from collections.abc import Mapping
+from difflib import get_close_matches
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,6 +11,23 @@ import torch
 from accelerate.utils import gather_object
 
 from .coefficients import entropy_coefficients, released_coefficients, uniform_coefficients
+
+
+# What a trainer gives to every rule; a rule that names one of the last two needs the forward pass of the loss.
+_OF_FORWARD_PASS = ("entropies", "per_token_logps")
+_GIVEN = (
+    "mask",
+    "completion_ids",
+    "region_ids",
+    "part_ids",
+    "advantages",
+    "region_entropies",
+    "region_shares",
+    "progress",
+    "step",
+    "global_step",
+    *_OF_FORWARD_PASS,
+)
 
 
 @runtime_checkable
@@ -27,14 +45,14 @@ class CoefficientsFunc(Protocol):
     - `region_entropies` (`torch.Tensor` of shape `(R,)`): running mean entropy of every region in nats, as the last
       optimiser step left it; NaN where none was observed yet.
     - `region_shares` (`torch.Tensor` of shape `(R,)`): running share of the policy's tokens.
-    - `progress` (`float`): progress of the curriculum in [0, 1].
+    - `progress` (`float`): progress of the training in [0, 1].
     - `step` (`int`): number of rollouts done.
+    - `global_step` (`int`): number of optimiser steps done.
     - `entropies`, `per_token_logps` (`torch.Tensor` of shape `(B, T)`): entropy at every token in nats, and
-      log-probability of the token that was sampled, under the policy that the loss differentiates, without gradient. A
-      rule that has a parameter of one of these names costs a forward pass of its own before the one of the loss; all
-      others cost none.
-    - `surrogate`, `minimum`, `maximum`, `format_slope`, `parameters_slope`, `reasoning_slope`, `parameter_name_scale`,
-      `scope`: settings of the config, see [`entropy_coefficients`], for a rule that has parameters of these names.
+      log-probability of the token that was sampled, under the policy that the loss differentiates, without gradient.
+
+    All other parameters are its own arguments, which need a default, and which a recipe sets in a mapping:
+    `coefficients: {rule: my_package.my_rule, scale: 2.0}`.
 
     It returns finite, non-negative coefficients of shape `(B, T)`.
     """
@@ -49,13 +67,59 @@ PRESETS: dict[str, CoefficientsFunc] = {
 }
 
 
-def get_coefficients_func(coefficients: str | CoefficientsFunc) -> CoefficientsFunc:
+def rule_name(coefficients: Any) -> str:
+    """The name of a rule as a recipe gives it, or that of a function."""
+    if isinstance(coefficients, Mapping):
+        return str(coefficients.get("rule", "entropy"))
+    if isinstance(coefficients, str):
+        return coefficients
+    if isinstance(coefficients, partial):
+        return rule_name(coefficients.func)
+    return coefficients.__name__ if hasattr(coefficients, "__name__") else type(coefficients).__name__
+
+
+def bind_rule(coefficients: Any) -> CoefficientsFunc:
     """
-    The rule that a config names.
+    The rule that a config names, bound to its arguments.
 
     Args:
-        coefficients (`str` or [`CoefficientsFunc`]):
-            A preset (`"entropy"`, `"released"`, `"uniform"`), the dotted path of a rule, or a rule.
+        coefficients (`str`, `dict[str, Any]` or [`CoefficientsFunc`]):
+            A preset (`"entropy"`, `"released"`, `"uniform"`), the dotted path of a rule, a mapping of `rule` (by
+            default `"entropy"`) and its arguments, or a rule.
+
+    Returns:
+        [`CoefficientsFunc`]
+
+    Raises:
+        ValueError: if nothing of that name can be imported, or the rule has no such argument or refuses its value.
+    """
+    if isinstance(coefficients, Mapping):
+        arguments = {name: value for name, value in coefficients.items() if name != "rule"}
+        return _with_arguments(get_coefficients_func(rule_name(coefficients)), rule_name(coefficients), arguments)
+    if isinstance(coefficients, str):
+        return get_coefficients_func(coefficients)
+    if not callable(coefficients):
+        raise ValueError(
+            f"coefficients={coefficients!r} is no rule: give one of {', '.join(PRESETS)}, a dotted path, or a mapping "
+            "such as {'rule': 'entropy', 'maximum': 1.5}"
+        )
+    return coefficients
+
+
+def rule_arguments(coefficients: Any) -> dict[str, Any]:
+    """The arguments of the rule `"entropy"`: its defaults, with those that a config gives it."""
+    parameters = inspect.signature(entropy_coefficients).parameters.values()
+    given = coefficients if isinstance(coefficients, Mapping) and rule_name(coefficients) == "entropy" else {}
+    return {p.name: given.get(p.name, p.default) for p in parameters if p.default is not p.empty}
+
+
+def get_coefficients_func(name: str) -> CoefficientsFunc:
+    """
+    The rule of a name.
+
+    Args:
+        name (`str`):
+            A preset (`"entropy"`, `"released"`, `"uniform"`) or the dotted path of a rule.
 
     Returns:
         [`CoefficientsFunc`]
@@ -63,65 +127,55 @@ def get_coefficients_func(coefficients: str | CoefficientsFunc) -> CoefficientsF
     Raises:
         ValueError: if nothing of that name can be imported.
     """
-    if not isinstance(coefficients, str):
-        return coefficients
-    if coefficients in PRESETS:
-        return PRESETS[coefficients]
-    module, _, name = coefficients.rpartition(".")
+    if name in PRESETS:
+        return PRESETS[name]
+    module, _, attribute = name.rpartition(".")
     try:
-        function = getattr(importlib.import_module(module), name)
+        function = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
+        near = get_close_matches(name, PRESETS, n=1)
+        hint = f"do you mean {near[0]}? " if near else ""
         raise ValueError(
-            f"coefficients={coefficients!r} cannot be imported ({error}): give one of {', '.join(PRESETS)} or "
+            f"coefficients={name!r} cannot be imported ({error}): {hint}give one of {', '.join(PRESETS)} or "
             "the dotted path of a function, e.g. my_package.my_module.my_coefficients"
         ) from error
     if not callable(function):
-        raise ValueError(f"coefficients={coefficients!r} is a {type(function).__name__}, not a function")
+        raise ValueError(f"coefficients={name!r} is a {type(function).__name__}, not a function")
     return function
 
 
-def bind_rule(coefficients: str | CoefficientsFunc, args: Any) -> CoefficientsFunc:
-    """
-    The rule that a config names, bound to those settings of the config that the rule has parameters for.
+def _with_arguments(function: CoefficientsFunc, name: str, arguments: dict[str, Any]) -> CoefficientsFunc:
+    parameters = inspect.signature(function).parameters.values()
+    own = [p.name for p in parameters if p.default is not p.empty and p.name not in _GIVEN]
+    for argument in arguments:
+        if argument not in own:
+            near = get_close_matches(str(argument), own, n=1)
+            known = f"its arguments are {', '.join(own)}" if own else "it has none"
+            raise ValueError(
+                f"the rule {name!r} of the coefficients has no argument {argument!r}"
+                f"{f' (do you mean {near[0]}?)' if near else ''}: {known}"
+            )
+    bound = partial(function, **arguments) if arguments else function
+    if arguments and function.__module__.startswith(__name__.split(".")[0] + "."):
+        _call_once(bound)
+    return bound
 
-    Args:
-        coefficients (`str` or [`CoefficientsFunc`]):
-            See [`get_coefficients_func`].
-        args ([`~rest_trl.ResTGRPOConfig`]):
-            The settings.
 
-    Returns:
-        [`CoefficientsFunc`]
-
-    Raises:
-        ValueError: if nothing of that name can be imported, or the scope has no effect on the rule.
-    """
-    coefficients_func = get_coefficients_func(coefficients)
-    settings = {
-        "surrogate": args.entropy_surrogate,
-        "minimum": args.coefficient_min,
-        "maximum": args.coefficient_max,
-        "format_slope": args.format_slope if args.curriculum else 0.0,
-        "parameters_slope": args.parameters_slope if args.curriculum else 0.0,
-        "reasoning_slope": args.reasoning_slope if args.curriculum else 0.0,
-        "parameter_name_scale": args.parameter_name_scale,
-        "scope": args.coefficients_scope,
-    }
-    named = inspect.signature(coefficients_func).parameters
-    # The uniform rule needs no scope: ones have a mean of 1 over any tokens.
-    if args.coefficients_scope != "completion" and "scope" not in named and coefficients_func != uniform_coefficients:
-        raise ValueError(
-            f"coefficients_scope={args.coefficients_scope!r} has no effect on the rule {coefficients!r:.200}, which "
-            "has no parameter `scope`: give it one, see rest_trl.regions.normalize_turns, or set "
-            "coefficients_scope='completion'"
-        )
-    bound = {name: value for name, value in settings.items() if name in named}
-    return partial(coefficients_func, **bound) if bound else coefficients_func
+def _call_once(function: CoefficientsFunc) -> None:
+    """Let a rule of this package refuse its arguments before the training: it is called for one token."""
+    one, regions = torch.ones(1, 1), torch.ones(6)
+    per_token = {"advantages": one, "entropies": one, "per_token_logps": -one}
+    ids = dict.fromkeys(("completion_ids", "region_ids", "part_ids"), one.to(torch.int8))
+    of_regions = {"region_entropies": regions, "region_shares": regions / 6}
+    try:
+        function(mask=one, **ids, **per_token, **of_regions, progress=0.0, step=0, global_step=0)
+    except TypeError as error:  # such as a text in the place of a number
+        raise ValueError(f"coefficients: {error}") from error
 
 
 def needs_forward_pass(coefficients_func: CoefficientsFunc) -> bool:
-    """Whether a rule has a parameter `entropies` or `per_token_logps`, which take a forward pass."""
-    return not {"entropies", "per_token_logps"}.isdisjoint(inspect.signature(coefficients_func).parameters)
+    """Whether a rule has a parameter that only the forward pass of the loss gives."""
+    return not set(_OF_FORWARD_PASS).isdisjoint(inspect.signature(coefficients_func).parameters)
 
 
 def checked_coefficients(

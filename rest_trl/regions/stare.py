@@ -22,7 +22,7 @@ def stare(
     `weight` at the most surprising tokens with a positive advantage while entropy is below its target, 1 elsewhere.
 
     Surprise is \(-\log \pi(y_t \mid y_{<t})\). Tokens are ranked, and the mean entropy is taken, over the micro-batch
-    that the loss sees. The defaults are those of the authors' code. The rule costs a forward pass of its own.
+    that the loss sees. The defaults are those of the authors' code.
 
     Args:
         mask (`torch.Tensor` of shape `(B, T)`):

@@ -1,1 +1,6 @@
-"""How the completions of a rollout are sampled: branched after their reasoning, and with wasted groups replaced."""
+"""A rollout and how it is sampled: branched after the reasoning, and with wasted groups replaced."""
+
+from .rollout import Rollout
+
+
+__all__ = ["Rollout"]

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from accelerate.logging import get_logger
-from torch.nn.utils.rnn import pad_sequence
 from transformers import Cache, DynamicCache, StoppingCriteria, StoppingCriteriaList
 from transformers.cache_utils import DynamicLayer
 
@@ -29,19 +28,9 @@ def branch_cache(cache: Cache, columns: torch.Tensor, branch_size: int) -> bool:
     Give every branch of a batch its own copy of the keys and values, in place.
 
     Keys hold their positions, so they may be moved to other columns. Those of each row end up side by side at the
-    right, as if prompt and reasoning had been one prompt.
-
-    Args:
-        cache ([`~transformers.Cache`]):
-            Keys and values of `N` rows and `T` columns.
-        columns (`torch.Tensor` of shape `(N, C)`):
-            The old column of each new one.
-        branch_size (`int`):
-            Copies of each row.
-
-    Returns:
-        `bool`: whether the cache was copied. Only layers that keep all keys and values can be, not those of sliding
-        windows, linear attention or of a fixed size. A cache with any of these is left as it was.
+    right, as if prompt and reasoning had been one prompt. `columns`, of shape `(N, C)`, has the old column of each new
+    one. Only layers that keep all keys and values can be copied, not those of sliding windows, linear attention or of
+    a fixed size. A cache with any of these is left as it was, and the result is `False`.
     """
     layers = [layer for layer in cache.layers if type(layer) is DynamicLayer]
     if type(cache) is not DynamicCache or len(layers) < len(cache.layers):
@@ -55,9 +44,17 @@ def branch_cache(cache: Cache, columns: torch.Tensor, branch_size: int) -> bool:
     return True
 
 
-class BranchedGenerate:
+def branched_generate(
+    generate: Callable[..., Any],
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    generation_config: Any,
+    reasoning_end: ReasoningEnd,
+    branch_size: int,
+    eos_token_ids: Sequence[int],
+) -> tuple[list[list[int]], list[int]]:
     """
-    Takes the place of a model's `generate` for a rollout with branches.
+    Completions with branches, by the `generate` of a [`~transformers.PreTrainedModel`].
 
     Of every `branch_size` equal prompts, one is continued up to the end of its reasoning; then each gets a
     continuation of its own. The second part starts from the keys and values of the first, and computes only the last
@@ -69,7 +66,11 @@ class BranchedGenerate:
 
     Args:
         generate (`Callable`):
-            The `generate` of a [`~transformers.PreTrainedModel`].
+            Samples completions.
+        input_ids, attention_mask (`torch.Tensor` of shape `(B, P)`):
+            Prompts, padded on the left, each `branch_size` times in a row.
+        generation_config ([`~transformers.GenerationConfig`]):
+            How to sample. `max_new_tokens` is the limit of a whole completion.
         reasoning_end ([`ReasoningEnd`]):
             Finds the end of the reasoning.
         branch_size (`int`):
@@ -77,95 +78,59 @@ class BranchedGenerate:
         eos_token_ids (`Sequence[int]`):
             Tokens that end a completion.
 
-    Attributes:
-        prefix_lengths (`list[int]` of length `B`):
-            After a call, how many tokens each completion shares with those of its branch.
+    Returns:
+        `tuple[list[list[int]], list[int]]`, each of length `B`: the completions, and how many tokens each shares with
+        those of its branch.
     """
-
-    def __init__(
-        self,
-        generate: Callable[..., Any],
-        reasoning_end: ReasoningEnd,
-        branch_size: int,
-        eos_token_ids: Sequence[int],
-    ) -> None:
-        self._generate, self._reasoning_end, self._branch_size = generate, reasoning_end, branch_size
-        self._eos_token_ids = set(eos_token_ids)
-        self.prefix_lengths: list[int] = []
-
-    def __call__(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, generation_config: Any, **kwargs: Any
-    ) -> torch.Tensor:
-        """
-        Sample completions.
-
-        Args:
-            input_ids (`torch.Tensor` of shape `(B, P)`):
-                Prompts, padded on the left, each `branch_size` times in a row.
-            attention_mask (`torch.Tensor` of shape `(B, P)`):
-                Zero at the padding.
-            generation_config ([`~transformers.GenerationConfig`]):
-                How to sample. `max_new_tokens` is the limit of a whole completion.
-            kwargs:
-                For `generate`.
-
-        Returns:
-            `torch.Tensor` of shape `(B, P + T)`: prompts and completions, padded on the right.
-        """
-        size, limit, width = self._branch_size, generation_config.max_new_tokens, input_ids.size(1)
-        prompts, mask = input_ids[::size], attention_mask[::size]
-        config = copy.deepcopy(generation_config)
-        config.return_dict_in_generate = True
-        first = self._generate(
-            input_ids=prompts,
-            attention_mask=mask,
-            generation_config=config,
-            stopping_criteria=StoppingCriteriaList([EndOfReasoning(self._reasoning_end, prompts)]),
-            **kwargs,
+    size, limit, width = branch_size, generation_config.max_new_tokens, input_ids.size(1)
+    prompts, mask = input_ids[::size], attention_mask[::size]
+    config = copy.deepcopy(generation_config)
+    config.return_dict_in_generate = True
+    first = generate(
+        input_ids=prompts,
+        attention_mask=mask,
+        generation_config=config,
+        stopping_criteria=StoppingCriteriaList([EndOfReasoning(reasoning_end, prompts)]),
+    )
+    sampled = first.sequences[:, width:].tolist()
+    stops, rooms = [], []
+    for prompt_ids, completion_ids in zip(prompts.tolist(), sampled, strict=True):
+        stop = next((i for i, token in enumerate(completion_ids, 1) if token in eos_token_ids), limit + 1)
+        end = reasoning_end.find(prompt_ids, completion_ids)
+        is_open = end is not None and end < stop
+        stops.append(end if end is not None and is_open else min(stop, limit))
+        rooms.append(limit - stops[-1] if is_open else 0)
+    # As if prompt and reasoning had been one prompt, padded on the left.
+    prompt_lengths = mask.sum(1, keepdim=True)
+    ends = width + torch.tensor(stops, device=mask.device).unsqueeze(1)
+    longest = int((prompt_lengths + ends).max()) - width
+    columns = ends - longest + torch.arange(longest, device=mask.device)
+    context_mask = (columns >= width - prompt_lengths).to(mask.dtype).repeat_interleave(size, 0)
+    columns = columns.clamp(min=0)
+    contexts = first.sequences.gather(1, columns).repeat_interleave(size, 0)
+    cache, reused = first.past_key_values, {}
+    is_whole = cache is not None and cache.get_seq_length() == first.sequences.size(1) - 1
+    if is_whole and branch_cache(cache, columns[:, :-1], size):
+        config.cache_implementation = None  # no new cache: `past_key_values` is given
+        reused = {"past_key_values": cache}
+    if not reused:
+        logger.warning_once(
+            f"branch_size={size}: the cache of this model ({type(cache).__name__}) cannot be copied to branches, so "
+            "prompts and reasonings are computed twice"
         )
-        sampled = first.sequences[:, width:].tolist()
-        stops, rooms = zip(*map(self._end, prompts.tolist(), sampled, [limit] * len(sampled)), strict=True)
-        # As if prompt and reasoning had been one prompt, padded on the left.
-        prompt_lengths = mask.sum(1, keepdim=True)
-        ends = width + torch.tensor(stops, device=mask.device).unsqueeze(1)
-        longest = int((prompt_lengths + ends).max()) - width
-        columns = ends - longest + torch.arange(longest, device=mask.device)
-        context_mask = (columns >= width - prompt_lengths).to(mask.dtype).repeat_interleave(size, 0)
-        columns = columns.clamp(min=0)
-        contexts = first.sequences.gather(1, columns).repeat_interleave(size, 0)
-        cache = first.past_key_values
-        reused = cache is not None and cache.get_seq_length() == first.sequences.size(1) - 1
-        reused = reused and branch_cache(cache, columns[:, :-1], size)
-        if reused:
-            config.cache_implementation = None  # no new cache: `past_key_values` is given
-            kwargs = {**kwargs, "past_key_values": cache}
-        else:
-            logger.warning_once(
-                f"branch='reasoning': the cache of this model ({type(cache).__name__}) cannot be copied to branches, "
-                "so prompts and reasonings are computed twice"
-            )
-        config.return_dict_in_generate = False
-        config.max_new_tokens = max(1, *rooms)
-        lengths = longest + torch.tensor(rooms, device=mask.device).repeat_interleave(size)
-        tails = self._generate(
-            input_ids=contexts,
-            attention_mask=context_mask,
-            generation_config=config,
-            stopping_criteria=StoppingCriteriaList([_LengthPerRow(lengths)]),
-            **kwargs,
-        )[:, longest:]
-        self.prefix_lengths = [stop for stop in stops for _ in range(size)]
-        completions = [
-            torch.cat([first.sequences[row // size, width : width + stops[row // size]], tail[: rooms[row // size]]])
-            for row, tail in enumerate(tails)
-        ]
-        padded = pad_sequence(completions, batch_first=True, padding_value=config.pad_token_id)
-        return torch.cat([input_ids, padded], 1)
-
-    def _end(self, prompt_ids: Sequence[int], completion_ids: Sequence[int], limit: int) -> tuple[int, int]:
-        """Where the first part of a completion ends, and how many tokens may follow: none if it is whole."""
-        stop = next((i for i, token in enumerate(completion_ids, 1) if token in self._eos_token_ids), limit + 1)
-        end = self._reasoning_end.find(prompt_ids, completion_ids)
-        if end is not None and end < stop:
-            return end, limit - end
-        return min(stop, limit), 0
+    config.return_dict_in_generate = False
+    config.max_new_tokens = max(1, *rooms)
+    lengths = longest + torch.tensor(rooms, device=mask.device).repeat_interleave(size)
+    tails = generate(
+        input_ids=contexts,
+        attention_mask=context_mask,
+        generation_config=config,
+        stopping_criteria=StoppingCriteriaList([_LengthPerRow(lengths)]),
+        **reused,
+    )[:, longest:].tolist()
+    completions = []
+    for row, tail in enumerate(tails):
+        tail = tail[: rooms[row // size]]
+        stop = next((i for i, token in enumerate(tail, 1) if token in eos_token_ids), len(tail))
+        completions.append(sampled[row // size][: stops[row // size]] + tail[:stop])
+    return completions, [stop for stop in stops for _ in range(size)]

@@ -33,9 +33,9 @@ class ReasoningEnd:
     def __init__(self, token_bytes: TokenBytes, tool_call_syntax: ToolCallSyntax) -> None:
         if not tool_call_syntax.end_think:
             raise ValueError(
-                "branch='reasoning' needs to know what closes reasoning, and tool_call_syntax="
+                "branch_size needs to know what closes reasoning, and tool_call_syntax="
                 f"{tool_call_syntax.name!r} does not say it: set its attributes `think` and `end_think`, or leave out "
-                "branch"
+                "branch_size"
             )
         self.closing_tag = tool_call_syntax.end_think
         self._token_bytes = token_bytes

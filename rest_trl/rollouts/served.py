@@ -2,15 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from accelerate.utils import gather_object
 
 from .reasoning import ReasoningEnd
-
-
-if TYPE_CHECKING:
-    from trl.generation.vllm_generation import VLLMGeneration
 
 
 class Sampled(NamedTuple):
@@ -35,7 +31,7 @@ class Sampled(NamedTuple):
 
 
 @contextmanager
-def _sampling(generation: "VLLMGeneration", **options: Any) -> Iterator[None]:
+def _sampling(generation: Any, **options: Any) -> Iterator[None]:
     before = generation.generation_kwargs
     generation.generation_kwargs = {**before, **options}
     try:
@@ -46,10 +42,10 @@ def _sampling(generation: "VLLMGeneration", **options: Any) -> Iterator[None]:
 
 def sample_branches(
     sample: Callable[[list[list[int]], int], tuple[list[list[int]], list[list[float | None]]]],
-    generation: "VLLMGeneration",
-    reasoning_end: ReasoningEnd,
+    generation: Any,
     prompt_ids: list[list[int]],
     num_generations: int,
+    reasoning_end: ReasoningEnd,
     branch_size: int,
     eos_token_ids: list[int],
 ) -> Sampled:
@@ -66,12 +62,12 @@ def sample_branches(
             log-probabilities of one completion for each. All processes call it together.
         generation ([`~trl.generation.vllm_generation.VLLMGeneration`]):
             The generation of TRL that `sample` uses.
-        reasoning_end ([`ReasoningEnd`]):
-            Finds the end of the reasoning.
         prompt_ids (`list[list[int]]` of length `B`):
             Prompts of this process.
         num_generations (`int`):
             Completions per prompt.
+        reasoning_end ([`ReasoningEnd`]):
+            Finds the end of the reasoning.
         branch_size (`int`):
             Completions per reasoning.
         eos_token_ids (`list[int]`):

@@ -129,7 +129,7 @@ class Arm:
         for _ in range(repeats):
             synchronize(self.device)
             start = time.perf_counter()
-            self.trainer._partitioner(ids, mask)
+            self.trainer.partitioner(ids, mask)
             synchronize(self.device)
             times.append(time.perf_counter() - start)
         return statistics.median(times)

@@ -86,13 +86,15 @@ class TestRegionCredit:
             trainer = credit_trainer(model, tokenizer, tmp_path, credit="region", **arguments)
             output = roll_out(trainer, tokenizer, monkeypatch)
             trainer.current_gradient_accumulation_steps = 1
+            found, loss = {}, GRPOTrainer._compute_loss
             monkeypatch.setattr(
                 GRPOTrainer,
                 "_compute_loss",
-                lambda self, model, inputs: seen.setdefault(name, inputs["advantages"]).sum(),  # noqa: B023
+                lambda self, model, inputs: (loss(self, model, inputs), found.update(inputs))[0],  # noqa: B023
             )
-            trainer._entropies = torch.zeros(output["completion_ids"].shape)
             trainer.compute_loss(trainer.model, output)
+            monkeypatch.undo()
+            seen[name] = found["advantages"]
         assert torch.allclose(seen["rule"], seen["uniform"] * (1.0 + torch.arange(seen["uniform"].size(1))))
 
     @pytest.mark.parametrize("credit", ["region", "local"])
@@ -135,7 +137,7 @@ class TestRegionCredit:
 
     @pytest.mark.parametrize("arguments", [{"credit": "turns"}, {"credit_baseline": "none"}])
     def test_of_another_name_is_refused(self, arguments, model, tokenizer, tmp_path):
-        with pytest.raises(ValueError, match="choose of completion, turn, region, local"):
+        with pytest.raises(ValueError, match="choose one of completion, turn, region, local"):
             credit_trainer(model, tokenizer, tmp_path, **arguments)
 
 
@@ -170,7 +172,7 @@ from types import SimpleNamespace
 import torch
 from accelerate import PartialState
 from rest_trl.credit import Segment
-from rest_trl.credit.assignment import CreditAssignment
+from rest_trl.credit.assignment import assigned_advantages, find_segments
 
 class Reward:
     def __call__(self, **kwargs): ...
@@ -185,9 +187,11 @@ state = PartialState(cpu=True)
 count = 8 // state.num_processes
 local = slice(state.process_index * count, (state.process_index + 1) * count)
 rewards = torch.arange(16.0).view(8, 2).sin()
-credit = CreditAssignment(args, [Reward(), len])
-credit.take(rewards, [Reward(), len], {"completion_ids": rows[local]}, None)
-values = credit.advantages(torch.arange(8.0)[local], torch.tensor([1.0, 0.5]), 8, 4)
+reward_funcs = [Reward(), len]
+segments = find_segments(reward_funcs, {"completion_ids": rows[local]})
+rollout = SimpleNamespace(rewards=rewards, segments=segments, prefix_lengths=None)
+weights = torch.tensor([1.0, 0.5])
+values = assigned_advantages(torch.arange(8.0)[local], rollout, reward_funcs, weights, args, 8, 4)
 torch.save(values, f"{sys.argv[1]}/{state.num_processes}_{state.process_index}")
 if state.num_processes > 1:
     state.destroy_process_group()

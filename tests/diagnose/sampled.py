@@ -45,7 +45,7 @@ def roll_out(trainer, tokenizer, monkeypatch):
     sample_given(monkeypatch, tokenizer)
     trainer.model.train()
     trainer.current_gradient_accumulation_steps = 1
-    return trainer._generate_and_score_completions([dict(row) for row in DATASET for _ in range(4)])
+    return trainer.roll_out([dict(row) for row in DATASET for _ in range(4)])
 
 
 def flat(tensors):

@@ -86,7 +86,7 @@ class Record(TrainerCallback):
         trainer.add_callback(self)
         if not isinstance(trainer, ResTGRPOTrainer):
             return
-        inner, pad = trainer._coefficients_func, trainer.processing_class.pad_token_id
+        inner, pad = trainer.rule, trainer.processing_class.pad_token_id
 
         def observed(**kwargs: Any) -> torch.Tensor:
             coefficients = inner(**kwargs)
@@ -99,7 +99,7 @@ class Record(TrainerCallback):
                 self.coefficients[key] = coefficients[i, real].clone()
             return coefficients
 
-        trainer._coefficients_func = observed
+        trainer.rule = observed
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.trainer.accelerator.distributed_type != DistributedType.DEEPSPEED:

@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 
@@ -22,29 +20,17 @@ INPUTS = {
 }
 
 
-def args(**changes):
-    settings = {
-        "entropy_surrogate": "one_minus_exp",
-        "coefficient_min": 0.5,
-        "coefficient_max": 1.5,
-        "format_slope": 0.5,
-        "parameters_slope": 0.6,
-        "reasoning_slope": 0.4,
-        "parameter_name_scale": 1.0,
-        "curriculum": True,
-        "coefficients_scope": "completion",
-    }
-    return SimpleNamespace(**settings | changes)
+NO_CURRICULUM = {"format_slope": 0.0, "parameters_slope": 0.0, "reasoning_slope": 0.0}
 
 
 @pytest.mark.parametrize(
     ("rule", "removed"),
     [(no_reasoning, {Region.REASONING}), (call_tokens_only, {Region.REASONING, Region.RESPONSE})],
 )
-@pytest.mark.parametrize("changes", [{}, {"curriculum": False}, {"entropy_surrogate": "reciprocal"}])
+@pytest.mark.parametrize("changes", [{}, NO_CURRICULUM, {"surrogate": "reciprocal"}])
 def test_regions_are_removed_and_the_others_keep_their_coefficients(rule, removed, changes):
-    whole = bind_rule(entropy_coefficients, args(**changes))(**INPUTS)
-    coefficients = bind_rule(rule, args(**changes))(**INPUTS)
+    whole = entropy_coefficients(**INPUTS, **changes)
+    coefficients = rule(**INPUTS, **changes)
     gone = torch.isin(INPUTS["region_ids"], torch.tensor([int(region) for region in removed]).char())
     assert gone.any()
     assert (coefficients[gone] == 0).all()
@@ -56,7 +42,7 @@ class TestTokenEntropy:
     MASK = torch.tensor([[1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 0, 0]])
 
     def coefficients(self, **changes):
-        return bind_rule(token_entropy, args(**changes))(mask=self.MASK, entropies=self.ENTROPIES, progress=0.0)
+        return token_entropy(mask=self.MASK, entropies=self.ENTROPIES, progress=0.0, **changes)
 
     def test_mean_is_one_over_each_completion(self):
         coefficients = self.coefficients()
@@ -70,21 +56,27 @@ class TestTokenEntropy:
         torch.testing.assert_close(second[:4], torch.ones(4))
 
     def test_weights_follow_the_surrogate_within_their_bounds(self):
-        changes = {"coefficient_min": 0.0, "coefficient_max": 1e6}
+        changes = {"minimum": 0.0, "maximum": 1e6}
         first = self.coefficients(**changes)[0, :5]
         torch.testing.assert_close(
             first / first[0], (1 - (-self.ENTROPIES[0, 0]).exp()) / (1 - (-self.ENTROPIES[0, :5]).exp())
         )
-        first = self.coefficients(entropy_surrogate="reciprocal", **changes)[0, :5]
+        first = self.coefficients(surrogate="reciprocal", **changes)[0, :5]
         torch.testing.assert_close(first / first[0], self.ENTROPIES[0, 0] / self.ENTROPIES[0, :5])
 
     def test_asks_for_entropies(self):
-        assert needs_forward_pass(bind_rule(token_entropy, args()))
-        assert not needs_forward_pass(bind_rule(no_reasoning, args()))
+        assert needs_forward_pass(token_entropy)
+        assert not needs_forward_pass(no_reasoning)
+
+
+@pytest.mark.parametrize("rule", ["no_reasoning", "call_tokens_only"])
+def test_removals_take_the_arguments_of_the_rule_entropy(rule):
+    bound = bind_rule({"rule": f"rest_trl.regions.ablations.{rule}", "maximum": 2.0})
+    assert bound.keywords == {"maximum": 2.0}
 
 
 def test_rule_without_settings_is_left_as_it_is():
     def rule(mask, **kwargs):
         return mask
 
-    assert bind_rule(rule, args()) is rule
+    assert bind_rule(rule) is rule

@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from rest_trl.regions import CoefficientsFunc, normalize, uniform_coefficients
-from rest_trl.regions.rules import PRESETS, checked_coefficients, get_coefficients_func, needs_forward_pass
+from rest_trl.regions.rules import (
+    PRESETS,
+    bind_rule,
+    checked_coefficients,
+    get_coefficients_func,
+    needs_forward_pass,
+    rule_name,
+)
 
 
 NAN = float("nan")
@@ -20,7 +27,7 @@ class TestGetCoefficientsFunc:
         assert get_coefficients_func("rest_trl.regions.coefficients.uniform_coefficients") is uniform_coefficients
 
     def test_takes_a_function_as_it_is(self):
-        assert get_coefficients_func(normalize) is normalize
+        assert bind_rule(normalize) is normalize
 
     @pytest.mark.parametrize(
         ("path", "reason"),
@@ -37,6 +44,40 @@ class TestGetCoefficientsFunc:
     def test_names_what_cannot_be_used(self, path, reason):
         with pytest.raises(ValueError, match=rf"^coefficients='{path}' .*{reason}|^coefficients='{path}' {reason}"):
             get_coefficients_func(path)
+
+
+class TestArguments:
+    def test_are_those_of_the_signature(self):
+        assert bind_rule({"maximum": 2.0, "horizon": 10}).keywords == {"maximum": 2.0, "horizon": 10}
+        assert bind_rule({"rule": "entropy"}) is PRESETS["entropy"]
+
+    def test_of_a_rule_of_ones_own_are_bound_to_it(self, monkeypatch):
+        bound = bind_rule({"rule": "regions_of_ones_own.rule", "scale": 2.0})
+        assert bound(mask=torch.ones(1, 2)).tolist() == [[2.0, 2.0]]
+
+    @pytest.mark.parametrize(
+        ("coefficients", "message"),
+        [
+            ({"maximun": 2.0}, r"the rule 'entropy' .* has no argument 'maximun' \(do you mean maximum\?\): its arg"),
+            (
+                {"rule": "uniform", "parameter_name_scale": 3},
+                "'uniform' .* no argument 'parameter_name_scale'",
+            ),
+            ({"rule": "released", "step": 3}, "'released' of the coefficients has no argument 'step'"),
+            ({"rule": "entropie"}, "coefficients='entropie' cannot be imported .*do you mean entropy"),
+            ({"minimum": "low"}, "coefficients: "),
+            (3, "coefficients=3 is no rule: give one of entropy, released, uniform, a dotted path, or a mapping"),
+            (None, "coefficients=None is no rule"),
+        ],
+    )
+    def test_that_are_unknown_or_without_effect_are_refused(self, coefficients, message):
+        with pytest.raises(ValueError, match=message) as error:
+            bind_rule(coefficients)
+        assert "\n" not in str(error.value)
+
+    def test_give_a_rule_its_name(self):
+        names = [rule_name(given) for given in ("released", {"maximum": 2.0}, {"rule": "uniform"}, normalize)]
+        assert names == ["released", "entropy", "uniform", "normalize"]
 
 
 class TestCheckedCoefficients:

@@ -241,7 +241,7 @@ class TestRewardInATrainer:
         trainer = make_trainer(tmp_path, self.SCRIPT, config, reward_funcs=[ToolSchemaReward()])
         output = roll_out(trainer, 4)
         ids = output["completion_ids"][1][output["completion_mask"][1].bool()].tolist()
-        (turns,) = trainer._rollout.turns([ids])
+        (turns,) = trainer.reader.turns([ids])
         first, second, third = (output["advantages"][1, turn.column].item() for turn in turns)
         # Sums 0, -1, -1 and -1. Two others reach the second turn, of which nothing more is charged; the mean of all
         # others counts twice.

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 
 from rest_trl.lab.tiny import TINY_MODEL_DIR, load_tiny_dataset
 from rest_trl.regions.token_bytes import TokenBytes
-from rest_trl.rollouts.cached import BranchedGenerate
+from rest_trl.rollouts.cached import branched_generate
 from rest_trl.rollouts.reasoning import ReasoningEnd
 from rest_trl.tool_calls import get_syntax
 
@@ -60,11 +60,18 @@ def branched(model, tokenizer, prompts, seed=0, limit=96, **settings):
     )
     syntax = get_syntax("hermes")
     reasoning_end = ReasoningEnd(TokenBytes(tokenizer, syntax.markers), syntax)
-    generate = BranchedGenerate(model.generate, reasoning_end, SIZE, [tokenizer.eos_token_id])
     torch.manual_seed(seed)
     with torch.no_grad():
-        ids = generate(**prompts, generation_config=config)
-    return completions_of(ids, prompts, tokenizer), generate.prefix_lengths, config
+        found = branched_generate(
+            model.generate,
+            prompts["input_ids"],
+            prompts["attention_mask"],
+            config,
+            reasoning_end,
+            SIZE,
+            [tokenizer.eos_token_id],
+        )
+    return *found, config
 
 
 def completions_of(ids, prompts, tokenizer):
@@ -122,7 +129,7 @@ class TestBranchedGenerate:
         rows, width = prompts["input_ids"].shape
         first = rows // SIZE * width
         steps = sum(len(logits) for logits in watched.logits) - rows // SIZE
-        assert watched.fed == first + steps  # behind the prompts, one token per row and pass
+        assert watched.fed == first + steps  # after the prompts, one token per row and pass
 
     def test_leaves_a_completion_whole_that_does_not_close_its_reasoning(self, tiny_tokenizer, prompts):
         completions, lengths, _ = branched(tiny_model(), tiny_tokenizer, prompts, limit=6)

@@ -39,7 +39,7 @@ def refill_trainer(model, tokenizer, path, **arguments):
 def roll_out(trainer, kinds=("flat", "vary", "flat", "vary")):
     trainer.model.train()
     rows = [{"prompt": f"{kind} {100 + i}"} for i, kind in enumerate(kinds) for _ in range(4)]
-    output = trainer._generate_and_score_completions(rows)
+    output = trainer.roll_out(rows)
     tokens = [ids[mask.bool()] for ids, mask in zip(output["prompt_ids"], output["prompt_mask"], strict=True)]
     return output, [trainer.processing_class.decode(ids) for ids in tokens][::4]
 
@@ -90,7 +90,7 @@ class TestRefill:
     def test_leaves_evaluations_alone(self, model, tokenizer, tmp_path):
         trainer = refill_trainer(model, tokenizer, tmp_path, per_device_eval_batch_size=4)
         trainer.model.eval()
-        trainer._generate_and_score_completions([{"prompt": "flat 1"} for _ in range(4)])
+        trainer.roll_out([{"prompt": "flat 1"} for _ in range(4)])
         assert not any(name.startswith("rest/groups") for name in trainer._metrics["eval"])
 
     def test_shares_of_wasted_groups_are_logged_without_it(self, model, tokenizer, tmp_path):
@@ -113,11 +113,11 @@ class TestRefill:
     def test_draws_other_prompts_for_each_rollout_of_a_step(self, model, tokenizer, tmp_path):
         trainer = refill_trainer(model, tokenizer, tmp_path)
         again = refill_trainer(model, tokenizer, tmp_path)
-        first, second = trainer._fresh_prompts(), trainer._fresh_prompts()
+        first, second = trainer._refilled._fresh_prompts(), trainer._refilled._fresh_prompts()
         assert first != second and len(set(first)) == 8
-        assert again._fresh_prompts() == first
+        assert again._refilled._fresh_prompts() == first
         trainer.state.global_step = again.state.global_step = 1
-        assert trainer._fresh_prompts() == again._fresh_prompts() not in (first, second)
+        assert trainer._refilled._fresh_prompts() == again._refilled._fresh_prompts() not in (first, second)
 
 
 class TestRefusals:

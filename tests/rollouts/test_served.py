@@ -36,9 +36,9 @@ def sample(tokenizer):
         output = sample_branches(
             server.sample,
             server,
-            ReasoningEnd(TokenBytes(tokenizer, syntax.markers), syntax),
             [[300]] * 4,
             4,
+            ReasoningEnd(TokenBytes(tokenizer, syntax.markers), syntax),
             2,
             [tokenizer.eos_token_id],
         )

@@ -28,7 +28,7 @@ def turn_trainer(path, script=SCRIPT, rewards=TURNS, **config):
 
 def turn_advantages(trainer, output):
     """The advantages of every turn of every completion; all tokens of a turn have the same."""
-    turns = trainer._rollout.turns([ids[: sum(m)] for ids, m in masked(output)])
+    turns = trainer.reader.turns([ids[: sum(m)] for ids, m in masked(output)])
     found = []
     for row, of_completion in zip(output["advantages"], turns, strict=True):
         spans = [row[turn.column : turn.column + len(turn.token_starts)] for turn in of_completion]

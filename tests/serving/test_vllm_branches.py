@@ -25,7 +25,7 @@ class RecordingTrainer(ResTGRPOTrainer):
 
     def _generate_and_score_completions(self, inputs):
         output = super()._generate_and_score_completions(inputs)
-        self.scored.append((output, self.prefix_lengths))
+        self.scored.append((output, self.rollout.prefix_lengths))
         return output
 
 

@@ -43,7 +43,7 @@ class RecordingTrainer(ResTGRPOTrainer):
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         self.messages.append(completions)
-        self.turns.append(self._rollout.turns(completion_ids_list))
+        self.turns.append(self.reader.turns(completion_ids_list))
         return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
 
     def _generate_and_score_completions(self, inputs):

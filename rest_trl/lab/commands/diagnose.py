@@ -96,7 +96,7 @@ def sample_groups(trainer: ResTGRPOTrainer, diagnosis: DiagnoseCallback, count: 
     trainer.model.train()
     for start in tqdm(range(0, count, at_once), desc="Rollouts"):
         chosen = rows.select(range(start, min(count, start + at_once)))
-        trainer._generate_and_score_completions([dict(row) for row in chosen for _ in range(per_prompt)])
+        trainer.roll_out([dict(row) for row in chosen for _ in range(per_prompt)])
     return diagnosis.groups
 
 

@@ -37,7 +37,7 @@ class DiagnoseCallback(TrainerCallback):
 
     def __init__(self, trainer: Any, settings: Settings | None = None) -> None:
         check_loss(trainer.args)
-        if trainer.accelerator.num_processes > 1 or trainer._is_vlm:
+        if trainer.accelerator.num_processes > 1 or trainer.has_images:
             raise ValueError(
                 "gradients are diagnosed in one process and for models of text only: leave out diagnose_steps, and "
                 "diagnose checkpoints with rest-trl diagnose"
@@ -82,7 +82,7 @@ class DiagnoseCallback(TrainerCallback):
         """
         trainer = self._trainer
         model: Any = trainer.accelerator.unwrap_model(trainer.model)
-        step = trainer.state.global_step // trainer.args.steps_per_rollout
+        step = int(trainer.state.global_step // trainer.args.steps_per_rollout)
         autocast = trainer.accelerator.autocast
         rules = rules_of(trainer.args)
         return diagnose(model, groups, rules, trainer.args, trainer.progress, step, autocast, settings, **kwargs)
@@ -94,10 +94,9 @@ class DiagnoseCallback(TrainerCallback):
         if len(groups) < 2:
             return
         diagnosis = self.diagnose(groups, self._settings)
-        metrics = self._trainer._metrics["train"]
-        minibatch = max(1, len(groups) // self._trainer.args.steps_per_rollout)
+        minibatch = max(1, int(len(groups) // max(1, self._trainer.args.steps_per_rollout)))
         for name, value in scalars(diagnosis, rules_of(self._trainer.args), minibatch).items():
-            metrics[name].append(value)
+            self._trainer.log_value(name, value)
 
 
 def scalars(diagnosis: Diagnosis | None, rules: Sequence[Rule], minibatch: int) -> dict[str, float]:

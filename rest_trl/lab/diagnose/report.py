@@ -8,6 +8,7 @@ import torch
 
 from ...regions import Region
 from ...regions.coefficients import curriculum_weights, region_weights
+from ...regions.rules import rule_arguments
 from ...runs.files import write_atomically, write_table
 from ..display.writing import markdown_table
 from .figure import plot_diagnosis
@@ -207,9 +208,10 @@ def _optimal_weights(diagnosis: Diagnosis, facts: Facts, betas: Estimates, found
     entropies, shares = diagnosis.statistics.tensors(torch.device("cpu"))
     inverse = 1 / betas.value.where(betas.value > 0, torch.nan)
     optimal = inverse / (inverse * shares).nansum()
-    surrogate = region_weights(entropies, shares, args.entropy_surrogate)
-    slopes = (args.format_slope, args.parameters_slope, args.reasoning_slope) if args.curriculum else (0.0, 0.0, 0.0)
-    used = curriculum_weights(surrogate, facts.progress, args.coefficient_min, args.coefficient_max, *slopes)
+    rule = rule_arguments(args.coefficients)
+    surrogate = region_weights(entropies, shares, rule["surrogate"])
+    slopes = (rule[name] for name in ("format_slope", "parameters_slope", "reasoning_slope"))
+    used = curriculum_weights(surrogate, facts.progress, rule["minimum"], rule["maximum"], *slopes)
     used = used / (used * shares).sum()
     weights, parts = (optimal, surrogate, used), diagnosis.theorem.bounds.mean(0)
     bounds = [f"{float((weight.nan_to_num(0.0) ** 2 * parts).sum() / parts.sum()):.2f}" for weight in weights]

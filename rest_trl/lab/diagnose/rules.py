@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ...regions import Region, RegionStatistics, region_sums, to_regions
-from ...regions.rules import bind_rule, checked_coefficients
+from ...regions.rules import bind_rule, checked_coefficients, rule_name
 from .groups import Group
 from .tokens import TokenFacts
 
@@ -57,8 +57,8 @@ def rules_of(args: Any) -> list[Rule]:
     Returns:
         `list[Rule]`
     """
-    own = Rule(args.credit, args.coefficients)
-    return [*_RULES, *([] if own in _RULES else [own])]
+    of_recipe = Rule(args.credit, rule_name(args.coefficients))
+    return [*_RULES, *([] if of_recipe in _RULES else [of_recipe])]
 
 
 def check_loss(args: Any) -> None:
@@ -77,10 +77,10 @@ def check_loss(args: Any) -> None:
             f"a diagnosis knows the gradients of loss_type {', '.join(LOSS_TYPES)}, not of {args.loss_type!r}: "
             "diagnose with one of them"
         )
-    if args.branch is not None:
+    if args.branch_size is not None:
         raise ValueError(
-            f"a diagnosis compares whole completions, and branch={args.branch!r} gives them shared beginnings: leave "
-            "branch out"
+            f"a diagnosis compares whole completions, and branch_size={args.branch_size} gives them shared "
+            "beginnings: leave branch_size out"
         )
     if args.importance_sampling_level != "token" or args.top_entropy_quantile < 1.0:
         raise ValueError(
@@ -143,7 +143,9 @@ def token_weights(
     entropies, shares = observed_statistics(groups, facts).tensors(groups[0].mask.device)
     tokens = sum(int(group.mask.count_nonzero()) for group in groups)
     names = dict.fromkeys(rule.coefficients for rule in rules)
-    functions = {name: bind_rule(name, args) for name in names}
+    # The arguments of the recipe's rule belong to that rule alone.
+    of_recipe = {rule_name(args.coefficients): args.coefficients}
+    functions = {name: bind_rule(of_recipe.get(name, name)) for name in names}
     weights = []
     for group, fact in zip(groups, facts, strict=True):
         mask = group.mask.float()
@@ -162,6 +164,7 @@ def token_weights(
             "region_shares": shares,
             "progress": progress,
             "step": step,
+            "global_step": int(step * args.steps_per_rollout),
             "entropies": fact.entropies,
             "per_token_logps": fact.log_probs,
         }

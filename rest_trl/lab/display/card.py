@@ -1,6 +1,7 @@
 """The model card of a run: what was trained, on what, how, and how to load and serve it."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from huggingface_hub import ModelCard
 from transformers import is_wandb_available
 from trl.trainer.utils import get_comet_experiment_url, get_trackio_space_url
 
+from ...regions.rules import rule_arguments
 from ...version import __version__
 from .arguments import changed_arguments, is_hub_id, last_component, without_directories
 from .card_facts import (
@@ -37,7 +39,9 @@ _TEMPLATE = Path(__file__).with_name("model_card.md")
 
 
 @warned_if_failing("The model card")
-def write_model_card(trainer: Any, model_name: str | None, dataset_name: str | None) -> None:
+def write_model_card(
+    trainer: Any, write_card_of_trl: Callable[..., None], model_name: str | None, dataset_name: str | None, tags: Any
+) -> None:
     """
     Put this package's text under the metadata of TRL's card, and the curves beside the card.
 
@@ -45,12 +49,21 @@ def write_model_card(trainer: Any, model_name: str | None, dataset_name: str | N
 
     Args:
         trainer ([`ResTGRPOTrainer`]):
-            The trainer, whose `output_dir` holds TRL's card as `README.md`.
+            The trainer.
+        write_card_of_trl (`Callable`):
+            `create_model_card` of TRL's trainer, which writes `README.md` into the `output_dir`.
         model_name (`str`, *optional*):
             Name of the model. By default that of `output_dir`.
         dataset_name (`str`, *optional*):
-            Data set: a Hub id, or a path, of which only the last component is shown.
+            Data set: a Hub id, or a path, of which only the last component is shown. By default that of the recipe,
+            since `Trainer` gives none for the card of a checkpoint.
+        tags (`str` or `list[str]`, *optional*):
+            Tags of the model.
     """
+    dataset_name = dataset_name or (trainer.recipe or {}).get("dataset_name")
+    write_card_of_trl(model_name, dataset_name if is_hub_id(dataset_name) else None, tags)
+    if not trainer.is_world_process_zero():
+        return
     output_dir = Path(trainer.args.output_dir)
     model_name = model_name or output_dir.name
     hub_model_id = trainer.hub_model_id or model_name
@@ -58,7 +71,7 @@ def write_model_card(trainer: Any, model_name: str | None, dataset_name: str | N
     name_or_path = recipe.get("model_name_or_path", trainer.model.config._name_or_path)
     base_on_hub = is_hub_id(name_or_path)
     adapter = adapter_kind(trainer.model)
-    coefficients = coefficients_name(trainer)
+    coefficients, rule = coefficients_name(trainer), rule_arguments(trainer.args.coefficients)
     data = ModelCard.load(output_dir / "README.md").data
     data.base_model = name_or_path if base_on_hub else None
     data.datasets = dataset_name if is_hub_id(dataset_name) else None
@@ -87,11 +100,11 @@ def write_model_card(trainer: Any, model_name: str | None, dataset_name: str | N
         serving=serving(trainer, hub_model_id, name_or_path if base_on_hub else "BASE_MODEL"),
         step=trainer.state.global_step,
         max_steps=trainer.state.max_steps,
-        curriculum=trainer.args.curriculum and coefficients == "entropy",
-        progress=trainer.progress,
+        curriculum=coefficients == "entropy" and any(rule[slope] for slope in rule if slope.endswith("_slope")),
+        progress=min(1.0, trainer.state.global_step / rule["horizon"]) if rule["horizon"] else trainer.progress,
         trackers=_trackers(),
         credit=trainer.args.credit,
-        branch_size=trainer.args.branch_size if trainer.args.branch else None,
+        branch_size=trainer.args.branch_size,
         coefficients=coefficients,
         regions=regions,
         regions_step=regions_step,
@@ -102,7 +115,7 @@ def write_model_card(trainer: Any, model_name: str | None, dataset_name: str | N
         from_script=has_coefficients_of_script(trainer),
         recipe=yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True),
         versions=_versions(trainer.model),
-        citation=trainer._paper["citation"],
+        citation=trainer.paper["citation"],
     )
     temporary = output_dir / "README.tmp"
     try:
@@ -138,7 +151,7 @@ def _link(name: str, prefix: str) -> str:
 
 
 def _method(trainer: Any, coefficients: str) -> str:
-    paper = f"[{trainer._paper['title']}](https://huggingface.co/papers/{trainer._paper['id']})"
+    paper = f"[{trainer.paper['title']}](https://huggingface.co/papers/{trainer.paper['id']})"
     if coefficients == "uniform":
         return f"GRPO (`coefficients: uniform`, the baseline of {paper})"
     if coefficients not in ("entropy", "released"):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from accelerate.utils import is_peft_model
 
-from ...regions import get_coefficients_func
+from ...regions.rules import PRESETS, rule_name
 from ...serving.command import reasoning_parser_of, serve_command
 from ...tool_calls import Region, get_syntax
 
@@ -45,17 +45,12 @@ def coefficients_name(trainer: Any) -> str:
     Returns:
         `str`: a preset, or the name of the user's function.
     """
-    if trainer._is_preset:
-        preset: str = trainer.args.coefficients
-        return preset
-    return function_name(trainer._coefficients_func)
+    return trainer.rule_name if trainer.rule_name in PRESETS else function_name(trainer.rule)
 
 
 def has_coefficients_of_script(trainer: Any) -> bool:
     """Whether the trainer was given a coefficient function as an object, which its arguments cannot name."""
-    return (
-        not trainer._is_preset and get_coefficients_func(trainer.args.coefficients) is not trainer._coefficients_func
-    )
+    return trainer.rule_name != rule_name(trainer.args.coefficients)
 
 
 def function_name(function: Callable[..., Any]) -> str:

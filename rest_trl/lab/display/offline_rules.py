@@ -1,17 +1,16 @@
 """Coefficient rules outside a training, with the state of a checkpoint and the settings of a recipe."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
 import yaml
 
-from ...regions import entropy_coefficients, get_coefficients_func, normalize, to_regions
-from ...regions.rules import bind_rule, checked_coefficients
+from ...regions import normalize, to_regions
+from ...regions.rules import bind_rule, checked_coefficients, rule_name
 
 
 # Takes completion_ids, mask and part_ids of shape (1, T); returns coefficients of shape (1, T).
@@ -71,7 +70,6 @@ def read_state(checkpoint: Path) -> RunState:
 
 def make_rule(
     name: str,
-    defaults: Mapping[str, Any],
     *,
     weights: Sequence[float] | None = None,
     checkpoint: Path | None = None,
@@ -84,8 +82,6 @@ def make_rule(
     Args:
         name (`str`):
             A preset or the dotted path of a function, see [`~rest_trl.regions.get_coefficients_func`].
-        defaults (`Mapping[str, Any]`):
-            The defaults of [`~rest_trl.ResTGRPOConfig`].
         weights (`Sequence[float]` of length 5, *optional*):
             Weight of each region but `NONE`, used instead of the rule, for instance those that training logs as
             `rest/coefficient/<region>`.
@@ -105,23 +101,21 @@ def make_rule(
     if weights is not None:
         return partial(_weigh, torch.tensor([0.0, *weights])), "the weights that were given"
     state = None if checkpoint is None else read_state(checkpoint)
-    settings = {} if recipe is None else _settings(recipe)
-    function = get_coefficients_func(name)
-    if function is entropy_coefficients and state is None:
+    coefficients = {} if recipe is None else _settings(recipe).get("coefficients", {})
+    has_arguments = isinstance(coefficients, dict) and rule_name(coefficients) == name
+    function = bind_rule(coefficients if has_arguments else name)
+    if name == "entropy" and state is None:
         return None, name
     if step is None:
         step = 0 if state is None else state.step
-    known: dict[str, Any] = {"step": step, "progress": 0.0}
+    known: dict[str, Any] = {"step": step, "global_step": step, "progress": 0.0}
     described = f"{name} at rollout {step}"
     if state is not None:
-        horizon = settings.get("curriculum_horizon")
-        progress = min(1.0, state.step / horizon) if horizon else state.progress
-        known |= {"progress": progress}
+        known |= {"progress": state.progress, "global_step": state.step}
         known |= {"region_entropies": state.region_entropies, "region_shares": state.region_shares}
-        described = f"{name} with the region entropies of step {state.step}, {progress:.0%} of the curriculum"
-    function = bind_rule(name, SimpleNamespace(**{**defaults, **settings}))
-    if isinstance(function, partial) and function.keywords.keys() != {"scope"}:
-        described += "" if recipe is not None else ", with the default settings of the rule (--config gives others)"
+        described = f"{name} with the region entropies of step {state.step}, {state.progress:.0%} of the training"
+    if name == "entropy" and recipe is None:
+        described += ", with the default arguments of the rule (--config gives others)"
     return partial(_apply, function, name, known), described
 
 

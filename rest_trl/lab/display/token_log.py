@@ -3,7 +3,7 @@
 import json
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,10 @@ import torch
 from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ...regions import to_regions
+from ...regions.token_bytes import TokenBytes
 from .completions import tokens_path
+from .marks import mark_regions
 from .writing import warned_if_failing
 
 
@@ -35,53 +38,52 @@ class TokenLog(TrainerCallback):
     Args:
         args ([`ResTGRPOConfig`]):
             The trainer's arguments.
+        token_bytes ([`~rest_trl.regions.token_bytes.TokenBytes`]):
+            The bytes of the policy's tokens.
     """
 
-    def __init__(self, args: Any) -> None:
-        self._output_dir = Path(args.output_dir)
+    def __init__(self, args: Any, token_bytes: TokenBytes) -> None:
+        self._output_dir, self._token_bytes = Path(args.output_dir), token_bytes
         # As TRL does, keep the completions of one generation batch.
         self._rows: deque[dict[str, Any]] = deque(maxlen=args.generation_batch_size)
 
     def add(
         self,
-        completion_ids: torch.Tensor,
-        completion_mask: torch.Tensor,
-        part_ids: torch.Tensor,
+        batch: Mapping[str, Any],
         coefficients: torch.Tensor | None,
-        advantages: torch.Tensor,
         turn_rewards: Sequence[dict[str, list[float]]],
-    ) -> None:
+    ) -> list[str]:
         """
         Take in completions, on all ranks at once, in the order in which TRL logs them.
 
         Args:
-            completion_ids (`torch.Tensor` of shape `(B, T)`):
-                Sampled token ids, and those of tool results.
-            completion_mask (`torch.Tensor` of shape `(B, T)`):
-                Zero at padding.
-            part_ids (`torch.Tensor` of shape `(B, T)`):
-                [`~rest_trl.tool_calls.Part`] per token; `NONE` within the mask is what came from tools.
+            batch (`Mapping[str, Any]`):
+                Tensors of the rollout, of which `completion_ids`, `completion_mask` and `part_ids` of shape `(B, T)`
+                and `advantages` of shape `(B,)` or `(B, T)`, before the coefficients, are read.
             coefficients (`torch.Tensor` of shape `(B, T)`, *optional*):
                 The coefficients of the first update on these completions; `None` if the rule needs what only the
                 update knows.
-            advantages (`torch.Tensor` of shape `(B,)` or `(B, T)`):
-                Before the coefficients.
             turn_rewards (`Sequence[dict[str, list[float]]]` of length `B`):
                 Rewards of the turns, by the names of the functions that gave them.
+
+        Returns:
+            `list[str]` of length `B`: the completions of this process, with their regions marked.
         """
-        masks = completion_mask.cpu().bool()
+        completion_ids, mask, part_ids = (batch[name] for name in ("completion_ids", "completion_mask", "part_ids"))
         columns = {"completion_ids": completion_ids.cpu().int(), "part_ids": part_ids.cpu()}
         if coefficients is not None:
             columns["coefficients"] = coefficients.detach().cpu().float()
-        if advantages.dim() == 2:
-            columns["advantages"] = advantages.cpu().float()
+        if batch["advantages"].dim() == 2:
+            columns["advantages"] = batch["advantages"].cpu().float()
         rows: list[dict[str, Any]] = [
-            {name: column[row][mask].numpy() for name, column in columns.items()} for row, mask in enumerate(masks)
+            {name: column[row][kept].numpy() for name, column in columns.items()}
+            for row, kept in enumerate(mask.cpu().bool())
         ]
         for row, rewards in zip(rows, turn_rewards, strict=True):
             if rewards:
                 row["turn_rewards"] = json.dumps(rewards)
         self._rows.extend(gather_object(rows))
+        return mark_regions(completion_ids, mask, to_regions(part_ids), self._token_bytes)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Write the table of this step; TRL writes its own right after."""

@@ -6,7 +6,7 @@ from test_trainer import make_trainer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rest_trl import ResTGRPOConfig, ResTGRPOTrainer
-from rest_trl.credit.branches import branched_advantages
+from rest_trl.credit import branched_advantages
 from rest_trl.lab.tiny import TINY_MODEL_DIR, load_tiny_dataset
 
 
@@ -19,7 +19,6 @@ def tiny():
 def branching_trainer(tiny, path, **arguments):
     tokenizer, dataset = tiny
     defaults = {
-        "branch": "reasoning",
         "branch_size": 2,
         "reward_funcs": None,
         "dataset": dataset,
@@ -37,7 +36,7 @@ def roll_out(trainer, prompts=2):
     trainer.model.train()
     torch.manual_seed(0)
     rows = [trainer.train_dataset[i] for i in range(prompts) for _ in range(trainer.num_generations)]
-    return trainer._generate_and_score_completions([dict(row) for row in rows])
+    return trainer.roll_out([dict(row) for row in rows])
 
 
 class TestRollout:
@@ -47,20 +46,20 @@ class TestRollout:
         trainer = branching_trainer(tiny, tmp_path, credit=credit, credit_baseline=baseline)
         output = roll_out(trainer)
         ids, advantages, mask = output["completion_ids"], output["advantages"], output["completion_mask"].bool()
-        assert advantages.shape == ids.shape and len(trainer.prefix_lengths) == 16
-        rewards, segments = trainer._credit._rewards, trainer._credit._segments
+        assert advantages.shape == ids.shape and len(trainer.rollout.prefix_lengths) == 16
+        rewards, segments = trainer.rollout.rewards, trainer.rollout.segments
         assert any(of_reward for of_row in segments for of_reward in of_row) == (credit == "region")
-        arguments = (rewards, trainer.reward_weights, segments, trainer.prefix_lengths, 8, 2, ids.size(1))
+        arguments = (rewards, trainer.reward_weights, segments, trainer.rollout.prefix_lengths, 8, 2, ids.size(1))
         assert torch.equal(advantages, branched_advantages(*arguments, leave_one_out=baseline == "leave_one_out"))
         for first in range(0, 16, 2):
-            length = trainer.prefix_lengths[first]
+            length = trainer.rollout.prefix_lengths[first]
             assert torch.equal(ids[first, :length], ids[first + 1, :length])
             assert mask[first, :length].all() and advantages[first : first + 2, :length].unique().numel() == 1
 
     def test_counts_the_tokens_that_were_sampled(self, tiny, tmp_path):
         trainer = branching_trainer(tiny, tmp_path)
         output = roll_out(trainer)
-        lengths, prefixes = output["completion_mask"].sum(1), torch.tensor(trainer.prefix_lengths)
+        lengths, prefixes = output["completion_mask"].sum(1), torch.tensor(trainer.rollout.prefix_lengths)
         metrics = trainer._metrics["train"]
         assert metrics["rest/generated_tokens"] == [(lengths - prefixes).sum() + prefixes[::2].sum()]
         assert metrics["rest/branch/whole"] == [(lengths == prefixes)[::2].float().mean()]
@@ -71,8 +70,8 @@ class TestRollout:
         dataset = tiny[1].select(range(2))
         trainer = branching_trainer(tiny, tmp_path, per_device_eval_batch_size=6, num_generations_eval=3)
         trainer.model.eval()
-        output = trainer._generate_and_score_completions([dict(row) for row in dataset for _ in range(3)])
-        assert trainer.prefix_lengths is None and len(output["completion_ids"]) == 6
+        output = trainer.roll_out([dict(row) for row in dataset for _ in range(3)])
+        assert trainer.rollout.prefix_lengths is None and len(output["completion_ids"]) == 6
         assert not any(name.startswith("rest/branch") for name in trainer._metrics["eval"])
 
     def test_leaves_the_model_its_own_generate(self, tiny, tmp_path):
@@ -102,16 +101,15 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"branch": "turn"}, "unknown branch='turn': choose 'reasoning'"),
             ({"branch_size": 3}, "num_generations=8 is not a multiple of branch_size=3"),
             ({"branch_size": 8}, "with at least two branches"),
             ({"branch_size": 1}, "of at least two completions"),
-            ({"importance_sampling_level": "sequence"}, "with branch='reasoning', which is per token, averages out"),
+            ({"importance_sampling_level": "sequence"}, "with branch_size=2, which is per token, averages out"),
         ],
         ids=lambda value: "" if isinstance(value, str) else ",".join(value),
     )
     def test_of_the_config_name_cause_and_cure(self, arguments, message):
-        defaults = {"branch": "reasoning", "branch_size": 2, "num_generations": 8, "per_device_train_batch_size": 8}
+        defaults = {"branch_size": 2, "num_generations": 8, "per_device_train_batch_size": 8}
         with pytest.raises(ValueError, match=message) as error:
             ResTGRPOConfig("unused", use_cpu=True, bf16=False, report_to="none", **(defaults | arguments))
         assert "\n" not in str(error.value)
@@ -123,7 +121,6 @@ class TestRefusals:
                 "unused",
                 use_cpu=True,
                 bf16=False,
-                branch="reasoning",
                 branch_size=4,
                 num_generations=12,
                 per_device_train_batch_size=6,
@@ -146,8 +143,8 @@ class TestRefusals:
         for name, value in cases:
             before = getattr(trainer, name)
             setattr(trainer, name, value)
-            with pytest.raises(ValueError, match=r"branch='reasoning' cannot be combined with .*: set branch=None"):
-                trainer._set_up_branches(trainer._partitioner)
+            with pytest.raises(ValueError, match=r"branch_size=2 cannot be combined with .*: leave out branch_size"):
+                trainer._set_up_branches(trainer.partitioner)
             setattr(trainer, name, before)
 
 

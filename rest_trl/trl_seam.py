@@ -1,0 +1,245 @@
+"""
+The seam to TRL: the only file of the core that uses its private names.
+
+[`StagedTrainer`] turns the private methods of [`~trl.GRPOTrainer`] into stages with a public hook each. A subclass
+overrides the hooks and never needs to know what TRL calls where. `tests/test_trl_internals.py` lists the names.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from trl import GRPOTrainer
+from trl.extras.profiling import profiling_context
+from trl.models import unwrap_model_for_generation
+from trl.trainer.utils import is_async_callable, nanstd
+
+
+__all__ = ["StagedTrainer", "is_async_callable", "nanstd"]
+
+OnForward = Callable[[torch.Tensor, torch.Tensor], None]
+
+
+class StagedTrainer(GRPOTrainer):
+    """
+    GRPO in stages: TRL fills a rollout, and hooks see it after each stage.
+
+    The hooks, in the order in which TRL reaches them: `before_turn` and `sample_turn` for every assistant turn,
+    `sampled` after the sampling, `rewarded` after the rewards, `batched` when the tensors for the loss are there.
+
+    Attributes:
+        rollout_type (`type`):
+            Makes a rollout from rows of the data set, prompts and what TRL's generation returns, see
+            [`~rest_trl.rollouts.Rollout`].
+        rollout:
+            The last rollout.
+    """
+
+    _tag_names = ["trl", "grpo", "rest"]
+    _name = "ResT"
+    _paper = {
+        "title": "ResT: Reshaping Token-Level Policy Gradients for Tool-Use Large Language Models",
+        "id": "2509.21826",
+        "citation": """\
+@inproceedings{lin2026rest,
+    title        = {{ResT: Reshaping Token-Level Policy Gradients for Tool-Use Large Language Models}},
+    author       = {Zihan Lin and Xiaohan Wang and Jie Cao and Jiajun Chai and Guojun Yin and Wei Lin and Ran He},
+    year         = 2026,
+    booktitle    = {International Conference on Learning Representations},
+    eprint       = {arXiv:2509.21826},
+}""",
+    }
+
+    args: Any
+    model: Any
+    environments: Any
+    reward_funcs: list[Any]
+    rollout_type: type[Any]
+    rollout: Any
+    _on_forward: OnForward | None = None
+    _prefix_lengths: list[int] | None = None
+
+    # Hooks
+
+    def before_turn(self) -> None:
+        """Called before an assistant turn is sampled."""
+
+    def sample_turn(self, prompt_ids: list[list[int]], num_generations: int) -> tuple[Any, Any, list[int], int] | None:
+        """
+        Completions in the place of TRL's, see [`~rest_trl.rollouts.branches.Branches.sample`]; `None` for TRL's.
+        """
+        return None
+
+    def sampled(self, rollout: Any) -> None:
+        """Called when the completions of a rollout are sampled. It may replace rows in place."""
+
+    def rewarded(self, rollout: Any) -> None:
+        """Called when a rollout has its rewards."""
+
+    def batched(self, rollout: Any, batch: dict[str, Any]) -> None:
+        """Called when TRL has made the tensors of a rollout, which the loss reads. It changes them in place."""
+
+    # Stages
+
+    def roll_out(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """The tensors of a rollout of some rows of the data set, each as often in a row as it has completions."""
+        return self._generate_and_score_completions(inputs)
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        self._inputs = inputs
+        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        self.batched(self.rollout, batch)
+        return batch
+
+    def _generate(self, prompts: list) -> Any:
+        self.rollout = self.sample(self._inputs, prompts)
+        self.sampled(self.rollout)
+        return self.rollout.generated
+
+    def sample(self, inputs: list[dict[str, Any]], prompts: list) -> Any:
+        """Completions of some rows of the data set, by TRL."""
+        self._num_sampled, self._prefix_lengths = 0, None
+        generated = super()._generate(prompts)
+        return self.rollout_type(inputs, prompts, generated, self._num_sampled, self._prefix_lengths)
+
+    def _generate_single_turn(
+        self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, *args: Any, **kwargs: Any
+    ) -> Any:
+        self.before_turn()
+        sampled = self.sample_turn(prompt_ids, num_generations)
+        if sampled is not None:
+            ids, logprobs, self._prefix_lengths, num_sampled = sampled
+        else:
+            inputs = prompt_ids, images, multimodal_fields, num_generations
+            ids, logprobs = super()._generate_single_turn(*inputs, *args, **kwargs)
+            num_sampled = sum(map(len, ids))
+        self._num_sampled += num_sampled
+        return ids, logprobs
+
+    def complete(self, prompt_ids: list[list[int]], num_generations: int) -> tuple[Any, Any]:
+        """One completion per prompt by TRL, of which `num_generations` in a row are equal."""
+        return super()._generate_single_turn(prompt_ids, None, {}, num_generations)
+
+    @contextmanager
+    def generating(self) -> Iterator[Any]:
+        """The policy ready to generate with transformers, gathered where it is sharded."""
+        with (
+            profiling_context(self, "transformers.generate"),
+            unwrap_model_for_generation(
+                self.model_wrapped,
+                self.accelerator,
+                gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+                generation_kwargs=self.generation_kwargs,
+                gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
+            ) as model,
+            torch.no_grad(),
+            self._dist.summon_full_params(self.model_wrapped, recurse=False),
+        ):
+            yield model
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Any:
+        rollout = self.rollout
+        if rollout.rewards is None:
+            self.reward(rollout)
+        self._pending_extra_logs.update(rollout.logged)
+        rollout.environments = self.environments
+        self.rewarded(rollout)
+        return rollout.rewards
+
+    def reward(self, rollout: Any) -> torch.Tensor:
+        """Give a rollout the rewards of all processes, of shape `(N, K)`, and what the rewards log of each row."""
+        columns = rollout.inputs, rollout.prompts, rollout.completions, rollout.completion_ids
+        rollout.rewards = super()._calculate_rewards(*columns)
+        rollout.logged = {name: list(values) for name, values in self._pending_extra_logs.items()}
+        self._pending_extra_logs.clear()
+        return rollout.rewards
+
+    # The loss
+
+    @contextmanager
+    def after_forward(self, function: OnForward) -> Iterator[None]:
+        """
+        Within the context, `function` is called with log-probabilities and entropies of the loss's forward pass.
+
+        TRL reads the advantages of a micro-batch after that pass, so `function` may still change them.
+        """
+        self._on_forward = function
+        try:
+            yield
+        finally:
+            self._on_forward = None
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, Any, Any]:
+        output = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        if self._on_forward is not None and output[1] is not None:  # only the loss asks for entropies
+            self._on_forward(output[0].detach(), output[1].detach())
+        return output
+
+    # What else is private
+
+    @property
+    def mode(self) -> str:
+        """`"train"` or `"eval"`."""
+        return "train" if self.model.training else "eval"
+
+    @property
+    def has_images(self) -> bool:
+        """Whether the policy is a model of images and text."""
+        return self._is_vlm
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer, also that of a processor."""
+        return self._tokenizer
+
+    @property
+    def paper(self) -> dict[str, str]:
+        """Title, id and citation of the paper."""
+        return self._paper
+
+    @property
+    def environment_tools(self) -> dict[str | None, list[Callable[..., Any]]]:
+        """Tools by the name of their environment; `None` where rows name none."""
+        return {None: self.tools} if self.environment_factories is None else self._env_tools
+
+    def log_value(self, name: str, value: float) -> None:
+        """Log a value of the current training step with TRL's own metrics."""
+        self._metrics["train"][name].append(value)
+
+    def log_column(self, name: str, values: Sequence[Any]) -> None:
+        """Add a column to TRL's table of completions, on all ranks at once."""
+        self._logs["extra"][name].extend(gather_object(values))
+
+    def timed(self, name: str) -> Any:
+        """Context that logs the seconds spent in it with TRL's own times."""
+        return profiling_context(self, name)
+
+    def turn_into_reward(self, method: str, reward_func: Any) -> None:
+        """Take a method of the environments from their tools, and add a reward of weight 1 of its name."""
+        if reward_func not in self.reward_funcs:
+            self.reward_funcs.append(reward_func)
+            self.reward_func_names.append(method)
+            self.reward_processing_classes.append(None)
+            self.reward_weights = torch.cat([self.reward_weights, torch.ones(1)])
+
+        def without(tools: list[Any]) -> list[Any]:
+            return [tool for tool in tools if not (inspect.ismethod(tool) and tool.__name__ == method)]
+
+        self.tools = without(self.tools)
+        self._env_tools = {name: without(tools) for name, tools in self._env_tools.items()}
+
+    def forbid_tool(self, method: str) -> None:
+        """Keep a method of the environments out of the tools that can be called in this rollout."""
+        for tools in self._sync_tool_dicts if self.tools else []:
+            tools.pop(method, None)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        # PEFT loads adapters in float32, but TRL trains those of a quantised model in bfloat16: keep their dtypes.
+        dtypes = {name: param.dtype for name, param in self.model.named_parameters() if param.requires_grad}
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        for name, param in self.model.named_parameters():
+            if name in dtypes:
+                param.data = param.data.to(dtypes[name])
