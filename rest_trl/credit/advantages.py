@@ -108,8 +108,9 @@ def credited_advantages(
             variance but changes the mean: what a token does to later segments is not credited.
         leave_one_out (`bool`, *optional*, defaults to `False`):
             Whether the baseline leaves out the completion itself, which makes the mean of the gradient exact. Where no
-            other completion has the state, the token keeps the advantage of the whole completion, whose baseline
-            leaves out the completion as well.
+            other completion has the state, the token keeps the advantage of the whole completion. Tokens without a
+            segment then get GRPO's advantage times `n / (n - 1)`, `n` being the completions of the group that have a
+            reward, which leaves out the completion as well.
         rows (`slice`, *optional*):
             The B completions of this process, all by default. A baseline is taken over the whole group.
 
@@ -136,8 +137,11 @@ def credited_advantages(
     ```
     """
     group = _Comparison(rewards, weights, num_generations, scale_rewards, aggregation, rows)
-    whole = group.centred(1, num_generations, leave_one_out=True) if leave_one_out else advantages.cpu()
-    per_token = whole.unsqueeze(1).repeat(1, num_tokens)
+    per_token = advantages.unsqueeze(1).repeat(1, num_tokens).cpu()
+    if leave_one_out:
+        scorable = (~group.unscorable).float().unsqueeze(1)
+        count = _sums(scorable, num_generations)[0][group.rows.start : group.rows.stop]
+        per_token = per_token * (count / (count - 1).clamp(min=1))
     group.credit(per_token, segments, num_generations, local=local, leave_one_out=leave_one_out)
     return per_token.to(advantages.device)
 

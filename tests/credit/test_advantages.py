@@ -308,14 +308,22 @@ class TestCreditedAdvantages:
         found = credited_advantages(torch.zeros(2), rewards, torch.ones(1), segments, 2, 1, scale_rewards="none")
         assert torch.equal(found, torch.zeros(2, 1))
 
+    def test_the_completion_is_left_out_of_those_that_have_a_reward(self):
+        rewards = torch.tensor([[3.0], [0.0], [0.0], [torch.nan]])
+        advantages = torch.tensor([2.0, -1.0, -1.0, 0.0])  # GRPO's, over the three that have one
+        found = credited_advantages(
+            advantages, rewards, torch.ones(1), [[[]]] * 4, 4, 1, scale_rewards="none", leave_one_out=True
+        )
+        assert found.flatten().tolist() == [3.0, -1.5, -1.5, 0.0]
+
     @pytest.mark.parametrize("leave_one_out", [False, True])
-    @pytest.mark.parametrize("prior", [0.0, 2.0])
-    def test_a_missing_reward_counts_as_trl_counts_it(self, prior, leave_one_out):
+    @pytest.mark.parametrize("shrinkage", [0.0, 2.0])
+    def test_a_missing_reward_counts_as_trl_counts_it(self, shrinkage, leave_one_out):
         # One status with nothing decided is GRPO, here with rewards that a function gave to some completions only.
         rewards = torch.tensor([[1.0, torch.nan], [0.0, 5.0], [0.0, 5.0], [1.0, 4.0]])
         for aggregation in ("sum_then_normalize", "normalize_then_sum"):
             expected = trl_advantages(rewards, torch.ones(2), 4, "group", aggregation)
-            segments = [[[Segment(0, 1, "a", 0.0, prior=prior)], []]] * 4
+            segments = [[[Segment(0, 1, "a", 0.0, shrinkage=shrinkage)], []]] * 4
             found = credited_advantages(
                 torch.full((4,), torch.nan),
                 rewards,

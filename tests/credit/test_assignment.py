@@ -135,9 +135,12 @@ class TestRegionCredit:
         with pytest.raises(ValueError, match="averages out"):
             credit_trainer(model, tokenizer, tmp_path, credit="region", importance_sampling_level="sequence")
 
-    @pytest.mark.parametrize("arguments", [{"credit": "turns"}, {"credit_baseline": "none"}])
-    def test_of_another_name_is_refused(self, arguments, model, tokenizer, tmp_path):
-        with pytest.raises(ValueError, match="choose one of completion, turn, region, local"):
+    @pytest.mark.parametrize(
+        ("arguments", "names"),
+        [({"credit": "turns"}, "completion, turn, region, local"), ({"credit_baseline": "x"}, "group, leave_one_out")],
+    )
+    def test_of_another_name_is_refused(self, arguments, names, model, tokenizer, tmp_path):
+        with pytest.raises(ValueError, match=f"choose one of {names}"):
             credit_trainer(model, tokenizer, tmp_path, **arguments)
 
 

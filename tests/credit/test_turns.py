@@ -68,21 +68,21 @@ class TestTurnSegments:
 
     def test_decide_a_turn_behind_it(self):
         assert turn_segments([1.0, 0.5, 2.0], self.SPANS) == [
-            Segment(0, 4, 0, 0.0, 1.0, prior=2.0),
-            Segment(6, 9, 1, 1.0, 0.5, prior=2.0),
-            Segment(12, 13, 2, 1.5, 2.0, prior=2.0),
+            Segment(0, 4, 0, 0.0, 1.0, shrinkage=2.0),
+            Segment(6, 9, 1, 1.0, 0.5, shrinkage=2.0),
+            Segment(12, 13, 2, 1.5, 2.0, shrinkage=2.0),
         ]
 
     def test_of_an_outcome_decide_nothing_before_the_end(self):
         segments = turn_segments(2.0, self.SPANS, discount=0.1)
         assert [segment.decided for segment in segments] == [0.0] * 3
-        assert [segment.own for segment in segments] == [0.0, 0.0, 2.0]
+        assert [segment.part for segment in segments] == [0.0, 0.0, 2.0]
 
     def test_with_a_discount_leave_undecided_what_it_leaves(self):
         rewards = [1.0, 0.5, 2.0]
         segments = turn_segments(rewards, self.SPANS, discount=0.9)
         assert [segment.decided for segment in segments] == [0.0, 1.0, 1.5]
-        undecided = [sum(rewards) - segment.decided - segment.lost for segment in segments]
+        undecided = [sum(rewards) - segment.decided - segment.discounted for segment in segments]
         assert undecided == pytest.approx([3.07, 2.3, 2.0])
         assert rewards_to_go(rewards, 0.9) == pytest.approx(undecided)
 

@@ -91,7 +91,7 @@ class Toy:
         if estimator != "outcome_only":
             segments = [[turn_segments(self.turn_rewards[i], self.spans[i], discount), []] for i in flat]
         if estimator == "turn_credit_without_guess":
-            segments = [[[segment._replace(prior=0.0) for segment in turns], []] for turns, _ in segments]
+            segments = [[[segment._replace(shrinkage=0.0) for segment in turns], []] for turns, _ in segments]
         return credited_advantages(
             (totals - totals.mean(1, keepdim=True)).flatten(),
             rewards,

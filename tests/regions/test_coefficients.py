@@ -74,9 +74,7 @@ class TestRegionWeights:
         assert weights[0] > weights[1] > 0
 
     def test_of_an_unknown_surrogate_are_refused(self):
-        with pytest.raises(
-            ValueError, match="unknown entropy_surrogate 'log': choose 'one_minus_exp' or 'reciprocal'"
-        ):
+        with pytest.raises(ValueError, match="unknown surrogate 'log': choose 'one_minus_exp' or 'reciprocal'"):
             region_weights(torch.ones(6), torch.ones(6), "log")
 
 

@@ -72,7 +72,7 @@ class TestCallSegments:
         if len({call.name for call in gold}) < len(gold):
             gold = gold[:1]
         segments = segments_of(partitioners[name], tokenizer(case.text)["input_ids"], gold, value=0.5)
-        decided, values = sum(segment.own for segment in segments), sum(len(call.arguments) for call in gold)
+        decided, values = sum(segment.part for segment in segments), sum(len(call.arguments) for call in gold)
         if case.title.removeprefix("list: ") in UNDECIDED:
             assert decided <= 0.5 * values
         else:
@@ -83,7 +83,7 @@ class TestCallSegments:
         gold = [ToolCall("f", {"city": "Oslo", "days": 4})]
         ids = tokenizer(text)["input_ids"]
         segments = segments_of(partitioners["hermes"], ids, gold, value=2.0)
-        found = [(tokenizer.decode(ids[s.start : s.stop]), s.status[0], s.decided, s.own) for s in segments]
+        found = [(tokenizer.decode(ids[s.start : s.stop]), s.state[0], s.decided, s.part) for s in segments]
         assert [piece[1:] for piece in found] == [
             ("name", 0.0, 0.0),
             ("value", 0.0, 2.0),
@@ -99,7 +99,7 @@ class TestCallSegments:
         gold = [ToolCall("f", {"a": 1}), ToolCall("f", {"a": 1}), ToolCall("g", {"a": 1})]
         segments = segments_of(partitioners["hermes"], ids, gold)
         assert [segment.status[1:3] for segment in segments] == [(0, 0), (0, 0), (1, 1), (1, 1)]
-        assert [segment.own for segment in segments] == [0.0, 0.0, 0.0, 1.0]
+        assert [segment.part for segment in segments] == [0.0, 0.0, 0.0, 1.0]
 
     def test_count_what_was_right_before_a_call_broke(self, tokenizer, partitioners):
         text = '<tool_call>{"name": "f", "arguments": {"a": 1, "b": [2'
@@ -107,12 +107,12 @@ class TestCallSegments:
             partitioners["hermes"], tokenizer(text)["input_ids"], [ToolCall("f", {"a": 1, "b": [2]})]
         )
         assert [segment.decided for segment in segments] == [0.0, 0.0, 1.0, 1.0]
-        assert [segment.own for segment in segments] == [0.0, 1.0, 0.0, 0.0]
+        assert [segment.part for segment in segments] == [0.0, 1.0, 0.0, 0.0]
 
     def test_count_a_parameter_once(self, tokenizer, partitioners):
         text = '<tool_call>{"name": "f", "arguments": {"a": 1, "a": 1}}</tool_call>'
         segments = segments_of(partitioners["hermes"], tokenizer(text)["input_ids"], [ToolCall("f", {"a": 1})])
-        assert [segment.own for segment in segments] == [0.0, 1.0, 0.0, 0.0]
+        assert [segment.part for segment in segments] == [0.0, 1.0, 0.0, 0.0]
         assert len({segment.status for segment in segments}) == 4
 
     def test_are_none_in_reasoning_that_is_not_closed(self, tokenizer, partitioners):
@@ -135,7 +135,7 @@ class TestPartsOfTheReward:
         blocks = [json.dumps({"name": name, "arguments": arguments}) for name, arguments in calls]
         text = "\n".join(f"<tool_call>{block}</tool_call>" for block in blocks)
         segments = segments_of(partitioner, tokenizer(text)["input_ids"], self.GOLD, value=1 / num_points(self.GOLD))
-        right = sum(segment.own for segment in segments)
+        right = sum(segment.part for segment in segments)
         # The rest of the score is that of the names: without values nothing else is left of it.
         blind = call_score(calls, self.GOLD, equal=lambda left, right: False)
         assert right + blind == pytest.approx(call_score(calls, self.GOLD))
@@ -154,8 +154,8 @@ class TestToolCallRewardSegments:
         arguments = {"completion_ids": ids, "solution": [texts[0]] * 2}
         right, wrong = reward([""] * 2, **arguments)
         segments = reward.segments(**arguments)
-        assert sum(segment.own for segment in segments[0]) == pytest.approx(right - wrong)
-        assert sum(segment.own for segment in segments[1]) == 0
+        assert sum(segment.part for segment in segments[0]) == pytest.approx(right - wrong)
+        assert sum(segment.part for segment in segments[1]) == 0
 
     def test_are_none_where_the_gold_has_no_call_or_cannot_be_read(self, tokenizer, partitioners):
         ids = [tokenizer('<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>')["input_ids"]] * 2
