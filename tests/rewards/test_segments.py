@@ -35,7 +35,7 @@ UNDECIDED = ("unicode", "unclosed reasoning", "arguments first", "quoted keys, w
 
 def state_at(segments, column):
     """What the token of a column is compared by, and what is decided before it."""
-    return next(((s.status, s.decided) for s in segments if s.start <= column < s.stop), None)
+    return next(((s.state, s.decided) for s in segments if s.start <= column < s.stop), None)
 
 
 class TestCallSegments:
@@ -98,7 +98,7 @@ class TestCallSegments:
         ids = tokenizer("".join(f"<tool_call>{call}</tool_call>" for call in calls))["input_ids"]
         gold = [ToolCall("f", {"a": 1}), ToolCall("f", {"a": 1}), ToolCall("g", {"a": 1})]
         segments = segments_of(partitioners["hermes"], ids, gold)
-        assert [segment.status[1:3] for segment in segments] == [(0, 0), (0, 0), (1, 1), (1, 1)]
+        assert [segment.state[1:3] for segment in segments] == [(0, 0), (0, 0), (1, 1), (1, 1)]
         assert [segment.part for segment in segments] == [0.0, 0.0, 0.0, 1.0]
 
     def test_count_what_was_right_before_a_call_broke(self, tokenizer, partitioners):
@@ -113,7 +113,7 @@ class TestCallSegments:
         text = '<tool_call>{"name": "f", "arguments": {"a": 1, "a": 1}}</tool_call>'
         segments = segments_of(partitioners["hermes"], tokenizer(text)["input_ids"], [ToolCall("f", {"a": 1})])
         assert [segment.part for segment in segments] == [0.0, 1.0, 0.0, 0.0]
-        assert len({segment.status for segment in segments}) == 4
+        assert len({segment.state for segment in segments}) == 4
 
     def test_are_none_in_reasoning_that_is_not_closed(self, tokenizer, partitioners):
         text = '<think> I write <tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>'
