@@ -9,17 +9,26 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "rest_trl"
-# Floors as .github/CONTRIBUTING.md draws them, the lowest first.
+# Floors as .github/CONTRIBUTING.md draws them, the lowest first: the core with what stands beside it, then the lab.
 FLOORS = [
-    {"tool_calls", "credit", "lab.tiny", "lab.intervals", "serving", "shared_prompts", "version", "lab.__init__"},
-    {"regions", "data"},
-    {"rewards", "lab.display", "runs"},
-    {"config", "rollouts", "lab.evaluation", "lab.sft", "lab.diagnose", "cli"},
-    {"trainer", "lab.inspect"},
-    {"train", "__init__"},
+    {"tool_calls", "trl_seam", "serving", "shared_prompts", "version", "lab.__init__", "lab.intervals", "lab.tiny"},
+    {"regions", "credit"},
+    {"rewards", "rollouts"},
+    {"data"},
+    {"runs", "lab.display"},
+    {"config", "cli"},
+    {"trainer", "lab.evaluation"},
+    {"train", "__init__", "lab.sft", "lab.diagnose", "lab.inspect"},
     {"lab.demo", "lab.study", "lab.commands"},
     {"lab.doctor"},
 ]
+CORE = {"tool_calls", "trl_seam", "regions", "credit", "rewards", "rollouts", "config", "trainer", "train", "cli"}
+# What a room of the core imports where it is switched on: a server, a diagnosis, a log of completions, the model card, the tiny data.
+SWITCHED_ON = {
+    ("trainer", "serving"),
+    ("trainer", "lab.diagnose"),
+    ("trainer", "lab.display"),
+}
 
 
 def named(parts):
@@ -32,9 +41,20 @@ def room(path):
 
 
 def imported(path):
-    """Names of the package's modules that a file imports, also inside functions."""
+    """Names of the package's rooms that a file imports, also inside functions."""
+    yield from imported_by(path, ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+def imported_at_once(path):
+    """Names of the package's rooms that a file imports where it is imported itself."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    within = {inner for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) for inner in ast.walk(node)}
+    yield from imported_by(path, (node for node in ast.walk(tree) if node not in within))
+
+
+def imported_by(path, nodes):
     here = ("rest_trl", *path.relative_to(PACKAGE).parts[:-1])
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes:
         if isinstance(node, ast.ImportFrom) and node.level:
             base = [*here[: len(here) - node.level + 1], *(node.module or "").split(".")]
             base = [part for part in base[1:] if part]

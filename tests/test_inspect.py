@@ -202,7 +202,7 @@ class TestRun:
     def test_takes_the_region_entropies_of_a_checkpoint(self, trained, text_file, monkeypatch, capsys):
         run(monkeypatch, text_file, "--model", "tiny", "--checkpoint", trained[0])
         out = capsys.readouterr().out
-        assert "entropy with the region entropies of step 3, 100% of the curriculum" in out
+        assert "entropy with the region entropies of step 3, 100% of the training" in out
         assert "coefficient " in out.split("get_weather")[0]
 
     def test_prints_no_ids_in_the_table_of_trl(self, trained):
@@ -232,7 +232,7 @@ class TestRunWithTurnRewards:
             return [[1.0, 0.5], [0.0]]
 
         monkeypatch.setattr("test_native_tools.ResTGRPOConfig", partial(ResTGRPOConfig, log_completions=True))
-        config = {"credit": "turn", "scale_rewards": "none", "coefficients_scope": "turn"}
+        config = {"credit": "turn", "scale_rewards": "none", "coefficients": {"scope": "turn"}}
         trainer = make_trainer(tmp_path, [[GOLD, "Sunny."], ["No."]], config, reward_funcs=[paid])
         trainer.train()
         run(monkeypatch, tmp_path, "--model", "tiny", "--html", tmp_path / "page.html")

@@ -142,7 +142,7 @@ class TestToolLoop:
     def test_can_bring_the_coefficients_of_every_turn_to_a_mean_of_one(self, rule, tmp_path):
         by_scope = {}
         for scope in ("completion", "turn"):
-            config = {"coefficients": rule, "coefficients_scope": scope}
+            config = {"coefficients": {"rule": rule, "scope": scope}}
             trainer = make_trainer(tmp_path, self.SCRIPT, config)
             output = roll_out(trainer, len(self.SCRIPT))
             trainer.state.global_step, trainer.state.max_steps = 1, 4
@@ -165,7 +165,7 @@ class TestToolLoop:
     def test_of_one_turn_is_the_path_without_tools_to_the_bit(self, scope, tmp_path):
         script, found = [[GOLD], [OTHER], ["It is sunny."], [BROKEN]], []
         for tools, own_scope in (([get_weather], scope), (None, "completion")):
-            config = {"coefficients_scope": own_scope, "max_tool_calling_iterations": 0}
+            config = {"coefficients": {"rule": "entropy", "scope": own_scope}, "max_tool_calling_iterations": 0}
             trainer = make_trainer(tmp_path, script, config, tools=tools)
             output = roll_out(trainer, len(script))
             trainer.region_statistics.entropies = [float("nan"), 0.01, 0.05, 0.3, 0.5, 0.2]

@@ -222,7 +222,7 @@ class TestCredit:
         assert "Credit:" not in card and "Branches:" not in card
 
     def test_tells_of_branches(self, model, tokenizer, tmp_path):
-        trainer = trainer_of(model, tokenizer, tmp_path, max_steps=1, branch="reasoning", branch_size=2)
+        trainer = trainer_of(model, tokenizer, tmp_path, max_steps=1, branch_size=2)
         trainer.train()
         assert "Branches: every 2 completions share a reasoning." in card_of(trainer)
 

@@ -65,52 +65,51 @@ class TestReadState:
             read_state(tmp_path)
 
 
-DEFAULTS = {name: field.default for name, field in ResTGRPOConfig.__dataclass_fields__.items()}
 
 
 class TestMakeRule:
     def test_entropy_is_that_of_the_checkpoint(self, checkpoint):
-        rule, name = make_rule("entropy", DEFAULTS, checkpoint=checkpoint)
+        rule, name = make_rule("entropy", checkpoint=checkpoint)
         assert torch.equal(rule(**INPUTS), expected())
-        assert "step 30, 25% of the curriculum" in name and "default settings" in name
+        assert "step 30, 25% of the training" in name and "default arguments" in name
 
     @pytest.mark.parametrize(
         ("recipe", "changes"),
         [
-            ("coefficient_max: 1.1\nentropy_surrogate: reciprocal\n", {"maximum": 1.1, "surrogate": "reciprocal"}),
-            ("curriculum: false\n", {"progress": 0.0}),
-            ("curriculum_horizon: 40\n", {"progress": 0.75}),
+            ("{rule: entropy, maximum: 1.1, surrogate: reciprocal}", {"maximum": 1.1, "surrogate": "reciprocal"}),
+            ("{format_slope: 0, parameters_slope: 0, reasoning_slope: 0}", {"progress": 0.0}),
+            ("{horizon: 40}", {"progress": 0.75}),
         ],
     )
     def test_entropy_has_the_settings_of_the_recipe(self, recipe, changes, checkpoint, tmp_path):
-        (tmp_path / "recipe.yaml").write_text(recipe)
-        rule, name = make_rule("entropy", DEFAULTS, checkpoint=checkpoint, recipe=tmp_path / "recipe.yaml")
+        (tmp_path / "recipe.yaml").write_text(f"coefficients: {recipe}\n")
+        rule, name = make_rule("entropy", checkpoint=checkpoint, recipe=tmp_path / "recipe.yaml")
         assert torch.equal(rule(**INPUTS), expected(**changes))
-        assert "default settings" not in name
+        assert "default arguments" not in name
 
     def test_entropy_is_not_guessed_without_a_checkpoint(self):
-        assert make_rule("entropy", DEFAULTS) == (None, "entropy")
+        assert make_rule("entropy") == (None, "entropy")
 
     @pytest.mark.parametrize("step", [0, 100])
     def test_released_is_that_of_the_rollout(self, step):
-        rule, name = make_rule("released", DEFAULTS, step=step)
+        rule, name = make_rule("released", step=step)
         assert torch.equal(rule(**INPUTS), released_coefficients(mask=INPUTS["mask"], part_ids=PARTS, step=step))
         assert name == f"released at rollout {step}"
 
     def test_takes_a_dotted_path(self):
-        rule, _ = make_rule(f"{__name__}.double_rule", DEFAULTS)
+        rule, _ = make_rule(f"{__name__}.double_rule")
         assert rule(**INPUTS).tolist() == [[2.0] * 5 + [0.0]]
 
     def test_says_what_a_rule_lacks_outside_a_training(self):
-        rule, _ = make_rule(f"{__name__}.hungry_rule", DEFAULTS)
+        rule, _ = make_rule(f"{__name__}.hungry_rule")
         with pytest.raises(ValueError, match=r"missing 1 required positional argument: 'entropies'.*log_completions"):
             rule(**INPUTS)
 
     def test_takes_weights(self):
-        rule, _ = make_rule("entropy", DEFAULTS, weights=[0, 1, 0, 0, 0])
+        rule, _ = make_rule("entropy", weights=[0, 1, 0, 0, 0])
         assert rule(**INPUTS)[0].tolist() == pytest.approx([0, 0, 0, 5, 0, 0])
 
     def test_refuses_what_is_no_recipe(self, checkpoint, tmp_path):
         (tmp_path / "recipe.yaml").write_text("- a\n")
         with pytest.raises(ValueError, match="no recipe"):
-            make_rule("entropy", DEFAULTS, checkpoint=checkpoint, recipe=tmp_path / "recipe.yaml")
+            make_rule("entropy", checkpoint=checkpoint, recipe=tmp_path / "recipe.yaml")

@@ -37,7 +37,6 @@ def trained(tmp_path_factory):
         with VLLMServer(TINY_MODEL_DIR, tmp_path_factory.mktemp("vllm") / "server.log") as server:
             args = ResTGRPOConfig(
                 str(tmp_path_factory.mktemp("run")),
-                branch="reasoning",
                 branch_size=2,
                 credit="region",
                 use_vllm=True,

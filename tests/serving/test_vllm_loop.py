@@ -73,7 +73,7 @@ def make_trainer(server, path, loop, **changes):
     settings = {
         "credit": "turn",
         "coefficients": "entropy",
-        "coefficients_scope": "turn",
+        "coefficients": {"rule": "entropy", "scope": "turn"},
         "use_vllm": True,
         "vllm_mode": "server",
         "vllm_server_base_url": server.url,

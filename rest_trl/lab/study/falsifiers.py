@@ -28,8 +28,8 @@ def _random(trainer_state: "TrainerState | None") -> Random:
 
 class ShuffledStatusReward(ToolCallReward):
     """
-    Exchanges the statuses of segments at random within each group, so that tokens are compared with tokens that decide
-    something else. The parts of the reward stay where they are decided. The group has the same statuses as before, and
+    Exchanges the states of segments at random within each group, so that tokens are compared with tokens that decide
+    something else. The parts of the reward stay where they are decided. The group has the same states as before, and
     each occurs at most once in a completion.
     """
 
@@ -43,30 +43,30 @@ class ShuffledStatusReward(ToolCallReward):
         segments = super().segments(completion_ids, solution, trainer_state, **kwargs)
         random = _random(trainer_state)
         for _, rows in groupby(range(len(segments)), key=lambda row: kwargs["prompt"][row]):
-            _exchange_statuses([segments[row] for row in rows], random)
+            _exchange_states([segments[row] for row in rows], random)
         return segments
 
 
-def _exchange_statuses(group: list[list[Segment]], random: Random) -> None:
-    """Let random pairs of a group's segments exchange their statuses, unless one would occur twice in a completion."""
+def _exchange_states(group: list[list[Segment]], random: Random) -> None:
+    """Let random pairs of a group's segments exchange their states, unless one would occur twice in a completion."""
     places = [(row, column) for row, of_completion in enumerate(group) for column in range(len(of_completion))]
-    statuses = [{segment.status for segment in of_completion} for of_completion in group]
+    states = [{segment.state for segment in of_completion} for of_completion in group]
     for _ in range(_EXCHANGES * len(places)):
         (row, column), (other_row, other_column) = random.choice(places), random.choice(places)
-        status, other = group[row][column].status, group[other_row][other_column].status
+        state, other = group[row][column].state, group[other_row][other_column].state
         if row != other_row:
-            if other in statuses[row] or status in statuses[other_row]:
+            if other in states[row] or state in states[other_row]:
                 continue
-            statuses[row] = statuses[row] - {status} | {other}
-            statuses[other_row] = statuses[other_row] - {other} | {status}
-        group[row][column] = group[row][column]._replace(status=other)
-        group[other_row][other_column] = group[other_row][other_column]._replace(status=status)
+            states[row] = states[row] - {state} | {other}
+            states[other_row] = states[other_row] - {other} | {state}
+        group[row][column] = group[row][column]._replace(state=other)
+        group[other_row][other_column] = group[other_row][other_column]._replace(state=state)
 
 
 class ShuffledPartsReward(ToolCallReward):
     """
     Shuffles the parts of a completion's reward among its segments, so that most seem to be decided where they are not.
-    Their sum stays right, and so do the statuses.
+    Their sum stays right, and so do the states.
     """
 
     def segments(
@@ -78,11 +78,11 @@ class ShuffledPartsReward(ToolCallReward):
     ) -> list[list[Segment]]:
         random, shuffled = _random(trainer_state), []
         for of_completion in super().segments(completion_ids, solution, trainer_state, **kwargs):
-            parts = [segment.own for segment in of_completion]
+            parts = [segment.part for segment in of_completion]
             random.shuffle(parts)
             decided, moved = 0.0, []
-            for segment, own in zip(of_completion, parts, strict=True):
-                moved.append(segment._replace(decided=decided, own=own))
-                decided += own
+            for segment, part in zip(of_completion, parts, strict=True):
+                moved.append(segment._replace(decided=decided, part=part))
+                decided += part
             shuffled.append(moved)
         return shuffled
