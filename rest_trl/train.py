@@ -21,8 +21,8 @@ from typing import Any
 from trl import ModelConfig
 
 from .config import ResTGRPOConfig
-from .lab.display.arguments import changed_arguments
 from .rewards import get_reward_func
+from .runs.arguments import changed_arguments
 from .runs.inputs import find_environment
 from .runs.parser import RecipeParser
 from .runs.preflight import check_processes

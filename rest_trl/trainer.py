@@ -1,27 +1,21 @@
-"""GRPO with reshaped token-level advantages."""
+"""GRPO with reshaped token-level advantages, stage by stage: generate, read, reward, credit, weigh, loss."""
 
-import inspect
 from functools import partial
 from typing import Any
 
 import torch
-from transformers.utils import is_bitsandbytes_available
-from trl import GRPOTrainer
 
 from .config import CREDITS, ResTGRPOConfig
 from .credit.assignment import assigned_advantages, find_segments, warn_without_parts
-from .credit.environments import METHOD, take_turn_rewards
-from .credit.turn_rewards import turn_values, with_turns
-from .regions import CoefficientsFunc, Partitioner, RegionStatistics, to_regions
-from .regions.metrics import RegionMetrics
+from .credit.scaling import wasted_groups
+from .credit.turn_rewards import turn_values
+from .regions import CoefficientsFunc, Partitioner, RegionMetrics, RegionStatistics, to_regions
 from .regions.rules import PRESETS, bind_rule, checked_coefficients, needs_forward_pass, rule_name
-from .rewards import REWARDS, Binding, RuleReward, bind_rewards
-from .rollouts.branches import Branches
-from .rollouts.refill import RefilledGroups, wasted_groups
 from .rollouts.rollout import Rollout, RolloutReader
 from .runs.checkpoints import WholeCheckpoints
 from .tool_calls import detect_syntax, get_syntax
 from .trl_seam import StagedTrainer
+from .wiring import bind, check_vllm_server, keep_trainable, named_arguments, switch_on
 
 
 class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
@@ -35,9 +29,8 @@ class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
     sampled.
 
     Every completion is parsed once, from the sampled ids of the policy's own tokens; rewards and regions come from
-    that parse. The entropies of the regions come from the forward pass of the loss. Each optimiser step uses the
-    running means as the step before left them, so all its micro-batches and ranks share the same weights. The first
-    step has no entropies yet and is plain GRPO.
+    that parse. Each optimiser step uses the running entropies of the regions as the step before left them, so all its
+    micro-batches and ranks share the same weights. The first step has no entropies yet and is plain GRPO.
 
     A reward function may return, in the place of a number, a list of one number per assistant turn, see
     [`~rest_trl.credit.turn_rewards.TurnReward`]. A method `turn_rewards` of an environment is no tool but a reward of
@@ -58,14 +51,15 @@ class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
             The other arguments of [`~trl.GRPOTrainer`], in the same order.
 
     Raises:
-        ValueError: if `args` is no [`ResTGRPOConfig`], the syntax of the policy is not known, its tokenizer has no
-            byte table, the rewards cannot score the data set, or the settings, rule and model do not go together.
+        ValueError: if the syntax of the policy is not known, its tokenizer has no byte table, the rewards cannot
+            score the data set, or the settings, rule and model do not go together.
     """
 
     args: ResTGRPOConfig
     rollout_type = Rollout
-    # Set by the training program: the arguments of the run that differ from their defaults, for the model card.
-    recipe: dict[str, Any] | None = None
+    recipe: dict[str, Any] | None = (
+        None  # the program's: arguments that differ from their defaults, for the model card
+    )
 
     def __init__(
         self,
@@ -76,78 +70,39 @@ class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
         coefficients: CoefficientsFunc | None = None,
         **kwargs: Any,
     ) -> None:
-        kwargs = (
-            inspect.signature(GRPOTrainer).bind_partial(model, reward_funcs, args, *positional, **kwargs).arguments
-        )
-        if args is None:
-            name = model if isinstance(model, str) else model.config._name_or_path
-            args = kwargs["args"] = ResTGRPOConfig(f"{name.split('/')[-1]}-ResT")
-        if not isinstance(args, ResTGRPOConfig):
-            raise ValueError(
-                f"ResTGRPOTrainer needs a ResTGRPOConfig as `args`, got {type(args).__name__}: it takes all "
-                "arguments of GRPOConfig"
-            )
+        arguments = named_arguments(model, reward_funcs, args, positional, kwargs)
+        args = arguments["args"]
         args.check_rule(coefficients or args.coefficients)
-        rule = bind_rule(coefficients or args.coefficients)
-        self.reader = RolloutReader()
-        self._environment_turns = take_turn_rewards(kwargs, self.reader.spans)
-        if kwargs["reward_funcs"] is None and kwargs.get("environment_factory") is None:
-            kwargs["reward_funcs"] = [reward() for reward in REWARDS.values()]
-        has_server = args.use_vllm and args.vllm_mode == "server"
-        if has_server:
-            from .serving.server import check_server
+        rule = coefficients or args.coefficients
+        self.rule, self.rule_name = bind_rule(rule), rule_name(rule)
+        self.reader, self._environment_turns = RolloutReader(), None
+        if arguments.get("environment_factory") is not None:
+            from .credit.environments import take_turn_rewards
 
-            check_server(model, args, bool(kwargs.get("tools") or kwargs.get("environment_factory")))
-        super().__init__(**kwargs)
-        if is_bitsandbytes_available():
-            from .serving.packing import keep_unpacked
-
-            keep_unpacked(self.model)
-        if has_server:
-            from .serving.recovery import guard
-
-            guard(self)
-        self.rule, self.rule_name = rule, rule_name(coefficients or args.coefficients)
+            self._environment_turns = take_turn_rewards(arguments, self.reader.spans)
+        check_vllm_server(arguments)
+        super().__init__(**arguments)
+        keep_trainable(self)
+        if self._environment_turns is not None:
+            self.turn_into_reward(self._environment_turns)
         self._is_preset = coefficients is None and self.rule_name in PRESETS
         syntax = get_syntax(args.tool_call_syntax or detect_syntax(self.tokenizer))
         self.partitioner = self.reader.partitioner = Partitioner(self.tokenizer, syntax)
         self.reader.end_ids = self.eos_token_ids if self.rollout_func is not None else ()
-        self._branches = Branches(self, self.partitioner) if args.branch_size is not None else None
-        self._refilled = RefilledGroups(self) if args.refill_groups else None
-        self._bind_rewards()
-        diagnoses = args.diagnose_steps is not None
-        self._asks_for_segments = diagnoses or args.credit != "completion"
-        if args.credit != "completion":
-            warn_without_parts(self.reward_funcs, args.credit)
+        self._branches, self._refilled = None, None
+        if args.branch_size is not None:
+            from .rollouts.branches import Branches
+
+            self._branches = Branches(self, self.partitioner)
+        if args.refill_groups:
+            from .rollouts.refill import RefilledGroups
+
+            self._refilled = RefilledGroups(self)
+        bind(self)
+        self._asks_for_segments = args.diagnose_steps is not None or args.credit != "completion"
+        self._is_first_rollout = True
         self._region_metrics = RegionMetrics(self.accelerator, self.tool_call_syntax)
-        self.add_callback(RegionStatistics(args.entropy_decay))
-        self.diagnosis, self._completion_log = None, None
-        if diagnoses:
-            from .lab.diagnose.callback import DiagnoseCallback
-
-            self.diagnosis = DiagnoseCallback(self)
-            self.add_callback(self.diagnosis)
-        if self.log_completions:
-            from .lab.display.token_log import TokenLog
-
-            self._completion_log = TokenLog(args, self.partitioner.token_bytes)
-            self.add_callback(self._completion_log)
-
-    def _bind_rewards(self) -> None:
-        """Bind the rewards to the trainer's settings, and refuse data that they cannot score."""
-        if self._environment_turns is not None:
-            self.turn_into_reward(METHOD, self._environment_turns)
-        evaluation = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": self.eval_dataset}
-        datasets = [dataset for dataset in (self.train_dataset, *evaluation.values()) if dataset is not None]
-        settings = self.args.reward_schedule, self.args.steps_per_rollout, self.environment_tools
-        binding = Binding(self.tool_call_syntax, self.reader.turns, *settings, self.rollout_func is not None)
-        named = zip(bind_rewards(self.reward_funcs, datasets, binding), self.reward_func_names, strict=True)
-        self.reward_funcs = [
-            reward_func
-            if isinstance(reward_func, RuleReward)
-            else with_turns(reward_func, name, self.reader.spans, self.args.turn_discount)
-            for reward_func, name in named
-        ]
+        self.diagnosis, self._completion_log = switch_on(self)
 
     @property
     def region_statistics(self) -> RegionStatistics:
@@ -169,7 +124,7 @@ class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
 
     def before_turn(self) -> None:
         if self._environment_turns is not None:
-            self.forbid_tool(METHOD)
+            self.forbid_tool(self._environment_turns.__name__)
             self._environment_turns.end_turn(self.environments)
 
     def sample_turn(self, prompt_ids: list[list[int]], num_generations: int) -> tuple[Any, Any, list[int], int] | None:
@@ -208,18 +163,14 @@ class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
             self._log_wasted(rewards)
         rollout.segments = [[[] for _ in self.reward_funcs] for _ in rewards]
         if self._asks_for_segments:
-            columns = [name for name in rollout.inputs[0] if name not in ("prompt", "completion", "completion_ids")]
-            arguments: dict[str, Any] = {name: [row[name] for row in rollout.inputs] for name in columns}
-            arguments |= {"prompts": rollout.prompts, "completions": rollout.completions}
-            arguments |= {"completion_ids": rollout.completion_ids, "trainer_state": self.state}
-            if rollout.environments is not None:
-                arguments["environments"] = rollout.environments
+            arguments = rollout.reward_arguments() | {"trainer_state": self.state}
             rollout.segments = find_segments(self.reward_funcs, arguments)
-            if self.args.credit != "completion" and self.state.global_step == 0:
+            if self.args.credit != "completion" and self._is_first_rollout:
                 warn_without_parts(self.reward_funcs, self.args.credit, rollout)
+        self._is_first_rollout = False
 
     def _log_wasted(self, rewards: torch.Tensor) -> None:
-        """Log the share of groups whose completions have equal rewards, before any is replaced."""
+        """Log the share of wasted groups, before any is replaced."""
         num_groups = len(rewards) // self.num_generations
         self.log_value("rest/groups/wasted", len(wasted_groups(rewards, self)) / num_groups)
 

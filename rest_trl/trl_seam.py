@@ -57,6 +57,9 @@ class StagedTrainer(GRPOTrainer):
     model: Any
     environments: Any
     reward_funcs: list[Any]
+    reward_processing_classes: list[Any]
+    num_generations: int
+    num_generations_eval: int
     rollout_type: type[Any]
     rollout: Any
     _on_forward: OnForward | None = None
@@ -211,14 +214,16 @@ class StagedTrainer(GRPOTrainer):
 
     def log_column(self, name: str, values: Sequence[Any]) -> None:
         """Add a column to TRL's table of completions, on all ranks at once."""
-        self._logs["extra"][name].extend(gather_object(values))
+        logs: Any = self._logs
+        logs["extra"][name].extend(gather_object(values))
 
     def timed(self, name: str) -> Any:
         """Context that logs the seconds spent in it with TRL's own times."""
         return profiling_context(self, name)
 
-    def turn_into_reward(self, method: str, reward_func: Any) -> None:
-        """Take a method of the environments from their tools, and add a reward of weight 1 of its name."""
+    def turn_into_reward(self, reward_func: Any) -> None:
+        """Add a reward of weight 1, and take the method of the environments of its name from their tools."""
+        method = reward_func.__name__
         if reward_func not in self.reward_funcs:
             self.reward_funcs.append(reward_func)
             self.reward_func_names.append(method)

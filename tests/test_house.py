@@ -1,6 +1,8 @@
 """The rooms of the package (its packages and top-level modules) and what they import of one another."""
 
 import ast
+import subprocess
+import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -15,20 +17,29 @@ FLOORS = [
     {"regions", "credit"},
     {"rewards", "rollouts"},
     {"data"},
-    {"runs", "lab.display"},
-    {"config", "cli"},
-    {"trainer", "lab.evaluation"},
-    {"train", "__init__", "lab.sft", "lab.diagnose", "lab.inspect"},
+    {"runs"},
+    {"config", "cli", "lab.display"},
+    {"wiring", "lab.evaluation"},
+    {"trainer"},
+    {"train", "__init__", "lab.sampling", "lab.sft", "lab.diagnose", "lab.inspect"},
     {"lab.demo", "lab.study", "lab.commands"},
     {"lab.doctor"},
 ]
-CORE = {"tool_calls", "trl_seam", "regions", "credit", "rewards", "rollouts", "config", "trainer", "train", "cli"}
-# What a room of the core imports where it is switched on: a server, a diagnosis, a log of completions, the model card, the tiny data.
-SWITCHED_ON = {
-    ("trainer", "serving"),
-    ("trainer", "lab.diagnose"),
-    ("trainer", "lab.display"),
+CORE = {
+    "tool_calls",
+    "trl_seam",
+    "regions",
+    "credit",
+    "rewards",
+    "rollouts",
+    "config",
+    "wiring",
+    "trainer",
+    "train",
+    "cli",
 }
+# What the trainer imports of the lab where it is switched on: diagnoses, the log of completions, the model card.
+SWITCHED_ON = {("wiring", "lab.diagnose"), ("wiring", "lab.display"), ("trainer", "lab.display")}
 
 
 def named(parts):
@@ -75,9 +86,13 @@ def imported_by(path, nodes):
 @pytest.fixture(scope="module")
 def house():
     """What each room imports of other rooms."""
+    return rooms_by(imported)
+
+
+def rooms_by(imports):
     rooms = {}
     for path in PACKAGE.rglob("*.py"):
-        rooms.setdefault(room(path), set()).update(set(imported(path)) - {room(path)})
+        rooms.setdefault(room(path), set()).update(set(imports(path)) - {room(path)})
     return rooms
 
 
@@ -88,8 +103,22 @@ class TestHouse:
 
     def test_nothing_is_imported_from_the_same_floor_or_above(self, house):
         floor = {name: number for number, names in enumerate(FLOORS) for name in names}
-        against = [(name, other) for name, others in house.items() for other in others if floor[other] >= floor[name]]
-        assert against == []
+        against = {(name, other) for name, others in house.items() for other in others if floor[other] >= floor[name]}
+        assert against <= SWITCHED_ON
+
+    def test_the_core_imports_the_lab_only_where_it_is_switched_on(self, house):
+        of_lab = {(name, other) for name in CORE for other in house[name] if other.startswith("lab")}
+        assert of_lab == SWITCHED_ON
+        at_once = rooms_by(imported_at_once)
+        assert [other for name in CORE | {"runs"} for other in at_once[name] if other.startswith("lab")] == []
+
+    def test_the_trainer_loads_few_modules_and_none_of_data_serving_and_lab(self):
+        program = "import sys, rest_trl.trainer; print(*(name for name in sys.modules if name.startswith('rest_trl')))"
+        names = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        ).stdout.split()
+        assert not [name for name in names if name.split(".")[1:2] in (["data"], ["serving"], ["lab"])]
+        assert len(names) <= 50
 
     def test_there_is_no_circle_inside_a_room(self):
         modules = {path: set() for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"}

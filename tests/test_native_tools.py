@@ -133,12 +133,12 @@ class TestToolLoop:
         policy = (output["completion_mask"] * output["tool_mask"]).bool()
         trainer.args.coefficients = "entropy"
         trainer.compute_loss(trainer.model, output)
-        coefficients = trainer._coefficients(trainer.model, output)
+        coefficients = trainer._coefficients(output)
         assert coefficients[~policy].eq(0).all()
         means = coefficients.sum(1) / policy.sum(1)
         assert torch.allclose(means, torch.ones_like(means), atol=1e-5)
 
-    @pytest.mark.parametrize("rule", ["entropy", "released", "uniform"])
+    @pytest.mark.parametrize("rule", ["entropy", "released"])
     def test_can_bring_the_coefficients_of_every_turn_to_a_mean_of_one(self, rule, tmp_path):
         by_scope = {}
         for scope in ("completion", "turn"):
@@ -148,10 +148,10 @@ class TestToolLoop:
             trainer.state.global_step, trainer.state.max_steps = 1, 4
             trainer.region_statistics.entropies = [float("nan"), 0.01, 0.05, 0.3, 0.5, 0.2]
             trainer.region_statistics.shares = [0.0, 0.2, 0.1, 0.2, 0.4, 0.1]
-            by_scope[scope] = trainer._coefficients(trainer.model, output)
+            by_scope[scope] = trainer._coefficients(output)
         assert torch.equal(by_scope["turn"][2:], by_scope["completion"][2:])  # dialogues of one turn
         policy = (output["completion_mask"] * output["tool_mask"]).bool()
-        assert rule == "uniform" or by_scope["turn"][~policy].eq(0).all()
+        assert by_scope["turn"][~policy].eq(0).all()
         masked = zip(output["completion_ids"], output["completion_mask"], strict=True)
         turns_of_rows = trainer.reader.turns([ids[mask.bool()].tolist() for ids, mask in masked])
         assert [len(turns) for turns in turns_of_rows] == [2, 2, 1, 1]
@@ -170,7 +170,7 @@ class TestToolLoop:
             output = roll_out(trainer, len(script))
             trainer.region_statistics.entropies = [float("nan"), 0.01, 0.05, 0.3, 0.5, 0.2]
             trainer.region_statistics.shares = [0.0, 0.2, 0.1, 0.2, 0.4, 0.1]
-            found.append([output["part_ids"], output["advantages"], trainer._coefficients(trainer.model, output)])
+            found.append([output["part_ids"], output["advantages"], trainer._coefficients(output)])
         assert "tool_mask" not in output
         assert all(map(torch.equal, *found))
 
@@ -248,7 +248,7 @@ class TestRolloutFunction:
         ("mask", "message"),
         [
             (lambda ids: [1] * (len(ids) - 1), "`env_mask` of completion 0 has"),
-            (lambda ids: [1] * len(ids), "completion 0 of rollout_func goes on behind the end of a turn"),
+            (lambda ids: [1] * len(ids), "completion 0 of rollout_func goes on after the end of a turn"),
         ],
     )
     def test_with_a_wrong_env_mask_is_refused(self, mask, message, tmp_path):

@@ -140,7 +140,9 @@ class TestMain:
 
     def test_reads_a_recipe_that_the_command_line_overrides(self, model_dir, dataset_path, tmp_path):
         recipe = tmp_path / "recipe.yaml"
-        arguments = settings(model_dir, dataset_path, tmp_path / "from-recipe", coefficients='{"rule": "entropy", "horizon": 4}')
+        arguments = settings(
+            model_dir, dataset_path, tmp_path / "from-recipe", coefficients='{"rule": "entropy", "horizon": 4}'
+        )
         recipe.write_text(yaml.safe_dump(arguments))
         main(["--config", str(recipe), "--output_dir", str(tmp_path / "out"), "--max_steps", "3"])
         assert not (tmp_path / "from-recipe").exists()

@@ -534,9 +534,9 @@ class TestRewards:
         count = len(turns)
         output = ([[1]] * count, turns, tool_mask, [""] * count, None, {}, None, [])
         monkeypatch.setattr(GRPOTrainer, "_generate", lambda self, prompts: output)
-        trainer._generate([""] * count)
-        rows = [{"prompt": "", "solution": TestRewards.GOLD}] * count
-        return trainer._calculate_rewards(rows, [""] * count, [""] * count, turns).tolist()
+        rollout = trainer.sample([{"prompt": "", "solution": TestRewards.GOLD}] * count, [""] * count)
+        trainer.read(rollout)
+        return trainer.reward(rollout).tolist()
 
     def test_default_to_the_papers(self, model, tokenizer, tmp_path, monkeypatch):
         trainer = self.trainer(model, tokenizer, tmp_path)
@@ -568,7 +568,7 @@ class TestRewards:
         masks = [[*[1] * len(own), *[0] * len(result), *[1] * len(answer)] for own in (call, answer)]
         assert self.rewards(trainer, monkeypatch, turns, masks) == [[1.0, 3.0], [0.0, -3.0]]
 
-    def test_of_completions_from_elsewhere_are_read_anew(self, model, tokenizer, tmp_path, monkeypatch):
+    def test_of_completions_from_elsewhere_are_read_again(self, model, tokenizer, tmp_path, monkeypatch):
         trainer = self.trainer(model, tokenizer, tmp_path)
         self.rewards(trainer, monkeypatch, [tokenizer("plain")["input_ids"]])
         ids = tokenizer(self.GOLD)["input_ids"]

@@ -50,6 +50,7 @@ TRL_INTERNALS = [
     Internal("trl.GRPOTrainer", "_name", "the model card names the method by it"),
     Internal("trl.GRPOTrainer", "_paper", "the model card cites it"),
     Internal("trl.GRPOTrainer", "_pending_extra_logs", "what rewards log of a completion stays with it in a refill"),
+    Internal("trl.GRPOTrainer", "_dist", "sharded weights are gathered for a generation with branches"),
     Internal("trl.GRPOTrainer", "_tag_names", "models on the Hub are tagged with it"),
     Internal("trl.GRPOTrainer", "_tokenizer", "regions are found with the tokenizer of text and multimodal models"),
     Internal("trl.SFTConfig", "_VALID_DICT_FIELDS", "a mapping on the command line is parsed as those of TRL"),
@@ -63,6 +64,10 @@ TRL_INTERNALS = [
     Internal("transformers.Trainer", "_save_checkpoint", "an interrupted save is never taken for a checkpoint"),
     Internal("transformers.Trainer", "_save_rng_state", "a checkpoint is whole when all ranks have written"),
     Internal("transformers.TrainingArguments", "_VALID_DICT_FIELDS", "a command line may give dictionaries as JSON"),
+    Internal("transformers.PretrainedConfig", "_attn_implementation", "that of shared prompts takes its place"),
+    Internal("transformers.PreTrainedModel", "_is_stateful", "recurrent layers cannot share prompts"),
+    Internal("transformers.PreTrainedModel", "_supports_attention_backend", "its attention can be replaced"),
+    Internal("trl.models", "unwrap_model_for_generation", "branches are sampled by the policy as TRL unwraps it"),
     Internal("trl.extras.profiling", "profiling_context", "the time of the regions is logged with TRL's times"),
     Internal("trl.trainer.utils", "get_comet_experiment_url", "the model card links the run"),
     Internal("trl.trainer.utils", "get_trackio_space_url", "the model card links the run"),
@@ -231,6 +236,16 @@ class TestList:
         missing = [use for use in scan(ROOT / "rest_trl") if use.name not in listed]
         message = "; ".join(f"{use.place} uses {use.name}" for use in missing)
         assert not missing, f"add to TRL_INTERNALS or VLLM_INTERNALS of {Path(__file__).name}: {message}"
+
+    def test_of_the_core_are_in_the_seam(self):
+        seam = ROOT / "rest_trl" / "trl_seam.py"
+        of_trl = {internal.name for internal in TRL_INTERNALS if internal.owner.startswith("trl.")}
+        beside = ("lab", "serving", "shared_prompts")
+        # The configuration lists its mappings under TRL's name for such a list.
+        uses = [use for use in scan(ROOT / "rest_trl") if use.name in of_trl - {"_VALID_DICT_FIELDS"}]
+        places = [use.place for use in uses]
+        elsewhere = [place for place in places if place.split("/")[1] not in (*beside, f"{seam.name}")]
+        assert [place for place in elsewhere if not place.startswith(f"rest_trl/{seam.name}:")] == []
 
     def test_holds_nothing_that_rest_trl_does_not_use(self):
         paths = (ROOT / "rest_trl").rglob("*.py")

@@ -19,10 +19,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from rest_trl.credit.advantages import credited_advantages
 from rest_trl.lab.display.colors import COLORS, TEXT_ON_LIGHT
+from rest_trl.lab.sampling import sample
 from rest_trl.lab.tiny import TINY_MODEL_DIR, load_tiny_dataset
 from rest_trl.regions.partition import Partitioner, to_regions
 from rest_trl.rewards import LayoutReward, ToolCallReward, is_exact
-from rest_trl.rollouts.held_out import sample
 from rest_trl.tool_calls import Region, get_syntax
 
 

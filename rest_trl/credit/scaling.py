@@ -1,5 +1,7 @@
 """How TRL scales rewards to advantages."""
 
+from typing import Any
+
 import torch
 
 from ..trl_seam import nanstd
@@ -65,21 +67,24 @@ def counted_rewards(rewards: torch.Tensor, aggregation: str) -> torch.Tensor:
     return rewards.nan_to_num(0.0).masked_fill(rewards.isnan().all(1, keepdim=True), torch.nan)
 
 
-def has_spread(rewards: torch.Tensor, weights: torch.Tensor, num_generations: int, aggregation: str) -> torch.Tensor:
+def wasted_groups(rewards: torch.Tensor, trainer: Any) -> list[int]:
     """
-    Which groups have rewards that differ by more than rounding.
+    The groups of a rollout whose rewards do not differ by more than rounding.
 
     Args:
-        rewards, weights, num_generations, aggregation:
-            See [`~rest_trl.credit.credited_advantages`].
+        rewards (`torch.Tensor` of shape `(N, K)`):
+            Rewards on all processes.
+        trainer ([`~trl.GRPOTrainer`]):
+            Weighs and groups them. Where each reward is normalised by itself, a group is wasted if none differs.
 
     Returns:
-        `torch.Tensor` of shape `(N / G,)`, bool: whether the sum of the rewards differs within the group, or any of
-        them where each is normalised by itself.
+        `list[int]`
     """
+    aggregation, size = trainer.multi_objective_aggregation, trainer.num_generations
     scale = "group" if aggregation == "sum_then_normalize" else "none"
-    factors, _ = affine(rewards, weights, num_generations, scale, aggregation)
-    return factors.view(-1, num_generations * rewards.size(1)).ne(0).any(1)
+    factors, _ = affine(rewards.float().cpu(), trainer.reward_weights.float().cpu(), size, scale, aggregation)
+    has_spread = factors.view(-1, size * rewards.size(1)).ne(0).any(1)
+    return torch.nonzero(~has_spread).flatten().tolist()
 
 
 def _inverse(spread: torch.Tensor, size: torch.Tensor) -> torch.Tensor:

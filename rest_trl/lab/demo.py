@@ -27,7 +27,6 @@ from rich.text import Text
 from scipy.stats import binomtest
 
 from ..regions.partition import partition
-from ..rollouts.held_out import count_exact, sample
 from ..runs.checkpoints import check_output_dir, continues, find_checkpoint, naming_full_disk, remove_results
 from ..runs.endings import run_errors, setup_errors
 from ..runs.files import write_atomically
@@ -38,6 +37,7 @@ from ..train import make_parser, make_trainer
 from ..trainer import ResTGRPOTrainer
 from .display.curves import plot_curves
 from .display.terminal import colored_completion, legend
+from .sampling import count_exact, sample
 from .tiny import TINY, TINY_DATASETS, is_tiny, load_tiny_dataset
 
 

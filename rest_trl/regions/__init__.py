@@ -11,7 +11,7 @@ from .coefficients import (
 from .normalization import normalize, normalize_turns
 from .partition import Partitioner, Reading, Turn, partition, to_regions
 from .rules import PRESETS, CoefficientsFunc, get_coefficients_func
-from .statistics import RegionStatistics, region_sums
+from .statistics import RegionMetrics, RegionStatistics, region_sums
 
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Partitioner",
     "Reading",
     "Region",
+    "RegionMetrics",
     "RegionStatistics",
     "Turn",
     "curriculum_weights",

@@ -66,7 +66,7 @@ class Branches:
             others of its branch, and the number of tokens that were sampled.
         """
         trainer = self._trainer
-        ends = self._reasoning_end, self._size, trainer.eos_token_ids
+        ends: tuple[ReasoningEnd, int, list[int]] = self._reasoning_end, self._size, trainer.eos_token_ids
         if trainer.use_vllm:
             generation = trainer.vllm_generation
             sampled = sample_branches(trainer.complete, generation, prompt_ids, num_generations, *ends)
@@ -75,8 +75,9 @@ class Branches:
             inputs = trainer.tokenizer.pad({"input_ids": prompt_ids}, padding_side="left", return_tensors="pt")
             inputs = inputs.to(trainer.accelerator.device)
             with trainer.generating() as model:
-                prompts = inputs["input_ids"], inputs["attention_mask"]
-                ids, lengths = branched_generate(model.generate, *prompts, trainer.generation_config, *ends)
+                ids, lengths = branched_generate(
+                    model.generate, inputs["input_ids"], inputs["attention_mask"], trainer.generation_config, *ends
+                )
             logprobs, discarded = None, 0
         after = sum(map(len, ids)) - sum(lengths)
         return ids, logprobs, lengths, after + sum(lengths[:: self._size]) + discarded

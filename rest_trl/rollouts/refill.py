@@ -12,11 +12,10 @@ is the same, longer by the factor \(1 / P(\text{spread})\).
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
 
-from ..credit.scaling import has_spread
+from ..credit.scaling import wasted_groups
 from .rollout import Rollout
 
 
@@ -97,21 +96,3 @@ class RefilledGroups:
         rng = np.random.default_rng((self._trainer.args.seed, *self._number))
         size = len(self._trainer.train_dataset)
         return rng.choice(size, self._budget, replace=self._budget > size).tolist()  # type: ignore[no-any-return]
-
-
-def wasted_groups(rewards: torch.Tensor, trainer: Any) -> list[int]:
-    """
-    The groups of a rollout whose completions all have equal rewards, up to rounding.
-
-    Args:
-        rewards (`torch.Tensor` of shape `(N, K)`):
-            Rewards on all processes.
-        trainer ([`~rest_trl.ResTGRPOTrainer`]):
-            Has the weights of the rewards, and the size of a group.
-
-    Returns:
-        `list[int]`
-    """
-    weights, size = trainer.reward_weights.float().cpu(), trainer.num_generations
-    spread = has_spread(rewards.float().cpu(), weights, size, trainer.multi_objective_aggregation)
-    return torch.nonzero(~spread).flatten().tolist()

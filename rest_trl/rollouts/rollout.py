@@ -97,6 +97,13 @@ class Rollout:
         for name in {**self.logged, **row["logged"]}:
             self.logged.setdefault(name, [None] * len(self))[index] = row["logged"].get(name)
 
+    def reward_arguments(self) -> dict[str, Any]:
+        """What reward functions are called with, by name, but the state of the training."""
+        columns = [name for name in self.inputs[0] if name not in ("prompt", "completion", "completion_ids")]
+        arguments: dict[str, Any] = {name: [row[name] for row in self.inputs] for name in columns}
+        arguments |= {"prompts": self.prompts, "completions": self.completions, "completion_ids": self.completion_ids}
+        return arguments if self.environments is None else arguments | {"environments": self.environments}
+
     def padded_part_ids(self, mask: torch.Tensor) -> torch.Tensor:
         """
         Parts of the tokens, as TRL has padded and masked them.

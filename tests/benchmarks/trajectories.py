@@ -97,7 +97,11 @@ def make_trainer(arm: str, length: int, path: str) -> GRPOTrainer:
         return [[float((turn + row) % 3) for turn in range(count)] for row, count in enumerate(counts)]
 
     ours = arm == "ResT"
-    config = partial(ResTGRPOConfig, credit="region", coefficients={"rule": "entropy", "scope": "turn"}) if ours else GRPOConfig
+    config = (
+        partial(ResTGRPOConfig, credit="region", coefficients={"rule": "entropy", "scope": "turn"})
+        if ours
+        else GRPOConfig
+    )
     args = config(
         path,
         loss_type="grpo",

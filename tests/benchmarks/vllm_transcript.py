@@ -18,8 +18,8 @@ from scipy.stats import binomtest
 from transformers import PrinterCallback, TrainerCallback
 
 from rest_trl.lab.demo import HELD_OUT
+from rest_trl.lab.sampling import count_exact, sample
 from rest_trl.lab.tiny import TINY_MODEL_DIR, load_tiny_dataset
-from rest_trl.rollouts.held_out import count_exact, sample
 from rest_trl.serving.recovery import VLLMServerError
 from rest_trl.train import make_parser, make_trainer
 from tests.engines.cpu_client import use_cpu_weight_transfer

@@ -13,8 +13,8 @@ from trl import GRPOTrainer
 import rest_trl
 from rest_trl import ResTGRPOConfig, ResTGRPOTrainer
 from rest_trl.lab.display import card as model_card
-from rest_trl.lab.display.arguments import changed_arguments
 from rest_trl.lab.display.card_facts import function_name
+from rest_trl.runs.arguments import changed_arguments
 from rest_trl.tool_calls import SYNTAXES
 from rest_trl.train import make_parser, make_trainer
 
@@ -292,10 +292,9 @@ class TestFailures:
             raise importlib.metadata.PackageNotFoundError(name)
 
         trainer = trainer_of(model, tokenizer, tmp_path)
-        base = GRPOTrainer.create_model_card
-        base(trainer)
+        GRPOTrainer.create_model_card(trainer)
         monkeypatch.setattr(importlib.metadata, "version", missing)
-        model_card.write_model_card(trainer, None, None)
+        model_card.write_model_card(trainer, lambda *arguments: None, None, None, None)
         card = (tmp_path / "README.md").read_text(encoding="utf-8")
         assert f"rest-trl {rest_trl.__version__}." in card and f"- rest-trl: {rest_trl.__version__}" in card
         assert not warnings()
@@ -328,7 +327,7 @@ class TestFailures:
         monkeypatch.setattr(model_card.ModelCard, "save", save)
         trainer = trainer_of(model, tokenizer, tmp_path)
         (tmp_path / "README.md").write_text("---\ntags: [trl]\n---\nbefore")
-        model_card.write_model_card(trainer, None, None)
+        model_card.write_model_card(trainer, lambda *arguments: None, None, None, None)
         assert (tmp_path / "README.md").read_text().endswith("before") and not (tmp_path / "README.tmp").exists()
         (warning,) = warnings()
         assert "No space left on device" in warning

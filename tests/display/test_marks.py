@@ -126,7 +126,7 @@ class TestLoggedTable:
         self.check(table)
 
     def test_costs_nothing_if_it_is_off(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("rest_trl.trainer.mark_regions", pytest.fail)
+        monkeypatch.setattr("rest_trl.lab.display.token_log.mark_regions", pytest.fail)
         arguments = RUN | {"output_dir": tmp_path, "max_steps": 1}
         main([text for name, value in arguments.items() for text in (f"--{name}", str(value))])
         assert json.loads((tmp_path / "trainer_state.json").read_text())["global_step"] == 1

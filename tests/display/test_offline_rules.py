@@ -3,7 +3,6 @@ import json
 import pytest
 import torch
 
-from rest_trl import ResTGRPOConfig
 from rest_trl.lab.display.offline_rules import make_rule, read_state
 from rest_trl.regions import entropy_coefficients, released_coefficients, to_regions
 from rest_trl.tool_calls import Part
@@ -63,8 +62,6 @@ class TestReadState:
         (tmp_path / "trainer_state.json").write_text('{"global_step": 1, "max_steps": 1, "stateful_callbacks": {}}')
         with pytest.raises(ValueError, match="not of a run with ResTGRPOTrainer"):
             read_state(tmp_path)
-
-
 
 
 class TestMakeRule:

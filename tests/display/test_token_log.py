@@ -8,6 +8,7 @@ from accelerate import PartialState
 
 from rest_trl.lab.display.completions import tokens_path
 from rest_trl.lab.display.token_log import TokenLog
+from rest_trl.regions.token_bytes import TokenBytes
 
 
 PartialState()  # accelerate gathers and logs with it
@@ -19,8 +20,12 @@ COEFFICIENTS = torch.tensor([[1.5, 0.0, 0.5, 0.0], [1.0, 0.0, 0.0, 0.0]])
 
 
 @pytest.fixture
-def log(tmp_path):
-    return TokenLog(SimpleNamespace(output_dir=str(tmp_path), generation_batch_size=3))
+def log(tmp_path, tokenizer):
+    return TokenLog(SimpleNamespace(output_dir=str(tmp_path), generation_batch_size=3), TokenBytes(tokenizer, []))
+
+
+def batch(advantages, ids=IDS):
+    return {"completion_ids": ids, "completion_mask": MASK, "part_ids": PARTS, "advantages": advantages}
 
 
 def write(log, step=10, main=True):
@@ -29,7 +34,7 @@ def write(log, step=10, main=True):
 
 class TestTokenLog:
     def test_stores_the_tokens_without_padding(self, log, tmp_path):
-        log.add(IDS, MASK, PARTS, COEFFICIENTS, ADVANTAGES, [{}, {}])
+        log.add(batch(ADVANTAGES), COEFFICIENTS, [{}, {}])
         write(log)
         table = pandas.read_parquet(tokens_path(tmp_path / "completions" / "completions_00010.parquet"))
         assert [list(row) for row in table["completion_ids"]] == [[5, 6, 7], [8]]
@@ -37,40 +42,40 @@ class TestTokenLog:
         assert [list(row) for row in table["coefficients"]] == [[1.5, 0.0, 0.5], [1.0]]
 
     def test_stores_that_coefficients_are_not_known(self, log, tmp_path):
-        log.add(IDS, MASK, PARTS, None, ADVANTAGES, [{}, {}])
+        log.add(batch(ADVANTAGES), None, [{}, {}])
         write(log)
         table = pandas.read_parquet(tmp_path / "completion_tokens" / "completion_tokens_00010.parquet")
         assert table["coefficients"].isna().all() and len(table) == 2
 
     def test_stores_what_is_of_turns(self, log, tmp_path):
-        log.add(IDS, MASK, PARTS, None, 2 * COEFFICIENTS, [{"f": [1.0, 0.5]}, {}])
+        log.add(batch(2 * COEFFICIENTS), None, [{"f": [1.0, 0.5]}, {}])
         write(log)
         table = pandas.read_parquet(tmp_path / "completion_tokens" / "completion_tokens_00010.parquet")
         assert [list(row) for row in table["advantages"]] == [[3.0, 0.0, 1.0], [2.0]]
         assert table["turn_rewards"][0] == '{"f": [1.0, 0.5]}' and pandas.isna(table["turn_rewards"][1])
 
     def test_stores_no_advantage_that_is_of_all_tokens(self, log, tmp_path):
-        log.add(IDS, MASK, PARTS, COEFFICIENTS, ADVANTAGES, [{}, {}])
+        log.add(batch(ADVANTAGES), COEFFICIENTS, [{}, {}])
         write(log)
         table = pandas.read_parquet(tmp_path / "completion_tokens" / "completion_tokens_00010.parquet")
         assert table["advantages"].isna().all() and table["turn_rewards"].isna().all()
 
     def test_keeps_the_rows_that_trl_keeps(self, log, tmp_path):
         for number in range(3):
-            log.add(IDS + number, MASK, PARTS, None, ADVANTAGES, [{}, {}])
+            log.add(batch(ADVANTAGES, IDS + number), None, [{}, {}])
         write(log)
         table = pandas.read_parquet(tmp_path / "completion_tokens" / "completion_tokens_00010.parquet")
         assert [row[0] for row in table["completion_ids"]] == [9, 7, 10]
 
     def test_writes_on_the_main_process_and_only_rows(self, log, tmp_path):
         write(log)
-        log.add(IDS, MASK, PARTS, None, ADVANTAGES, [{}, {}])
+        log.add(batch(ADVANTAGES), None, [{}, {}])
         write(log, main=False)
         assert not (tmp_path / "completion_tokens").exists()
 
     def test_does_not_end_the_run_if_it_cannot_write(self, log, tmp_path, caplog):
         (tmp_path / "completion_tokens").write_text("a file")
-        log.add(IDS, MASK, PARTS, None, ADVANTAGES, [{}, {}])
+        log.add(batch(ADVANTAGES), None, [{}, {}])
         with caplog.at_level(logging.WARNING):
             write(log)
         assert "goes on without it: FileExistsError" in caplog.text

@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rest_trl import ResTGRPOConfig, ResTGRPOTrainer
 from rest_trl.credit import branched_advantages
 from rest_trl.lab.tiny import TINY_MODEL_DIR, load_tiny_dataset
+from rest_trl.rollouts.branches import Branches
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +145,7 @@ class TestRefusals:
             before = getattr(trainer, name)
             setattr(trainer, name, value)
             with pytest.raises(ValueError, match=r"branch_size=2 cannot be combined with .*: leave out branch_size"):
-                trainer._set_up_branches(trainer.partitioner)
+                Branches(trainer, trainer.partitioner)
             setattr(trainer, name, before)
 
 
@@ -155,7 +156,7 @@ from rest_trl import ResTGRPOConfig, ResTGRPOTrainer
 from rest_trl.lab.tiny import TINY_MODEL_DIR, load_tiny_dataset
 
 args = ResTGRPOConfig(
-    sys.argv[1], branch="reasoning", branch_size=2, num_generations=8, per_device_train_batch_size=4, max_steps=3,
+    sys.argv[1], branch_size=2, num_generations=8, per_device_train_batch_size=4, max_steps=3,
     max_completion_length=32, credit="region", use_cpu=True, bf16=False, report_to="none", save_strategy="no",
     logging_steps=1, disable_tqdm=True, **json.loads(sys.argv[2]),
 )

@@ -6,6 +6,7 @@ from datasets import Dataset
 from test_trainer import make_trainer
 
 from rest_trl import ResTGRPOTrainer
+from rest_trl.rollouts.refill import RefilledGroups
 
 
 # Rewards tell the completions of "vary" prompts apart, and those of "flat" ones not.
@@ -135,11 +136,11 @@ class TestRefusals:
             before = getattr(trainer, name)
             setattr(trainer, name, value)
             with pytest.raises(ValueError, match=r"refill_groups=8 cannot be combined with .*: set refill_groups=0"):
-                trainer._set_up_refill()
+                RefilledGroups(trainer)
             setattr(trainer, name, before)
 
     def test_of_groups_that_cannot_be_split(self, model, tokenizer, tmp_path, monkeypatch):
         trainer = refill_trainer(model, tokenizer, tmp_path, refill_groups=3)
         monkeypatch.setattr(type(trainer.accelerator), "num_processes", property(lambda self: 8))
         with pytest.raises(ValueError, match="split over 8 processes: make it a multiple of 2"):
-            trainer._set_up_refill()
+            RefilledGroups(trainer)

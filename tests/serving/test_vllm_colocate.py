@@ -44,7 +44,12 @@ def test_weights_are_in_sync_until_the_sync_ends(arguments, tmp_path):
 
 def test_the_policy_calls_tools_in_the_loop(tmp_path):
     steps = 3
-    arguments = {"credit": "turn", "coefficients": {"rule": "entropy", "scope": "turn"}, "max_completion_length": 192, "learning_rate": 2e-3}
+    arguments = {
+        "credit": "turn",
+        "coefficients": {"rule": "entropy", "scope": "turn"},
+        "max_completion_length": 192,
+        "learning_rate": 2e-3,
+    }
     differences, calls = run_colocate(tmp_path, steps, steps, json.dumps(arguments), "tools")
     assert len(differences) == steps
     assert all(mean < 1e-5 for mean, _ in differences), differences

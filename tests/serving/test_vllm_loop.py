@@ -72,7 +72,6 @@ def server(tmp_path_factory):
 def make_trainer(server, path, loop, **changes):
     settings = {
         "credit": "turn",
-        "coefficients": "entropy",
         "coefficients": {"rule": "entropy", "scope": "turn"},
         "use_vllm": True,
         "vllm_mode": "server",

@@ -8,12 +8,12 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerControl, TrainerState
 
+from rest_trl.lab.sampling import sample
 from rest_trl.lab.study.held_out import METRIC, HeldOutCalls, HeldOutDialogues
 from rest_trl.lab.study.run import CommonRandomNumbers, step_table
 from rest_trl.lab.tiny import TINY_MODEL_DIR, load_tiny_dataset
 from rest_trl.lab.tiny.agents import AGENTS_MODEL_DIR, HelpDesk, OutcomeHelpDesk, Task, load_tasks
 from rest_trl.lab.tiny.agents.dialogues import play
-from rest_trl.rollouts.held_out import sample
 
 
 def drawn():

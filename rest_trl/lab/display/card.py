@@ -17,8 +17,8 @@ from transformers import is_wandb_available
 from trl.trainer.utils import get_comet_experiment_url, get_trackio_space_url
 
 from ...regions.rules import rule_arguments
+from ...runs.arguments import changed_arguments, is_hub_id, last_component, without_directories
 from ...version import __version__
-from .arguments import changed_arguments, is_hub_id, last_component, without_directories
 from .card_facts import (
     adapter_kind,
     coefficients_name,

@@ -8,13 +8,12 @@ from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ...regions import Partitioner
-from ...regions.rollout import RolloutReader
 from ...regions.token_bytes import TokenBytes
 from ...rewards import ToolCallReward
-from ...rollouts.held_out import sample
 from ...tool_calls import get_syntax
 from ...trainer import ResTGRPOTrainer
 from ..evaluation.agents_benchmark import Dialogue
+from ..sampling import sample
 
 
 METRIC = "held_out/exact"
@@ -96,7 +95,7 @@ class HeldOutCalls(HeldOut):
         self._prompts, self._solutions = list(dataset["prompt"]), list(dataset["solution"])
         name = trainer.tool_call_syntax
         partitioner = Partitioner(self._tokenizer, get_syntax(name))
-        self._reward = ToolCallReward().bind(name, RolloutReader(partitioner).turns, "static", 1)
+        self._reward = ToolCallReward().bind(name, lambda ids: partitioner.read_lists(ids).turns, "static", 1)
 
     def measure(self) -> float:
         """See [`HeldOut.measure`]."""

@@ -16,8 +16,8 @@ from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ...rewards.scoring import call_score, is_exact
-from ...rollouts.held_out import sample
 from ...tool_calls import get_syntax
+from ..sampling import sample
 from ..tiny import resolve_model
 from ..tiny.tasks import TASKS, generate_task
 from ..tiny.tokenization import render_prompt

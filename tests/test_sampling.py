@@ -7,8 +7,8 @@ from tokenizers.processors import TemplateProcessing
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from rest_trl.lab.sampling import count_exact, sample
 from rest_trl.lab.tiny import TINY_MODEL_DIR, load_tiny_dataset
-from rest_trl.rollouts.held_out import count_exact, sample
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ class TestSample:
         prompts = load_tiny_dataset("test", size=2)["prompt"]
         plain = sample(*tiny, prompts, max_new_tokens=8, seed=0)
         monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-        monkeypatch.setattr("rest_trl.rollouts.held_out.tqdm", partial(tqdm, mininterval=0))
+        monkeypatch.setattr("rest_trl.lab.sampling.tqdm", partial(tqdm, mininterval=0))
         assert torch.equal(plain, sample(*tiny, prompts, max_new_tokens=8, seed=0, bar="2 prompts"))
         shown = capsys.readouterr().err
         assert "2 prompts: 100%" in shown and "8/8" in shown

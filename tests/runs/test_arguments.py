@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rest_trl.lab.display.arguments import changed_arguments, is_hub_id, is_local_path, without_directories
+from rest_trl.runs.arguments import changed_arguments, is_hub_id, is_local_path, without_directories
 from rest_trl.train import make_parser
 
 

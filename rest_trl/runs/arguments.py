@@ -10,7 +10,7 @@ from enum import Enum
 from pathlib import PurePath
 from typing import Any
 
-from ...data.sources import is_local_path
+from ..data.sources import is_local_path
 
 
 # These say where a run happened, and nothing of what it was.

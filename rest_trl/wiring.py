@@ -1,0 +1,102 @@
+"""How a trainer is put together: its arguments, its rewards, and what a setting switches on."""
+
+import inspect
+from typing import Any
+
+from transformers.utils import is_bitsandbytes_available
+from trl import GRPOTrainer
+
+from .config import ResTGRPOConfig
+from .credit.assignment import warn_without_parts
+from .credit.turn_rewards import with_turns
+from .regions import RegionStatistics
+from .rewards import REWARDS, Binding, RuleReward, bind_rewards
+
+
+def named_arguments(model: Any, reward_funcs: Any, args: Any, positional: Any, kwargs: Any) -> dict[str, Any]:
+    """
+    The arguments of [`~trl.GRPOTrainer`] by name, with the defaults of [`~rest_trl.ResTGRPOTrainer`].
+
+    Raises:
+        ValueError: if `args` is no [`ResTGRPOConfig`].
+    """
+    signature = inspect.signature(GRPOTrainer)
+    arguments: dict[str, Any] = signature.bind_partial(model, reward_funcs, args, *positional, **kwargs).arguments
+    if args is None:
+        name = model if isinstance(model, str) else model.config._name_or_path
+        arguments["args"] = ResTGRPOConfig(f"{name.split('/')[-1]}-ResT")
+    elif not isinstance(args, ResTGRPOConfig):
+        raise ValueError(
+            f"ResTGRPOTrainer needs a ResTGRPOConfig as `args`, got {type(args).__name__}: it takes all arguments of "
+            "GRPOConfig"
+        )
+    if reward_funcs is None and arguments.get("environment_factory") is None:
+        arguments["reward_funcs"] = [reward() for reward in REWARDS.values()]
+    return arguments
+
+
+def check_vllm_server(arguments: dict[str, Any]) -> None:
+    """Refuse a vLLM server that does not serve this training, if one is asked for."""
+    args = arguments["args"]
+    if args.use_vllm and args.vllm_mode == "server":
+        from .serving.server import check_server
+
+        has_tools = bool(arguments.get("tools") or arguments.get("environment_factory"))
+        check_server(arguments["model"], args, has_tools)
+
+
+def keep_trainable(trainer: Any) -> None:
+    """Keep the policy in a form that has gradients, and its vLLM server, if it has one, in reach after a restart."""
+    if is_bitsandbytes_available():
+        from .serving.packing import keep_unpacked
+
+        keep_unpacked(trainer.model)
+    if trainer.args.use_vllm and trainer.args.vllm_mode == "server":
+        from .serving.recovery import guard
+
+        guard(trainer)
+
+
+def bind(trainer: Any) -> None:
+    """
+    Bind the rewards to the trainer's settings.
+
+    Raises:
+        ValueError: if they cannot score the data.
+    """
+    args, evaluation = trainer.args, trainer.eval_dataset
+    of_evaluation = evaluation.values() if isinstance(evaluation, dict) else [evaluation]
+    datasets = [dataset for dataset in (trainer.train_dataset, *of_evaluation) if dataset is not None]
+    settings = args.reward_schedule, args.steps_per_rollout, trainer.environment_tools
+    binding = Binding(trainer.tool_call_syntax, trainer.reader.turns, *settings, trainer.rollout_func is not None)
+    named = zip(bind_rewards(trainer.reward_funcs, datasets, binding), trainer.reward_func_names, strict=True)
+    trainer.reward_funcs = [
+        reward_func
+        if isinstance(reward_func, RuleReward)
+        else with_turns(reward_func, name, trainer.reader.spans, args.turn_discount)
+        for reward_func, name in named
+    ]
+    if args.credit != "completion":
+        warn_without_parts(trainer.reward_funcs, args.credit)
+
+
+def switch_on(trainer: Any) -> tuple[Any, Any]:
+    """
+    Add the callbacks that the settings ask for.
+
+    Returns:
+        `tuple`: the diagnoses and the log of completions; `None` for what is switched off.
+    """
+    diagnosis, completion_log = None, None
+    trainer.add_callback(RegionStatistics(trainer.args.entropy_decay))
+    if trainer.args.diagnose_steps is not None:
+        from .lab.diagnose.callback import DiagnoseCallback
+
+        diagnosis = DiagnoseCallback(trainer)
+        trainer.add_callback(diagnosis)
+    if trainer.log_completions:
+        from .lab.display.token_log import TokenLog
+
+        completion_log = TokenLog(trainer.args, trainer.partitioner.token_bytes)
+        trainer.add_callback(completion_log)
+    return diagnosis, completion_log
