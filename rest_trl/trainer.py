@@ -151,7 +151,6 @@ class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
             self.read(rollout)
 
     def read(self, rollout: Rollout) -> None:
-        """Parse the completions of a rollout, once for the rewards and for the loss."""
         with self.timed("partition"):
             self.reader.read(rollout)
 
@@ -170,9 +169,8 @@ class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
         self._is_first_rollout = False
 
     def _log_wasted(self, rewards: torch.Tensor) -> None:
-        """Log the share of wasted groups, before any is replaced."""
-        num_groups = len(rewards) // self.num_generations
-        self.log_value("rest/groups/wasted", len(wasted_groups(rewards, self)) / num_groups)
+        share = len(wasted_groups(rewards, self)) * self.num_generations / len(rewards)
+        self.log_value("rest/groups/wasted", share)  # before any is replaced
 
     def batched(self, rollout: Rollout, batch: dict[str, Any]) -> None:
         mask = self._policy_mask(batch)

@@ -67,24 +67,21 @@ def counted_rewards(rewards: torch.Tensor, aggregation: str) -> torch.Tensor:
     return rewards.nan_to_num(0.0).masked_fill(rewards.isnan().all(1, keepdim=True), torch.nan)
 
 
-def wasted_groups(rewards: torch.Tensor, trainer: Any) -> list[int]:
+def has_spread(rewards: torch.Tensor, weights: torch.Tensor, num_generations: int, aggregation: str) -> torch.Tensor:
     """
-    The groups of a rollout whose rewards do not differ by more than rounding.
-
-    Args:
-        rewards (`torch.Tensor` of shape `(N, K)`):
-            Rewards on all processes.
-        trainer ([`~trl.GRPOTrainer`]):
-            Weighs and groups them. Where each reward is normalised by itself, a group is wasted if none differs.
-
-    Returns:
-        `list[int]`
+    Which groups have rewards that differ by more than rounding: in their sum, or in any where each is normalised by
+    itself. Arguments as in [`affine`]; returns a `torch.Tensor` of shape `(N / G,)`, bool.
     """
-    aggregation, size = trainer.multi_objective_aggregation, trainer.num_generations
     scale = "group" if aggregation == "sum_then_normalize" else "none"
-    factors, _ = affine(rewards.float().cpu(), trainer.reward_weights.float().cpu(), size, scale, aggregation)
-    has_spread = factors.view(-1, size * rewards.size(1)).ne(0).any(1)
-    return torch.nonzero(~has_spread).flatten().tolist()
+    factors, _ = affine(rewards, weights, num_generations, scale, aggregation)
+    return factors.view(-1, num_generations * rewards.size(1)).ne(0).any(1)
+
+
+def wasted_groups(rewards: torch.Tensor, trainer: Any) -> list[int]:
+    """The groups of a rollout without spread, given its rewards of shape `(N, K)` and the trainer that weighs them."""
+    weights, size = trainer.reward_weights.float().cpu(), trainer.num_generations
+    spread = has_spread(rewards.float().cpu(), weights, size, trainer.multi_objective_aggregation)
+    return torch.nonzero(~spread).flatten().tolist()
 
 
 def _inverse(spread: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
