@@ -1,6 +1,7 @@
 import re
 import shlex
 from dataclasses import replace
+from fractions import Fraction
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -467,7 +468,7 @@ class TestQLoRARecipes:
         assert update == 16 * args.num_generations
         assert update % args.generation_batch_size == 0
         assert args.gradient_accumulation_steps % (args.steps_per_generation * args.num_iterations) == 0
-        assert args.steps_per_rollout == 1
+        assert args.steps_per_rollout == Fraction(args.generation_batch_size, update)
 
     def test_epoch_has_245_updates(self, recipe, resolve):
         args = resolve(recipe)[1]

@@ -552,6 +552,13 @@ class TestRewards:
         turns = [tokenizer(self.GOLD)["input_ids"]]
         assert self.rewards(trainer, monkeypatch, turns) == [pytest.approx([1.5, 2.5])]
 
+    def test_count_the_rollouts_of_a_step_that_has_several(self, model, tokenizer, tmp_path, monkeypatch):
+        several = {"steps_per_generation": 1, "gradient_accumulation_steps": 4}
+        trainer = self.trainer(model, tokenizer, tmp_path, reward_schedule="released", **several)
+        trainer.state.max_steps, trainer.state.global_step = 100, 38  # 152 rollouts: the schedule has ended
+        rewards = self.rewards(trainer, monkeypatch, [tokenizer(self.GOLD)["input_ids"]])
+        assert rewards == [[1.0, 3.0]]
+
     def test_read_markers_that_are_special_tokens(self, model, tokenizer, tmp_path, monkeypatch):
         special = copy.deepcopy(tokenizer)
         special.add_special_tokens({"extra_special_tokens": ["<tool_call>", "</tool_call>"]})
@@ -586,6 +593,20 @@ class TestRewards:
 
 
 class TestArguments:
+    def test_of_grpo_are_taken_by_place_as_grpo_takes_them(self, model, tokenizer, tmp_path):
+        args = ResTGRPOConfig(str(tmp_path), use_cpu=True, bf16=False, report_to="none", num_generations=4)
+        trainer = ResTGRPOTrainer(model, length_reward, args, DATASET, None, tokenizer)
+        assert trainer.train_dataset is DATASET and trainer.processing_class is tokenizer
+
+    def test_of_a_rule_replace_what_the_config_names_and_its_checks(self, model, tokenizer, tmp_path):
+        level = {"importance_sampling_level": "sequence"}
+        trainer = make_trainer(
+            ResTGRPOTrainer, model, tokenizer, tmp_path, coefficients_func=random_coefficients, **level
+        )
+        assert trainer.rule is random_coefficients
+        with pytest.raises(ValueError, match="coefficients='entropy', of mean 1, cancel out"):
+            make_trainer(ResTGRPOTrainer, model, tokenizer, tmp_path, **level)
+
     def test_of_grpo_are_refused_with_the_cure(self, model, tokenizer, tmp_path):
         with pytest.raises(ValueError, match="ResTGRPOConfig"):
             ResTGRPOTrainer(model, length_reward, GRPOConfig(str(tmp_path), use_cpu=True, bf16=False))

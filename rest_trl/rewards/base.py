@@ -4,6 +4,7 @@ import copy
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -158,14 +159,14 @@ class RuleReward(CallReward):
         if schedule is not None:
             check_schedule(schedule)
         self.schedule = schedule
-        self._steps_per_rollout = 1
+        self._steps_per_rollout: Fraction | int = 1
 
     def bind(
         self,
         tool_call_syntax: str,
         reader: TurnReader,
         schedule: str,
-        steps_per_rollout: int,
+        steps_per_rollout: Fraction | int,
         tools: Mapping[str | None, ToolSchemas] | None = None,
     ) -> "RuleReward":
         """
@@ -178,8 +179,8 @@ class RuleReward(CallReward):
                 Gives the parsed turns of completions from their `completion_ids`, a list of lists.
             schedule (`str`):
                 Schedule of a reward that was given none.
-            steps_per_rollout (`int`):
-                Optimiser steps per rollout: the schedules count rollouts.
+            steps_per_rollout (`Fraction` or `int`):
+                Optimiser steps per rollout, less than 1 where a step has several: the schedules count rollouts.
             tools (`Mapping[str | None, ToolSchemas]`, *optional*):
                 Tools of every environment by its name in the column `environment`, or by `None` if there are not
                 several. None where rows have tools.

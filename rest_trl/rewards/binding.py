@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import torch
@@ -74,7 +75,7 @@ class Binding(NamedTuple):
             Gives the parsed turns of completions from their `completion_ids`.
         schedule (`str`):
             Schedule of the rewards that were given none.
-        steps_per_rollout (`int`):
+        steps_per_rollout (`Fraction` or `int`):
             Optimiser steps per rollout.
         tools (`Mapping[str | None, Sequence[Callable]]`):
             Tools by the name of their environment; `None` where rows name none.
@@ -85,7 +86,7 @@ class Binding(NamedTuple):
     tool_call_syntax: str
     reader: TurnReader
     schedule: str
-    steps_per_rollout: int
+    steps_per_rollout: Fraction | int
     tools: Mapping[Any, Sequence[Callable[..., Any]]]
     has_rollout_func: bool = False
 
