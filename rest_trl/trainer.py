@@ -57,9 +57,7 @@ class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
 
     args: ResTGRPOConfig
     rollout_type = Rollout
-    recipe: dict[str, Any] | None = (
-        None  # the program's: arguments that differ from their defaults, for the model card
-    )
+    recipe: dict[str, Any] | None = None  # for the model card: what the training program was given
 
     def __init__(
         self,
