@@ -18,16 +18,9 @@ logger = get_logger(__name__)
 
 def find_segments(reward_funcs: Sequence[Any], arguments: dict[str, Any]) -> list[list[Sequence[Segment]]]:
     """
-    Where the parts of the rewards of a rollout are decided, gathered from all processes.
+    Where the parts of the rewards of a rollout are decided, gathered from all processes, of shape `(N, K, ...)`.
 
-    Args:
-        reward_funcs (`Sequence` of length `K`):
-            Reward functions; those that are a [`DecomposedReward`] say where their parts are decided.
-        arguments (`dict[str, Any]`):
-            What they are called with, see [`DecomposedReward.segments`], for the completions of this process.
-
-    Returns:
-        `list[list[Sequence[Segment]]]` of shape `(N, K, ...)`
+    `arguments` are what [`DecomposedReward.segments`] is called with, for the completions of this process.
     """
     of_rewards = [
         reward_func.segments(**arguments)

@@ -21,9 +21,7 @@ class EnvironmentTurns:
     whether it makes several calls, or calls that never reach the environment. What a turn has earned is known before
     the next one starts, whatever the environment does later, so credit for it is unbiased by construction.
 
-    Args:
-        spans_of (`Callable`):
-            Gives the columns of the assistant turns of completions from their `completion_ids`.
+    `spans_of` gives the columns of the assistant turns of completions from their `completion_ids`.
     """
 
     __name__ = METHOD  # TRL logs a reward function under its name
@@ -37,35 +35,13 @@ class EnvironmentTurns:
         self._sums = []
 
     def end_turn(self, environments: Sequence[Any]) -> None:
-        """
-        Read the rewards that the environments have given; it is called before every turn is sampled.
-
-        Args:
-            environments (`Sequence` of length `B`):
-                The environments of the rollout.
-
-        Raises:
-            ValueError: if an environment gives something other than finite numbers.
-        """
+        """Read the rewards that the environments have given; it is called before every turn is sampled."""
         self._sums.append([_total(environment) for environment in environments])
 
     def __call__(
         self, environments: Sequence[Any], completion_ids: Sequence[Sequence[int]], **kwargs: Any
     ) -> list[list[float] | None]:
-        """
-        Rewards of every turn.
-
-        Args:
-            environments (`Sequence` of length `B`):
-                The environments of the rollout.
-            completion_ids (`Sequence[Sequence[int]]` of length `B`):
-                Sampled token ids.
-            kwargs:
-                What else TRL gives to reward functions.
-
-        Returns:
-            `list[list[float] | None]` of length `B`: `None` for environments without the method.
-        """
+        """Rewards of every turn, as TRL asks for them; `None` for environments without the method."""
         rewards: list[list[float] | None] = []
         for row, (environment, turns) in enumerate(zip(environments, self._spans_of(completion_ids), strict=True)):
             if not has_turn_rewards(type(environment)):
@@ -78,16 +54,7 @@ class EnvironmentTurns:
 
 
 def has_turn_rewards(environment: type) -> bool:
-    """
-    Whether the environments of a class have the method `turn_rewards`.
-
-    Args:
-        environment (`type`):
-            Class of an environment.
-
-    Raises:
-        ValueError: if the method is asynchronous.
-    """
+    """Whether the environments of a class have the method `turn_rewards`; an asynchronous one is refused."""
     method = inspect.getattr_static(environment, METHOD, None)
     if inspect.iscoroutinefunction(method):
         raise ValueError(
@@ -113,18 +80,8 @@ def take_turn_rewards(arguments: dict[str, Any], spans_of: SpansOf) -> Environme
     """
     The turn rewards of the environments of a trainer, if any has them.
 
-    Args:
-        arguments (`dict[str, Any]`):
-            Arguments of [`~trl.GRPOTrainer`]; the reward is added where TRL demands one, and the factory changed so
-            that the environments that were made here are the first ones of the training.
-        spans_of (`Callable`):
-            Gives the columns of the assistant turns of completions from their `completion_ids`.
-
-    Returns:
-        [`EnvironmentTurns`], *optional*
-
-    Raises:
-        ValueError: if turns are sampled by a `rollout_func`.
+    In the `arguments` of [`~trl.GRPOTrainer`], the reward is added where TRL demands one, and the factory changed so
+    that the environments that were made here are the first ones of the training.
     """
     factory = arguments.get("environment_factory")
     if factory is None:

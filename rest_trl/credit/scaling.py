@@ -20,12 +20,7 @@ def affine(
     Groups without spread have factor 0. TRL divides their centred rewards, which are all zero, by its epsilon; but
     parts of rewards may differ where their sums do not.
 
-    Args:
-        rewards, weights, num_generations, scale_rewards, aggregation:
-            See [`~rest_trl.credit.credited_advantages`].
-
-    Returns:
-        `tuple[torch.Tensor, torch.Tensor]` of shapes `(N, K)` and `(N,)`: factors and offsets.
+    Arguments as in [`~rest_trl.credit.credited_advantages`]; returns tensors of shapes `(N, K)` and `(N,)`.
     """
     grouped = rewards.view(-1, num_generations, rewards.size(1))
     if aggregation == "normalize_then_sum":
@@ -54,13 +49,7 @@ def counted_rewards(rewards: torch.Tensor, aggregation: str) -> torch.Tensor:
     What TRL counts for a reward that a function did not give.
 
     It is 0 in a sum of rewards. Where each is normalised by itself it is left out, as are completions without any.
-
-    Args:
-        rewards, aggregation:
-            See [`~rest_trl.credit.credited_advantages`].
-
-    Returns:
-        `torch.Tensor` of shape `(N, K)`: NaN where a reward is left out.
+    Returns a `torch.Tensor` of shape `(N, K)`, NaN where a reward is left out.
     """
     if aggregation == "normalize_then_sum":
         return rewards

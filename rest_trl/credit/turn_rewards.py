@@ -48,14 +48,7 @@ class TurnReward:
 
     def __call__(self, **kwargs: Any) -> list[float | None]:
         """
-        Rewards of completions, as TRL asks for them.
-
-        Args:
-            kwargs:
-                What TRL gives to reward functions.
-
-        Returns:
-            `list[float | None]` of length `B`: sums over the turns.
+        Sums over the turns of completions, as TRL asks for rewards.
 
         Raises:
             ValueError: if a list has not one finite number for every assistant turn of its completion.
@@ -84,14 +77,7 @@ class TurnReward:
 
     def turn_values(self, completion_ids: Sequence[Sequence[int]]) -> list[list[float] | None]:
         """
-        The lists that the function gave in its last call.
-
-        Args:
-            completion_ids (`Sequence[Sequence[int]]` of length `B`):
-                Sampled token ids.
-
-        Returns:
-            `list[list[float] | None]` of length `B`: `None` where it gave no list, and for completions of other calls.
+        The lists that the function gave in its last call; `None` where it gave none, and for completions of others.
         """
         if len(completion_ids) != len(self._completion_ids):
             return [None] * len(completion_ids)
@@ -100,17 +86,8 @@ class TurnReward:
 
     def segments(self, completion_ids: Sequence[Sequence[int]], **kwargs: Any) -> list[list[Segment]]:
         """
-        The turns of the completions that the function was last called with, see [`~rest_trl.credit.turns`].
-
-        Args:
-            completion_ids (`Sequence[Sequence[int]]` of length `B`):
-                Sampled token ids.
-            kwargs:
-                What else TRL gives to reward functions.
-
-        Returns:
-            `list[list[Segment]]` of length `B`: none at all where the function gave no list on any process, and none
-            for a completion that it left out.
+        The turns of the completions that the function was last called with, see [`~rest_trl.credit.turns`]: none at
+        all where the function gave no list on any process, and none for a completion that it left out.
 
         Raises:
             ValueError: if the completions are not those of the last call, and the function gives lists.

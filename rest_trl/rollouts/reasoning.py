@@ -42,44 +42,18 @@ class ReasoningEnd:
         self._think, self._end_think = tool_call_syntax.think.encode(), self.closing_tag.encode()
 
     def watch(self, prompt_ids: Sequence[int]) -> "ReasoningWatch":
-        """
-        Watch a completion grow.
-
-        Args:
-            prompt_ids (`Sequence[int]`):
-                Its prompt, possibly padded on the left.
-
-        Returns:
-            [`ReasoningWatch`]
-        """
+        """Watch the completion of a prompt, which may be padded on the left, grow."""
         tail = self._token_bytes.text(prompt_ids[-_PROMPT_TAIL:]).encode("utf-8", "surrogateescape")
         return ReasoningWatch(self._token_bytes, self._think, self._end_think, tail.rstrip().endswith(self._think))
 
     def find(self, prompt_ids: Sequence[int], completion_ids: Sequence[int]) -> int | None:
-        """
-        The number of tokens up to the end of the reasoning.
-
-        Args:
-            prompt_ids (`Sequence[int]`):
-                The prompt.
-            completion_ids (`Sequence[int]`):
-                The completion.
-
-        Returns:
-            `int`, *optional*: `None` if the reasoning has no end.
-        """
+        """The number of tokens up to the end of the reasoning; `None` if it has no end."""
         watch = self.watch(prompt_ids)
         return next((count for count, token in enumerate(completion_ids, start=1) if watch.ends(token)), None)
 
 
 class ReasoningWatch:
-    """
-    Watches one completion, see [`ReasoningEnd.watch`].
-
-    Attributes:
-        inside (`bool`):
-            Whether reasoning was opened.
-    """
+    """Watches one completion, see [`ReasoningEnd.watch`]; `inside` tells whether reasoning was opened."""
 
     def __init__(self, token_bytes: TokenBytes, think: bytes, end_think: bytes, inside: bool) -> None:
         self._token_bytes, self._think, self._end_think = token_bytes, think, end_think
@@ -87,16 +61,7 @@ class ReasoningWatch:
         self._text = b""
 
     def ends(self, token_id: int) -> bool:
-        """
-        Take the next token.
-
-        Args:
-            token_id (`int`):
-                The token.
-
-        Returns:
-            `bool`: whether the place that [`ReasoningEnd`] finds is right after this token.
-        """
+        """Take the next token; whether the place that [`ReasoningEnd`] finds is right after it."""
         self._text += self._token_bytes.text([token_id]).encode("utf-8", "surrogateescape")
         if not self.inside:
             text = self._text.lstrip()
@@ -113,13 +78,7 @@ class ReasoningWatch:
 
 class EndOfReasoning(StoppingCriteria):
     """
-    Ends the completions of a batch after their reasoning.
-
-    Args:
-        reasoning_end ([`ReasoningEnd`]):
-            Finds the place.
-        prompt_ids (`torch.Tensor` of shape `(B, P)`):
-            The prompts, padded on the left.
+    Ends the completions of a batch of prompts, of shape `(B, P)` and padded on the left, after their reasoning.
     """
 
     def __init__(self, reasoning_end: ReasoningEnd, prompt_ids: torch.Tensor) -> None:

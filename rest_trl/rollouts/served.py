@@ -11,17 +11,8 @@ from .reasoning import ReasoningEnd
 
 class Sampled(NamedTuple):
     """
-    Branched completions.
-
-    Args:
-        completion_ids (`list[list[int]]` of length `B`):
-            Token ids.
-        logprobs (`list[list[float | None]]` of length `B`):
-            Log-probabilities of the tokens when they were sampled.
-        prefix_lengths (`list[int]` of length `B`):
-            Number of tokens that each completion shares with the others of its branch.
-        num_discarded (`int`):
-            Number of tokens that were sampled and are in no completion.
+    Branched completions: ids, log-probabilities when they were sampled, the number of tokens that each shares with the
+    others of its branch, and the number of tokens that were sampled and are in no completion.
     """
 
     completion_ids: list[list[int]]
