@@ -76,6 +76,20 @@ class GuardedGeneration:
         if self.is_main:
             self.vllm_client = generation.vllm_client = GuardedClient(generation.vllm_client)
 
+    @property
+    def generation_kwargs(self) -> dict[str, Any]:
+        """Settings of TRL's generation, which a rollout with branches changes for each of its parts."""
+        return self.generation.generation_kwargs
+
+    @generation_kwargs.setter
+    def generation_kwargs(self, value: dict[str, Any]) -> None:
+        self.generation.generation_kwargs = value
+
+    @property
+    def max_completion_length(self) -> int:
+        """Limit of TRL's generation, in tokens."""
+        return self.generation.max_completion_length
+
     def sync_weights(self) -> None:
         """Give the server the weights of the policy."""
         self._persist(self._send_dequantized if self.quantized else self.generation.sync_weights)

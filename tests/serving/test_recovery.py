@@ -120,6 +120,12 @@ class TestGuardedGeneration:
         assert list(client.client.received[0]) == [name for name, _ in trainer.model.named_parameters()]
         assert completions(trainer) == [[7], [8]]
 
+    def test_lets_a_rollout_with_branches_change_the_settings_of_trl(self, server, tmp_path):
+        generation = make_trainer(server.url, tmp_path).vllm_generation
+        generation.generation_kwargs = {"stop": ["</think>"]}
+        assert generation.generation.generation_kwargs == generation.generation_kwargs == {"stop": ["</think>"]}
+        assert generation.max_completion_length == generation.generation.max_completion_length
+
     def test_a_failed_request_is_repeated_once_here_and_not_by_the_session(self, server, tmp_path):
         trainer = make_trainer(server.url, tmp_path)
         trainer.vllm_generation.sync_weights()
