@@ -23,6 +23,14 @@ def call(name, **arguments):
 
 
 class TestTinyWorld:
+    def test_tells_golds_with_and_without_calls_apart(self, tokenizer, tmp_path):
+        golds = {"a": GOLD, "b": "Hello.", "c": "Hello."}
+        samples = [Sample(id, "one", id, f"prompt {id}", gold) for id, gold in golds.items()]
+        texts = dict.fromkeys(golds, "gibberish")
+        summary = evaluate(TinyWorld(samples), Replay(tokenizer, texts), tmp_path, RUN)
+        shares = {name: (group["n"], group["exact"]["accuracy"]) for name, group in summary["groups"].items()}
+        assert shares == {WITH_CALLS: (1, 0), WITHOUT_CALLS: (2, 1)}
+
     @pytest.mark.parametrize(
         ("text", "truncated", "why"),
         [
@@ -77,14 +85,15 @@ class TestOwnData:
         for metric in ("exact", "format"):
             figure = summary["overall"][metric]
             assert (figure["accuracy"], figure["clusters"]) == (1, 4) and 0 < figure["low"] < figure["high"] == 1
-        groups = {name: group["n"] for name, group in summary["groups"].items()}
-        assert groups == {WITH_CALLS: 4, WITHOUT_CALLS: 4, "tool get_rain": 2, "tool get_weather": 2}
+        rows = {name: row["n"] for name, row in (summary["subsets"] | summary["groups"]).items()}
+        assert rows == {WITH_CALLS: 4, WITHOUT_CALLS: 4, "tool get_rain": 2, "tool get_weather": 2}
 
     def test_tells_tools_and_golds_without_calls_apart(self, data, tokenizer, tmp_path):
         wrong = {f"my.jsonl#{row}/0": "gibberish" for row in range(4)}
         wrong["my.jsonl#0/0"] = call("get_weather", city="Oslo")
         summary, scores = self.run(data, tokenizer, tmp_path / "run", wrong)
-        shares = {name: group["exact"]["accuracy"] for name, group in summary["groups"].items()}
+        rows = summary["subsets"] | summary["groups"]
+        shares = {name: row["exact"]["accuracy"] for name, row in rows.items()}
         # Overall, gibberish is right for every gold without a call.
         assert summary["overall"]["exact"]["accuracy"] == 5 / 8
         assert shares == {WITH_CALLS: 0.25, WITHOUT_CALLS: 1, "tool get_rain": 0, "tool get_weather": 0.5}
@@ -125,3 +134,7 @@ class TestOwnData:
         assert "tool get_rain" in capsys.readouterr().out
         (comparison,) = compare_runs(tmp_path / "before", tmp_path / "after")
         assert comparison.names == ("before", "after") and comparison.warnings == ()
+        (comparison,) = compare_runs(tmp_path / "before", tmp_path / "after", subset=WITH_CALLS)
+        assert (comparison.benchmark, comparison.paired.difference.n) == ("data, golds with calls", 4)
+        with pytest.raises(ValueError, match=r"has the subsets golds with calls, golds without, not 'calls'"):
+            compare_runs(tmp_path / "before", tmp_path / "after", subset="calls")

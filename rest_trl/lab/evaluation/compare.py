@@ -20,6 +20,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("rest-trl compare", description="Tell whether one checkpoint beats another.")
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="A and B, or with --published one or more")
     parser.add_argument("--metric", help="default: the first of each benchmark")
+    parser.add_argument("--subset", help="only the samples of this subset, such as 'golds with calls' of own data")
     parser.add_argument("--published", action="store_true", help="set runs beside the paper's figures")
     parser.add_argument("--markdown", type=Path, help="write the table to this file")
     parser.add_argument("--latex", type=Path, help="write the table to this file")
@@ -35,7 +36,7 @@ def main(args: Sequence[str] | None = None) -> None:
     console = Console(markup=False, emoji=False)  # paths and settings are shown as they are, with their brackets
     try:
         if arguments.published:
-            unused = [name for name in ("metric", *_FILES) if vars(arguments)[name] is not None]
+            unused = [name for name in ("metric", "subset", *_FILES) if vars(arguments)[name] is not None]
             if unused:
                 raise ValueError(f"--published only prints, in the paper's metric: leave out --{', --'.join(unused)}")
             for directory in arguments.runs:
@@ -47,7 +48,7 @@ def main(args: Sequence[str] | None = None) -> None:
             return
         if len(arguments.runs) != 2:
             raise ValueError(f"two runs are compared, A and B, not {len(arguments.runs)}")
-        comparisons = compared.compare_runs(arguments.runs[0], arguments.runs[1], arguments.metric)
+        comparisons = compared.compare_runs(arguments.runs[0], arguments.runs[1], arguments.metric, arguments.subset)
         for name, run in zip(comparisons[0].names, arguments.runs, strict=True):
             console.print(f"{name}: {run}", soft_wrap=True, highlight=False)
         for comparison in comparisons:

@@ -63,19 +63,19 @@ def read_summary(run: Path) -> dict[str, Any]:
     return summary
 
 
-def compare_runs(first: Path, second: Path, metric: str | None = None) -> list[Comparison]:
+def compare_runs(first: Path, second: Path, metric: str | None = None, subset: str | None = None) -> list[Comparison]:
     """
     Compare all benchmarks that two runs, or folders of runs, have in common.
 
-    By default the first metric of each benchmark is compared. Runs without a common benchmark, without the metric, or
-    of other samples are a `ValueError`.
+    By default the first metric of each benchmark is compared, on all samples. Runs without a common benchmark, without
+    the metric or the subset, or of other samples are a `ValueError`.
     """
     runs, others = find_runs(first), find_runs(second)
     shared = sorted(runs.keys() & others.keys())
     if not shared:
         raise ValueError(f"{first} has runs of {', '.join(runs)}, {second} of {', '.join(others)}: none in common")
     names = _names(first, second)
-    comparisons = [_compare(name, names, runs[name], others[name], metric) for name in shared]
+    comparisons = [_compare(name, names, runs[name], others[name], metric, subset) for name in shared]
     adjusted = holm([comparison.paired.cluster_p for comparison in comparisons])
     return [replace(comparison, adjusted_p=p) for comparison, p in zip(comparisons, adjusted, strict=True)]
 
@@ -89,14 +89,19 @@ def _names(first: Path, second: Path) -> tuple[str, str]:
     return "A", "B"
 
 
-def _compare(name: str, names: tuple[str, str], first: Path, second: Path, metric: str | None) -> Comparison:
+def _compare(
+    name: str, names: tuple[str, str], first: Path, second: Path, metric: str | None, subset: str | None
+) -> Comparison:
     summaries = read_summary(first), read_summary(second)
     metric = metric or summaries[0]["metrics"][0]
     for run, summary in zip((first, second), summaries, strict=True):
         if metric not in summary["metrics"]:
             raise ValueError(f"{run} has the metrics {', '.join(summary['metrics'])}, not {metric!r}")
-    ones = {score.id: score for score in read_scores(first)}
-    twos = {score.id: score for score in read_scores(second)}
+        if subset not in (None, *summary["subsets"]):
+            raise ValueError(f"{run} has the subsets {', '.join(summary['subsets'])}, not {subset!r}")
+    ones, twos = (
+        {score.id: score for score in read_scores(run) if subset in (None, score.subset)} for run in (first, second)
+    )
     if ones.keys() != twos.keys():
         raise ValueError(
             f"{name}: {len(ones.keys() - twos.keys())} samples are only in {first}, {len(twos.keys() - ones.keys())} "
@@ -116,7 +121,7 @@ def _compare(name: str, names: tuple[str, str], first: Path, second: Path, metri
     ]
     paired = compare_paired(*correct, clusters)
     return Comparison(
-        name,
+        name if subset is None else f"{name}, {subset}",
         metric,
         names,
         accuracy_interval(correct[0], clusters),

@@ -1,11 +1,11 @@
 """Benchmarks of single steps with gold completions: your own data, and the held-out parts of the embedded worlds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from typing import Any, ClassVar, Self
 
-from ...tool_calls import detect_syntax, get_syntax
+from ...tool_calls import ParsedCompletion, detect_syntax, get_syntax
 from ..tiny import TINY, TINY_DATASETS, generate_steps
 from .benchmark import PROMPT_OPTIONS, Sample, Score, SingleTurnBenchmark, mean_score
 from .generation import Completion, Tokenizer
@@ -23,7 +23,6 @@ class GoldCalls(SingleTurnBenchmark):
     """
 
     metrics: ClassVar[tuple[str, ...]] = ("exact",)
-    per_tool: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -61,16 +60,8 @@ class GoldCalls(SingleTurnBenchmark):
         return Score(sample.id, sample.subset, sample.cluster, scores, why, calls, ids, text)
 
     def groups(self, scores: Sequence[Score], metric: str) -> dict[str, tuple[float, list[Score]]]:
-        """See [`Benchmark.groups`]: golds with and without calls, and the samples whose gold calls each tool."""
-        members: dict[str, list[Score]] = {}
-        for score in scores:
-            calls = self._golds[score.id].calls
-            members.setdefault(WITH_CALLS if calls else WITHOUT_CALLS, []).append(score)
-            for name in sorted({call.name for call in calls}) if self.per_tool else ():
-                members.setdefault(f"tool {name}", []).append(score)
-        # The kinds of golds come first, then the tools, the most frequent first.
-        order = sorted(members, key=lambda name: (name.startswith("tool "), -len(members[name]), name))
-        return {name: (mean_score(members[name], metric), members[name]) for name in order if len(members) > 1}
+        """See [`Benchmark.groups`]: golds with and without calls."""
+        return _grouped(scores, metric, lambda score: [kind_of_gold(self._golds[score.id])])
 
 
 class OwnData(GoldCalls):
@@ -78,7 +69,6 @@ class OwnData(GoldCalls):
 
     name = "data"
     metrics = ("exact", "format")
-    per_tool = True
     protocol = ("data", "split", "test_size", "chat_template_kwargs")
     options = {
         "data": {"help": "own data: file, directory or Hub id, as in training; alone it stands for --benchmark data"},
@@ -100,15 +90,38 @@ class OwnData(GoldCalls):
         rows = load_rest_dataset(
             options["data"], tokenizer, split=split, test_size=test_size, chat_template_kwargs=template_kwargs
         )
-        samples = [
-            Sample(f"{row['source']}/{row['step']}", "all", row["source"], row["prompt"], row["solution"])
-            for row in map(dict, rows)
-        ]
         syntax = options["tool_call_syntax"] or detect_syntax(tokenizer)
+        parse = get_syntax(syntax).parse
+        samples = [
+            Sample(f"{source}/{step}", kind_of_gold(parse(gold)), source, prompt, gold)
+            for source, step, prompt, gold in zip(
+                rows["source"], rows["step"], rows["prompt"], rows["solution"], strict=True
+            )
+        ]
         settings = {name: options[name] for name in ("data", "test_size", "limit")}
         settings |= {"split": split, "tool_call_syntax": syntax, "chat_template_kwargs": template_kwargs or {}}
         limited = [f"only the first {limit} steps"] if limit is not None else []
         return cls(samples[:limit], settings, [*limited, f"golds and completions read as {syntax}"], syntax)
+
+    def groups(self, scores: Sequence[Score], metric: str) -> dict[str, tuple[float, list[Score]]]:
+        """See [`Benchmark.groups`]: for each tool, the samples whose gold calls it, the most frequent tool first."""
+        return _grouped(scores, metric, lambda score: {f"tool {call.name}" for call in self._golds[score.id].calls})
+
+
+def kind_of_gold(gold: ParsedCompletion) -> str:
+    """Whether a gold has calls, as the name of a subset or group."""
+    return WITH_CALLS if gold.calls else WITHOUT_CALLS
+
+
+def _grouped(
+    scores: Sequence[Score], metric: str, names_of: Callable[[Score], Iterable[str]]
+) -> dict[str, tuple[float, list[Score]]]:
+    members: dict[str, list[Score]] = {}
+    for score in scores:
+        for name in names_of(score):
+            members.setdefault(name, []).append(score)
+    order = sorted(members, key=lambda name: (-len(members[name]), name))
+    return {name: (mean_score(members[name], metric), members[name]) for name in order}
 
 
 def tiny_samples(tokenizer: Tokenizer, size: int = 512, seed: int = 0, name: str = TINY) -> list[Sample]:
