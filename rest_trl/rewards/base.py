@@ -3,7 +3,8 @@
 import copy
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -50,11 +51,13 @@ class CallReward(ABC):
         self._syntax: ToolCallSyntax | None = None if tool_call_syntax is None else get_syntax(tool_call_syntax)
         self._reader: TurnReader | None = None
         self._tools: Mapping[str | None, ToolSchemas] = {}
+        self._end_ids: Collection[int] = ()
 
-    def _bound(self, tool_call_syntax: str, reader: TurnReader) -> Self:
+    def _bound(self, tool_call_syntax: str, reader: TurnReader, end_ids: Collection[int] = ()) -> Self:
         """A copy that reads in this syntax, and reads `completion_ids` with this reader."""
         bound = copy.copy(self)
         bound.tool_call_syntax, bound._syntax, bound._reader = tool_call_syntax, get_syntax(tool_call_syntax), reader
+        bound._end_ids = end_ids
         return bound
 
     def known_syntax(self) -> ToolCallSyntax:
@@ -93,7 +96,11 @@ class CallReward(ABC):
                 f"{self.__name__} is called by a trainer that has not bound it, and would miss markers that are "
                 "special tokens: use ResTGRPOTrainer, or call the reward's `bind`"
             )
-        return [[turn.parsed for turn in turns] for turns in self._reader(completion_ids)]
+        read = [[turn.parsed for turn in turns] for turns in self._reader(completion_ids)]
+        for turns, ids in zip(read, completion_ids, strict=True):
+            if self._end_ids and turns and len(ids) and ids[-1] not in self._end_ids:
+                turns[-1] = replace(turns[-1], is_cut=True)
+        return read
 
 
 def log_nothing(name: str, value: float) -> None:
@@ -168,6 +175,7 @@ class RuleReward(CallReward):
         schedule: str,
         steps_per_rollout: Fraction | int,
         tools: Mapping[str | None, ToolSchemas] | None = None,
+        end_ids: Collection[int] = (),
     ) -> "RuleReward":
         """
         A copy that belongs to a trainer. [`ResTGRPOTrainer`] calls this; other trainers can.
@@ -184,11 +192,14 @@ class RuleReward(CallReward):
             tools (`Mapping[str | None, ToolSchemas]`, *optional*):
                 Tools of every environment by its name in the column `environment`, or by `None` if there are not
                 several. None where rows have tools.
+            end_ids (`Collection[int]`, *optional*, defaults to `()`):
+                Tokens that end a completion: one that ends otherwise was cut off and is never exact. By default it is
+                not known which were.
 
         Returns:
             [`RuleReward`]
         """
-        bound = self._bound(tool_call_syntax, reader)
+        bound = self._bound(tool_call_syntax, reader, end_ids)
         bound.schedule, bound._steps_per_rollout = self.schedule or schedule, steps_per_rollout
         bound._tools = tools or {}
         return bound

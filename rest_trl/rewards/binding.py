@@ -1,7 +1,7 @@
 """Reward functions as recipes name them, and what a trainer passes to those of this package."""
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -81,6 +81,8 @@ class Binding(NamedTuple):
             Tools by the name of their environment; `None` where rows name none.
         has_rollout_func (`bool`, *optional*, defaults to `False`):
             Whether a `rollout_func` may give reward functions more arguments than the data set does.
+        end_ids (`Collection[int]`, *optional*, defaults to `()`):
+            Tokens that end a completion; one that ends otherwise was cut off.
     """
 
     tool_call_syntax: str
@@ -89,6 +91,7 @@ class Binding(NamedTuple):
     steps_per_rollout: Fraction | int
     tools: Mapping[Any, Sequence[Callable[..., Any]]]
     has_rollout_func: bool = False
+    end_ids: Collection[int] = ()
 
 
 def bind_rewards(reward_funcs: Sequence[Any], datasets: Sequence[Any], binding: Binding) -> list[Any]:
@@ -127,7 +130,7 @@ def bind_rewards(reward_funcs: Sequence[Any], datasets: Sequence[Any], binding: 
                 for dataset in datasets:
                     if hasattr(dataset, "__len__") and "tools" in dataset.column_names:
                         read_row_tools(dataset)
-            return reward.bind(*binding[:4], schemas)
+            return reward.bind(*binding[:4], schemas, binding.end_ids)
         if isinstance(reward, ToolSchemaReward):
             if not (schemas or reward.has_tools):
                 for dataset in datasets:

@@ -77,5 +77,7 @@ def merge_calls(turns: Sequence[ParsedCompletion]) -> ParsedCompletion:
     An unreadable call voids the calls of its turn; those of other turns were made.
     """
     return ParsedCompletion(
-        [call for turn in turns for call in turn.calls], [error for turn in turns for error in turn.errors]
+        [call for turn in turns for call in turn.calls],
+        [error for turn in turns for error in turn.errors],
+        is_cut=any(turn.is_cut for turn in turns),
     )

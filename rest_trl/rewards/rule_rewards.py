@@ -67,8 +67,10 @@ class ToolCallReward(RuleReward):
     argument values by Python's `==`, the other schedules by [`json_equal`].
 
     Logs `rest/reward/correctness`, the mean [`call_score`] where the gold has calls; `rest/reward/exact`, the share of
-    completions with the gold's calls and no others (none, where the gold has none); `rest/reward/unparseable`, the
-    share of completions with something that looks like a call and is none; `rest/reward/unreadable_solution`.
+    completions with the gold's calls and no others, neither unreadable nor cut off, and the same apart for golds with
+    calls (`rest/reward/exact_with_calls`, the one to watch) and without (`rest/reward/exact_without_calls`: any text
+    without a call is as good as the gold); `rest/reward/unparseable`, the share of completions with something that
+    looks like a call and is none; `rest/reward/unreadable_solution`.
 
     Example:
 
@@ -86,7 +88,7 @@ class ToolCallReward(RuleReward):
         equal = self._equal
         rewards: list[float | None] = []
         scores: list[float] = []
-        exact: list[bool] = []
+        exact: dict[bool, list[bool]] = {True: [], False: []}  # by whether the gold has calls
         completions = [(turns, merge_calls(turns), gold) for turns, gold in pairs]
         for turns, parsed, gold in completions:
             if gold.errors:
@@ -97,7 +99,7 @@ class ToolCallReward(RuleReward):
             else:
                 score = call_score(parsed.calls, gold.calls, equal) if gold.calls else 0.0
                 is_same = is_exact(parsed, gold, equal)
-            exact.append(is_same)
+            exact[bool(gold.calls)].append(is_same)
             if not gold.calls:
                 rewards.append(0.0)
             else:
@@ -107,7 +109,9 @@ class ToolCallReward(RuleReward):
             log_metric,
             {
                 "rest/reward/correctness": scores,
-                "rest/reward/exact": exact,
+                "rest/reward/exact": exact[True] + exact[False],
+                "rest/reward/exact_with_calls": exact[True],
+                "rest/reward/exact_without_calls": exact[False],
                 "rest/reward/unparseable": [bool(parsed.errors) for _, parsed, _ in completions],
                 "rest/reward/unreadable_solution": [bool(gold.errors) for *_, gold in completions],
             },

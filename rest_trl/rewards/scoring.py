@@ -96,7 +96,12 @@ def num_points(gold_calls: Sequence[ToolCall]) -> int:
 def is_exact(parsed: ParsedCompletion, gold: ParsedCompletion, equal: Callable[[Any, Any], bool] = json_equal) -> bool:
     """
     Whether a completion makes exactly the gold's calls, in any order; where the gold has none, whether it makes none.
+
+    One that is unreadable or was cut off is never exact. Any text without a call is as good as a gold without one, so
+    report golds with and without calls apart.
     """
+    if parsed.is_cut:
+        return False
     if parsed.errors or not gold.calls:
         return not parsed.errors and not parsed.calls
     return call_score(parsed.calls, gold.calls, equal) == 1

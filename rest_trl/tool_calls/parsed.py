@@ -98,6 +98,8 @@ class ParsedCompletion:
             The top-level blocks in order, from which the format score is read.
         texts (`list[dict[str, Any]]`):
             The arguments of each call before `3` is read as a number; only where the syntax is untyped.
+        is_cut (`bool`):
+            Whether the text was cut off at a limit, which a parser cannot know: who samples says so.
     """
 
     calls: list[ToolCall] = field(default_factory=list)
@@ -105,6 +107,7 @@ class ParsedCompletion:
     parts: list[tuple[int, int, Part]] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
     texts: list[dict[str, Any]] = field(default_factory=list)
+    is_cut: bool = False
 
     @property
     def spans(self) -> list[tuple[int, int, Region]]:

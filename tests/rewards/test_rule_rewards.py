@@ -444,6 +444,8 @@ class TestCallingConvention:
             "rest/reward/correctness": pytest.approx(1 / 3),
             # The third one's messages begin with a call, where the gold has none.
             "rest/reward/exact": 0.25 if conversational else 0.5,
+            "rest/reward/exact_with_calls": pytest.approx(1 / 3),
+            "rest/reward/exact_without_calls": 0.0 if conversational else 1.0,
             "rest/reward/unparseable": 0.25,
             "rest/reward/unreadable_solution": 0.0,
         }
@@ -453,6 +455,15 @@ class TestCallingConvention:
         TOOL_CALL_REWARD(["Sunny.", write([CALL]), "<tool_call>{"], ["Sunny."] * 3, log_metric=metrics.__setitem__)
         assert "rest/reward/correctness" not in metrics
         assert metrics["rest/reward/exact"] == pytest.approx(1 / 3)
+
+    def test_exact_calls_are_told_from_text_that_calls_nothing(self):
+        metrics = {}
+        golds = [write([CALL]), "Sunny."] * 2
+        TOOL_CALL_REWARD(["ajd kfj"] * 4, golds, log_metric=metrics.__setitem__)
+        assert (metrics["rest/reward/exact_with_calls"], metrics["rest/reward/exact_without_calls"]) == (0, 1)
+        metrics.clear()
+        TOOL_CALL_REWARD(["Sunny."], ["Sunny."], log_metric=metrics.__setitem__)
+        assert "rest/reward/exact_with_calls" not in metrics and metrics["rest/reward/exact_without_calls"] == 1
 
     @pytest.mark.parametrize("completion", [[], [{"role": "assistant", "content": None}]])
     def test_message_without_text_earns_the_minimum(self, completion):
@@ -611,6 +622,30 @@ class TestBinding:
 
     def test_keeps_a_schedule_of_its_own(self):
         assert ToolCallReward(schedule="static").bind("hermes", list, "horizon", 1).schedule == "static"
+
+    def test_takes_no_completion_that_was_cut_off_for_exact(self):
+        text, call = "Sunny.", write([CALL], "hermes")
+        read = {(1, 2): call, (1, 9): call, (3, 4): text, (3, 9): text}
+        turns = {ids: [Turn(get_syntax("hermes").parse(read[ids]), read[ids], 0, np.zeros(2))] for ids in read}
+        rows = {"completion_ids": [list(ids) for ids in read], "solution": [call, call, text, text]}
+        for end_ids, exact in (((9, 8), 0.5), ((), 1.0)):
+            metrics = {}
+            reward = ToolCallReward().bind(
+                "hermes", lambda ids: [turns[tuple(i)] for i in ids], "static", 1, None, end_ids
+            )
+            assert reward([""] * 4, log_metric=metrics.__setitem__, **rows) == [3, 3, 0, 0]
+            names = ("exact", "exact_with_calls", "exact_without_calls")
+            assert [metrics[f"rest/reward/{name}"] for name in names] == [exact] * 3
+
+    def test_takes_no_dialogue_whose_last_turn_was_cut_off_for_exact(self):
+        call = write([CALL], "hermes")
+        turns = [Turn(get_syntax("hermes").parse(text), text, 0, np.zeros(1)) for text in (call, "Sunny.")]
+        reward = ToolCallReward().bind("hermes", lambda ids: [list(turns) for _ in ids], "static", 1, None, (9,))
+        for solution in (call, [call, "Sunny."]):
+            for end, exact in ((9, 1.0), (5, 0.0)):
+                metrics = {}
+                reward([""], [solution], completion_ids=[[1, end]], log_metric=metrics.__setitem__)
+                assert metrics["rest/reward/exact"] == exact
 
     def test_is_asked_for_by_name_where_a_trainer_calls(self):
         with pytest.raises(ValueError, match=r"ResTGRPOTrainer.*bind"):
