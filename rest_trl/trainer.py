@@ -33,7 +33,7 @@ class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
     micro-batches and ranks share the same weights. The first step has no entropies yet and is plain GRPO.
 
     A reward function may return, in the place of a number, a list of one number per assistant turn, see
-    [`~rest_trl.credit.turn_rewards.TurnReward`]. A method `turn_rewards` of an environment is no tool but a reward of
+    [`~rest_trl.credit.turn_rewards.TurnReward`]. A method `turn_rewards` of an environment is not a tool but a reward of
     weight 1, see [`~rest_trl.credit.environments.EnvironmentTurns`].
 
     Args:

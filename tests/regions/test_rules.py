@@ -66,8 +66,8 @@ class TestArguments:
             ({"rule": "released", "step": 3}, "'released' of the coefficients has no argument 'step'"),
             ({"rule": "entropie"}, "coefficients='entropie' cannot be imported .*do you mean entropy"),
             ({"minimum": "low"}, "coefficients: "),
-            (3, "coefficients=3 is no rule: give one of entropy, released, uniform, a dotted path, or a mapping"),
-            (None, "coefficients=None is no rule"),
+            (3, "coefficients=3 is not a rule: give one of entropy, released, uniform, a dotted path, or a mapping"),
+            (None, "coefficients=None is not a rule"),
         ],
     )
     def test_that_are_unknown_or_without_effect_are_refused(self, coefficients, message):
