@@ -23,6 +23,19 @@ __all__ = ["StagedTrainer", "is_async_callable", "nanstd"]
 OnForward = Callable[[torch.Tensor, torch.Tensor], None]
 
 
+def _whole_characters(value: Any) -> Any:
+    """
+    Messages in which half a surrogate pair, which no tokenizer takes, is a replacement character.
+
+    A policy writes such halves as escapes of JSON, in arguments and in names of tools, and tools repeat them.
+    """
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {_whole_characters(key): _whole_characters(item) for key, item in value.items()}
+    return [_whole_characters(item) for item in value] if isinstance(value, list) else value
+
+
 class StagedTrainer(GRPOTrainer):
     """
     GRPO in stages: TRL fills a rollout, and hooks see it after each stage.
@@ -106,6 +119,8 @@ class StagedTrainer(GRPOTrainer):
         """Completions of some rows of the data set, by TRL."""
         self._num_sampled, self._prefix_lengths = 0, None
         generated = super()._generate(prompts)
+        # Rewards and logs encode the messages again.
+        generated = (*generated[:3], _whole_characters(generated[3]), *generated[4:])
         return self.rollout_type(inputs, prompts, generated, self._num_sampled, self._prefix_lengths)
 
     def _generate_single_turn(
@@ -121,6 +136,9 @@ class StagedTrainer(GRPOTrainer):
             num_sampled = sum(map(len, ids))
         self._num_sampled += num_sampled
         return ids, logprobs
+
+    def _get_tool_suffix_ids(self, tool_messages: list[dict[str, Any]]) -> list[int]:
+        return super()._get_tool_suffix_ids(_whole_characters(tool_messages))
 
     def complete(self, prompt_ids: list[list[int]], num_generations: int) -> tuple[Any, Any]:
         """One completion per prompt by TRL, of which `num_generations` in a row are equal."""

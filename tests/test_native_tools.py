@@ -265,3 +265,27 @@ class TestRolloutFunction:
         trainer = make_trainer(tmp_path, ([], []), tools=None, rollout_func=rollout)
         with pytest.raises(ValueError, match=message):
             roll_out(trainer, 2)
+
+
+class TestHalfCharacters:
+    """A policy can write half a surrogate pair as an escape of JSON; no tokenizer takes it."""
+
+    HALF = CALL.replace("Oslo", "\\ud83d")
+    NAMED = CALL.replace("get_weather", "get_\\ud83d")
+    WHOLE = CALL.replace("Oslo", "\\ud83d\\ude00")
+
+    def test_neither_end_a_training_nor_change_what_is_whole(self, tmp_path):
+        seen = []
+
+        def reward(prompts, completions, **kwargs):
+            seen.extend(completions)
+            return [float(len(str(completion).encode())) for completion in completions]
+
+        script = [[text, "It is sunny."] for text in (self.HALF, self.NAMED, self.WHOLE, CALL)]
+        config = {"log_completions": True}
+        trainer = make_trainer(tmp_path, script, config, reward_funcs=[reward, ToolCallReward()])
+        trainer.train()
+        calls = [messages[0]["tool_calls"][0]["function"] for messages in seen]
+        assert [call["arguments"]["city"] for call in calls] == ["\ufffd", "Oslo", "\U0001f600", "Oslo"]
+        assert [call["name"] for call in calls] == ["get_weather", "get_\ufffd", "get_weather", "get_weather"]
+        assert "Sunny in \ufffd." in seen[0][1]["content"]
