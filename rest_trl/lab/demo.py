@@ -17,6 +17,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,17 @@ from rich.text import Text
 from scipy.stats import binomtest
 
 from ..regions.partition import partition
-from ..runs.checkpoints import check_output_dir, continues, find_checkpoint, naming_full_disk, remove_results
+from ..runs.checkpoints import (
+    check_output_dir,
+    check_results,
+    continues,
+    find_checkpoint,
+    naming_full_disk,
+    remove_results,
+)
 from ..runs.endings import run_errors, setup_errors
 from ..runs.files import write_atomically
+from ..runs.lifetime import ending_in_time, locked
 from ..runs.progress import show_progress
 from ..runs.recipes import read_table
 from ..tool_calls import Region
@@ -149,25 +158,29 @@ def main(args: list[str] | None = None) -> ResTGRPOTrainer:
     start = time.perf_counter()
     prog = "rest_trl.lab.demo"
     configure_logging()
-    with setup_errors(prog):
-        script_args, training_args, model_args = make_parser(prog).parse_args_and_config(args)
-        output = Path(training_args.output_dir)
-        resume = find_checkpoint(training_args.resume_from_checkpoint, output)
-        overwrites = script_args.overwrite_output_dir or (resume is None and (output / SHOWN).exists())
-        check_output_dir(output, continues(resume, output), overwrites)
-        trainer = make_trainer(script_args, training_args, model_args)
-        show_progress(trainer)
-        if overwrites:
-            remove_results(trainer)
-        (output / RESULTS).unlink(missing_ok=True)
-        (output / SHOWN).touch()  # marks the directory even if the demo is interrupted
-    with run_errors(prog, trainer):
-        name: Any = script_args.dataset_name
-        _run(trainer, console, resume, name if is_tiny(name, TINY_DATASETS) else TINY)
-        console.print(f"Model   {output} ({time.perf_counter() - start:.0f} seconds)", soft_wrap=True)
-        console.print(f"Curves  {output / 'curves.png'}", soft_wrap=True)
-        console.print(f"Next    {next_command(sys.argv[1:] if args is None else args, output)}", soft_wrap=True)
-        console.save_text(str(output / SHOWN))
+    with ExitStack() as resources:
+        with setup_errors(prog):
+            resources.enter_context(ending_in_time())
+            script_args, training_args, model_args = make_parser(prog).parse_args_and_config(args)
+            output = Path(training_args.output_dir)
+            check_output_dir(output)
+            resources.enter_context(locked(output))
+            resume = find_checkpoint(training_args.resume_from_checkpoint, output)
+            overwrites = script_args.overwrite_output_dir or (resume is None and (output / SHOWN).exists())
+            check_results(output, continues(resume, output), overwrites)
+            trainer = make_trainer(script_args, training_args, model_args)
+            show_progress(trainer)
+            if overwrites:
+                remove_results(trainer)
+            (output / RESULTS).unlink(missing_ok=True)
+            (output / SHOWN).touch()  # marks the directory even if the demo is interrupted
+        with run_errors(prog, trainer):
+            name: Any = script_args.dataset_name
+            _run(trainer, console, resume, name if is_tiny(name, TINY_DATASETS) else TINY)
+            console.print(f"Model   {output} ({time.perf_counter() - start:.0f} seconds)", soft_wrap=True)
+            console.print(f"Curves  {output / 'curves.png'}", soft_wrap=True)
+            console.print(f"Next    {next_command(sys.argv[1:] if args is None else args, output)}", soft_wrap=True)
+            console.save_text(str(output / SHOWN))
     return trainer
 
 

@@ -163,8 +163,8 @@ def continues(checkpoint: str | Path | None, output_dir: str | Path) -> bool:
     return checkpoint is not None and Path(checkpoint).resolve().is_relative_to(Path(output_dir).resolve())
 
 
-def check_output_dir(output_dir: str | Path, resumes: bool, overwrites: bool) -> None:
-    """Refuse a directory in which a new run cannot write, or would overwrite earlier results."""
+def check_output_dir(output_dir: str | Path) -> None:
+    """Refuse a directory in which a run cannot write."""
     if not str(output_dir):
         raise ValueError("output_dir is empty: give a directory")
     path = Path(output_dir).absolute()
@@ -174,6 +174,10 @@ def check_output_dir(output_dir: str | Path, resumes: bool, overwrites: bool) ->
         raise NotADirectoryError(f"{where}: give a directory, or a path that is free")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise PermissionError(f"output_dir={output_dir} cannot be written: {existing} is not yours to write in")
+
+
+def check_results(output_dir: str | Path, resumes: bool, overwrites: bool) -> None:
+    """Refuse a directory in which a new run would overwrite earlier results."""
     if resumes and overwrites:
         raise ValueError(
             "resume_from_checkpoint goes on with a run that overwrite_output_dir would remove: leave out one of them"

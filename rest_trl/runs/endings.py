@@ -8,10 +8,10 @@ from typing import Any
 
 from yaml import YAMLError
 
+from .lifetime import INTERRUPTED, TERMINATED, TerminatedError
+
 
 # What is imported inside functions takes seconds, and commands that end at once do not need it.
-
-INTERRUPTED = 130  # exit status of a program that Ctrl-C has ended, as shells have it
 
 
 def is_users(error: BaseException) -> bool:
@@ -45,9 +45,10 @@ def setup_errors(prog: str, before: str = "training started") -> Iterator[None]:
     """
     try:
         yield
-    except KeyboardInterrupt:
-        sys.stderr.write(f"{prog}: interrupted before {before}\n")
-        raise SystemExit(INTERRUPTED) from None
+    except KeyboardInterrupt as stop:
+        word, status = _stopped(stop)
+        sys.stderr.write(f"{prog}: {word} before {before}\n")
+        raise SystemExit(status) from None
     except Exception as error:
         if not is_users(error):
             raise
@@ -62,15 +63,16 @@ def run_errors(prog: str, trainer: Any) -> Iterator[None]:
 
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        word, status = _stopped(stop)
         _close_bars(trainer)
         if trainer.is_world_process_zero():
             state = trainer.state
             sys.stderr.write(
-                f"{prog}: interrupted after step {state.global_step} of {state.max_steps}; "
+                f"{prog}: {word} after step {state.global_step} of {state.max_steps}; "
                 f"{way_on(trainer.args.output_dir)}\n"
             )
-        raise SystemExit(INTERRUPTED) from None
+        raise SystemExit(status) from None
     except VLLMServerError as error:
         _close_bars(trainer)
         raise SystemExit(f"{prog}: error: {one_line(error)}") from error
@@ -83,6 +85,11 @@ def run_errors(prog: str, trainer: Any) -> Iterator[None]:
         if not isinstance(error, FullDiskError):  # a FullDiskError already names the cure
             cause = f"the disk is full ({cause}). Free some room; {way_on(output_dir)}"
         raise SystemExit(f"{prog}: error: training stopped after step {trainer.state.global_step}: {cause}") from error
+
+
+def _stopped(stop: KeyboardInterrupt) -> tuple[str, int]:
+    is_terminated = isinstance(stop, TerminatedError)
+    return ("terminated", TERMINATED) if is_terminated else ("interrupted", INTERRUPTED)
 
 
 def _close_bars(trainer: Any) -> None:

@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from subprocess import CalledProcessError
 
+from . import lifetime
 from .endings import one_line
 from .recipes import find_recipe, load_arm, read_recipe, take_arms, take_option
 
@@ -50,12 +51,8 @@ def launcher_options(config_file: str | None) -> list[str]:
 def _launch(options: list[str]) -> None:
     from accelerate.commands import launch
 
-    # The program gets Ctrl-C, too, and tells how to go on. The launcher waits; its child has no such handler.
-    before = signal.signal(signal.SIGINT, lambda *_: None)
-    try:
+    with lifetime.launching():  # the program says how to go on, and the launcher waits for it
         launch.launch_command(launch.launch_command_parser().parse_args(options))
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def main(arguments: list[str], prog: str = "rest-trl train", module: str = "rest_trl.train") -> None:

@@ -1,6 +1,7 @@
 """What the training programs share: their arguments, the inputs of the trainer, and the course of a run."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,9 +10,10 @@ from transformers import PreTrainedTokenizerBase
 from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_config
 
 from ..tool_calls import detect_syntax
-from .checkpoints import check_output_dir, continues, find_checkpoint, naming_full_disk, remove_results
+from .checkpoints import check_output_dir, check_results, continues, find_checkpoint, naming_full_disk, remove_results
 from .endings import push, run_errors, setup_errors
 from .inputs import TASK_EVAL_SIZE, TINY_EVAL_SIZE, find_model, load_split, load_tokenizer
+from .lifetime import ending_in_time, locked
 from .logs import release_kernels_warning
 from .parser import RecipeParser
 from .preflight import check_model, check_tokenizer, check_trackers
@@ -162,23 +164,27 @@ def run(prog: str, parser: Callable[[str], RecipeParser], make_trainer: Callable
         SystemExit: with one line that names cause and cure, if an argument or the data set is wrong, training is
             interrupted or loses its disk or server, or the trained model cannot be pushed.
     """
-    with setup_errors(prog):
-        arguments = parser(prog).parse_args_and_config(args)
-        script_args, training_args = arguments[:2]
-        resume = find_checkpoint(training_args.resume_from_checkpoint, training_args.output_dir)
-        resumes = continues(resume, training_args.output_dir)
-        check_output_dir(training_args.output_dir, resumes, script_args.overwrite_output_dir)
-        trainer = make_trainer(*arguments)
-        show_progress(trainer)
-        if script_args.overwrite_output_dir:
-            remove_results(trainer)
-    with run_errors(prog, trainer):
-        trainer.train(resume_from_checkpoint=resume)
-        with naming_full_disk(f"the trained model in {training_args.output_dir}", training_args.output_dir):
-            # `_internal_call` keeps it from pushing: the state is saved before anything can go wrong on the network.
-            trainer.save_model(training_args.output_dir, _internal_call=True)
-            trainer.save_state()
-            trainer.create_model_card()  # replaces the one that PEFT has written beside the adapter
-    logger.info(f"Model saved to {training_args.output_dir}")
+    with ExitStack() as resources:
+        with setup_errors(prog):
+            resources.enter_context(ending_in_time())
+            arguments = parser(prog).parse_args_and_config(args)
+            script_args, training_args = arguments[:2]
+            output_dir = training_args.output_dir
+            check_output_dir(output_dir)
+            resources.enter_context(locked(output_dir))
+            resume = find_checkpoint(training_args.resume_from_checkpoint, output_dir)
+            check_results(output_dir, continues(resume, output_dir), script_args.overwrite_output_dir)
+            trainer = make_trainer(*arguments)
+            show_progress(trainer)
+            if script_args.overwrite_output_dir:
+                remove_results(trainer)
+        with run_errors(prog, trainer):
+            trainer.train(resume_from_checkpoint=resume)
+            with naming_full_disk(f"the trained model in {output_dir}", output_dir):
+                # `_internal_call` keeps it from pushing: the state is saved before the network can fail.
+                trainer.save_model(output_dir, _internal_call=True)
+                trainer.save_state()
+                trainer.create_model_card()  # replaces the one that PEFT has written beside the adapter
+    logger.info(f"Model saved to {output_dir}")
     if training_args.push_to_hub:
         push(trainer, prog)

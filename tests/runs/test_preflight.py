@@ -88,23 +88,23 @@ class TestCheckTokenizer:
 
 class TestCheckOutputDir:
     def test_takes_what_is_not_there_yet(self, tmp_path):
-        check_output_dir(tmp_path / "new" / "run", resumes=False, overwrites=False)
+        check_output_dir(tmp_path / "new" / "run")
         assert not (tmp_path / "new").exists()
 
     def test_refuses_a_place_in_a_file(self, tmp_path):
         (tmp_path / "file").touch()
         with pytest.raises(NotADirectoryError, match=r"run would lie in .*file, which is a file: give a directory"):
-            check_output_dir(tmp_path / "file" / "run", resumes=False, overwrites=False)
+            check_output_dir(tmp_path / "file" / "run")
 
     def test_refuses_what_may_not_be_written(self, tmp_path, monkeypatch):
         # The superuser may write anywhere.
         monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
         with pytest.raises(PermissionError, match=f"run cannot be written: {tmp_path} is not yours to write in"):
-            check_output_dir(tmp_path / "run", resumes=False, overwrites=False)
+            check_output_dir(tmp_path / "run")
 
     def test_refuses_no_name(self):
         with pytest.raises(ValueError, match="output_dir is empty"):
-            check_output_dir("", resumes=False, overwrites=False)
+            check_output_dir("")
 
 
 class TestContinues:
