@@ -16,7 +16,7 @@ _COMMANDS = {
     "inspect": ("rest_trl.lab.inspect", "show regions and coefficients of completions"),
     "evaluate": ("rest_trl.lab.evaluation.evaluate", "evaluate a checkpoint, with error bars"),
     "compare": ("rest_trl.lab.evaluation.compare", "tell whether one checkpoint beats another"),
-    "study": ("rest_trl.lab.study.cli", "train arms and seeds of one recipe in pairs, and tell them apart"),
+    "study": ("rest_trl.lab.commands.study", "train arms and seeds of one recipe in pairs, and tell them apart"),
     "recipes": ("rest_trl.runs.recipes", "list the recipes that come with the package"),
     "diagnose": ("rest_trl.lab.commands.diagnose", "say where the noise of a checkpoint's gradient comes from"),
     "doctor": ("rest_trl.lab.doctor", "say what of the stack is missing and what to do about it"),

@@ -75,8 +75,9 @@ class ResTGRPOConfig(GRPOConfig):
             How many more groups, of fresh prompts, a rollout may sample to replace groups whose completions have
             equal rewards, see `rest_trl.rollouts.refill`.
         diagnose_steps (`int`, *optional*):
-            Optimiser steps between diagnoses of the gradients, see [`~rest_trl.lab.diagnose.DiagnoseCallback`]. Each
-            diagnosis costs about 20 backward passes over the rollout. By default none is made.
+            Optimiser steps between diagnoses of the gradients, see
+            [`~rest_trl.lab.diagnose.callback.DiagnoseCallback`]. Each diagnosis costs about 20 backward passes over
+            the rollout. By default none is made.
     """
 
     _VALID_DICT_FIELDS = [*GRPOConfig._VALID_DICT_FIELDS, "coefficients"]

@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from rest_trl.lab import demo
-from rest_trl.lab.study.cli import make_parser as make_study_parser
-from rest_trl.lab.study.config import load_study
+from rest_trl.lab.commands.study import make_parser as make_study_parser
+from rest_trl.lab.study.arms import load_study
 from rest_trl.runs.recipes import find_recipe
 from rest_trl.train import make_parser
 

@@ -18,13 +18,13 @@ from documents import DOCUMENTS, PAGES, README, ROOT, blocks, commands
 from rest_trl import ResTGRPOConfig
 from rest_trl.lab.commands.data import make_parser as make_data_parser
 from rest_trl.lab.commands.diagnose import make_parser as make_diagnose_parser
+from rest_trl.lab.commands.study import make_parser as make_study_parser
 from rest_trl.lab.evaluation import compare, evaluate
 from rest_trl.lab.evaluation.benchmark import find_benchmarks
 from rest_trl.lab.inspect import make_parser as make_inspect_parser
 from rest_trl.lab.sft import ResTSFTConfig
 from rest_trl.lab.sft.program import make_parser as make_sft_parser
-from rest_trl.lab.study.cli import make_parser as make_study_parser
-from rest_trl.lab.study.config import load_study
+from rest_trl.lab.study.arms import load_study
 from rest_trl.runs.launching import split_accelerate_config
 from rest_trl.runs.program import DataArguments
 from rest_trl.runs.recipes import TABLES, find_recipe, read_table

@@ -22,8 +22,8 @@ FLOORS = [
     {"wiring", "lab.evaluation"},
     {"trainer"},
     {"train", "__init__", "lab.sampling", "lab.sft", "lab.diagnose", "lab.inspect"},
-    {"lab.demo", "lab.study", "lab.commands"},
-    {"lab.doctor"},
+    {"lab.demo", "lab.study"},
+    {"lab.doctor", "lab.commands"},
 ]
 CORE = {
     "tool_calls",

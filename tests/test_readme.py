@@ -12,8 +12,9 @@ import pytest
 from documents import README, ROOT, blocks, commands
 
 from rest_trl import train
-from rest_trl.lab.study import cli as study_cli
-from rest_trl.lab.study.config import load_study
+from rest_trl.lab.commands.study import make_parser as make_study_parser
+from rest_trl.lab.study.arms import load_study
+from rest_trl.lab.study.worker import check_arms
 from rest_trl.lab.tiny import TINY_MODEL_DIR, load_tiny_dataset
 
 
@@ -66,8 +67,8 @@ class TestCommands:
 
     def test_studies_name_arms_that_can_be_trained(self):
         (command,) = (command.words for command in commands(TOUR) if "study" in command.words)
-        study = load_study(ROOT / study_cli.make_parser().parse_args(command[2:]).config)
-        study_cli.check_arms(study)
+        study = load_study(ROOT / make_study_parser().parse_args(command[2:]).config)
+        check_arms(study)
 
     def test_doctor_finds_no_problem_here(self, monkeypatch, capsys):
         from rest_trl.cli import main

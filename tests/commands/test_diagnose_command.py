@@ -4,11 +4,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from rest_trl.lab.commands import diagnose
 from rest_trl.lab.commands.diagnose import main
 
 
 RECIPE = {
+    "model_name_or_path": "tiny",
     "dataset_name": "tiny",
     "tool_call_syntax": "hermes",
     "num_generations": 4,
@@ -30,14 +30,14 @@ def recipe(tmp_path_factory):
 
 
 def run(recipe, output_dir, *arguments):
-    main(["tiny", "--config", str(recipe), "--output_dir", str(output_dir), *arguments])
+    main(["--config", str(recipe), "--output_dir", str(output_dir), *arguments])
     return (output_dir / "report.md").read_text(), pd.read_parquet(output_dir / "estimates.parquet")
 
 
 class TestDiagnose:
     def test_reports_on_exact_gradients(self, recipe, tmp_path, capsys):
         text, table = run(recipe, tmp_path / "out", "--groups", "4", "--theory_groups", "1")
-        assert f"rest-trl diagnose tiny --config {recipe} --output_dir {tmp_path}/out --groups 4 " in text
+        assert f"rest-trl diagnose --config {recipe} --output_dir {tmp_path}/out --groups 4 " in text
         assert "4 groups of 4 completions" in text and "all 535,168 trainable parameters" in text
         assert "fails at 0 of" in text and "(3) the theorem's bound" in text
         for rule in ("completion/uniform", "completion/entropy", "completion/released", "region/uniform"):
@@ -81,10 +81,10 @@ class TestDiagnose:
     def test_refuses_an_adapter(self, recipe, tmp_path):
         (tmp_path / "adapter_config.json").write_text("{}")
         with pytest.raises(SystemExit, match="merge it"):
-            main([str(tmp_path), "--config", str(recipe)])
+            main(["--model_name_or_path", str(tmp_path), "--config", str(recipe)])
 
     def test_says_of_ctrl_c_that_there_is_no_report(self, recipe, tmp_path, monkeypatch, capsys):
-        monkeypatch.setattr(diagnose, "make_trainer", lambda *arguments: signal.raise_signal(signal.SIGINT))
+        monkeypatch.setattr("rest_trl.train.make_trainer", lambda *arguments: signal.raise_signal(signal.SIGINT))
         with pytest.raises(SystemExit) as error:
             run(recipe, tmp_path)
         assert error.value.code == 130
@@ -100,5 +100,5 @@ class TestDiagnose:
             loaded.from_pretrained(TINY_MODEL_DIR).save_pretrained(tmp_path / "checkpoint")
         TrainerState(global_step=3, max_steps=4).save_to_json(str(tmp_path / "checkpoint/trainer_state.json"))
         arguments = ["--config", str(recipe), "--groups", "3", "--gradients", "head", "--output_dir", str(tmp_path)]
-        main([str(tmp_path / "checkpoint"), *arguments])
+        main(["--model_name_or_path", str(tmp_path / "checkpoint"), *arguments])
         assert "curriculum 0.75" in (tmp_path / "report.md").read_text()

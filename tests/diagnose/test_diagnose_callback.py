@@ -4,7 +4,7 @@ import pytest
 import torch
 from sampled import DATASET, diagnosed_trainer, flat, sample_given, text
 
-from rest_trl.lab.diagnose import GRPO
+from rest_trl.lab.diagnose.token_weights import GRPO
 
 
 def train(model, tokenizer, path, **arguments):

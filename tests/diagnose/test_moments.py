@@ -3,8 +3,7 @@ import math
 import pytest
 import torch
 
-from rest_trl.lab.diagnose.intervals import jackknife
-from rest_trl.lab.diagnose.moments import measures, moments, tables, tables_without_each
+from rest_trl.lab.diagnose.moments import jackknife, measures, moments, tables, tables_without_each
 
 
 SEEDS, GROUPS, SIZE = 300, 24, 40

@@ -7,10 +7,8 @@ import pytest
 import torch
 
 from rest_trl import Region
-from rest_trl.lab.diagnose.groups import Group
-from rest_trl.lab.diagnose.results import theorem_estimates
-from rest_trl.lab.diagnose.theory import theorem_terms
-from rest_trl.lab.diagnose.tokens import completion_logits, token_facts
+from rest_trl.lab.diagnose.theory import theorem_estimates, theorem_terms
+from rest_trl.lab.diagnose.token_weights import Group, completion_logits, token_facts
 from rest_trl.tool_calls import Part
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from rest_trl import cli
 from rest_trl.lab.doctor import examine
-from rest_trl.lab.study.config import load_study
+from rest_trl.lab.study.arms import load_study
 from rest_trl.runs import recipes
 from rest_trl.runs.launching import split_accelerate_config
 from rest_trl.runs.recipes import TABLES, find_recipe, main, read_head, read_table, recipe_names, recipes_dir

@@ -7,15 +7,14 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ...regions import Region
-from .groups import Group, split_groups
-from .measure import Diagnosis, Settings, diagnose
+from .diagnosis import Diagnosis, Settings, diagnose
 from .moments import measures, tables
-from .rules import Rule, check_loss, rules_of
+from .token_weights import Group, Rule, check_loss, rules_of, split_groups
 
 
 class DiagnoseCallback(TrainerCallback):
     """
-    Diagnoses the gradients of a training's own rollouts, and logs `diagnose/MEASURE/CREDIT/COEFFICIENTS[/REGION]`.
+    Diagnoses the gradients of a training's rollouts, and logs `diagnose/MEASURE/CREDIT/COEFFICIENTS[/REGION]`.
 
     It generates nothing. Every `diagnose_steps` optimiser steps it compares all rules on the groups of a rollout,
     before the first update on them, where the policy is still the one that sampled. Neither gradients nor random
@@ -27,15 +26,13 @@ class DiagnoseCallback(TrainerCallback):
 
     Args:
         trainer ([`~rest_trl.ResTGRPOTrainer`]):
-            The trainer, on one process. It is not annotated, because its module imports this one.
-        settings ([`Settings`], *optional*):
-            Exact or projected gradients; Theorem 1 is left out.
+            The trainer, on one process. It passes each rollout to [`take`](DiagnoseCallback.take).
 
     Raises:
         ValueError: if the trainer has several processes, a model of images, or a loss that is not supported.
     """
 
-    def __init__(self, trainer: Any, settings: Settings | None = None) -> None:
+    def __init__(self, trainer: Any) -> None:
         check_loss(trainer.args)
         if trainer.accelerator.num_processes > 1 or trainer.has_images:
             raise ValueError(
@@ -43,7 +40,6 @@ class DiagnoseCallback(TrainerCallback):
                 "diagnose checkpoints with rest-trl diagnose"
             )
         self._trainer = trainer
-        self._settings = settings or Settings()
         self.groups: list[Group] = []
 
     def take(
@@ -53,33 +49,14 @@ class DiagnoseCallback(TrainerCallback):
         advantages: Mapping[str, torch.Tensor],
         num_generations: int,
     ) -> None:
-        """
-        Keep the groups of a rollout, if it is to be diagnosed.
-
-        Args:
-            rollout, mask, advantages, num_generations:
-                See [`split_groups`].
-        """
+        """Keep the groups of a rollout, see [`split_groups`], if it is to be diagnosed."""
         args = self._trainer.args
         # Rollouts come only every `steps_per_rollout` steps: the first one at or after a due step is taken.
         if self._trainer.state.global_step % args.diagnose_steps < args.steps_per_rollout:
             self.groups += split_groups(rollout, mask, advantages, num_generations)
 
     def diagnose(self, groups: list[Group], settings: Settings, **kwargs: Any) -> Diagnosis | None:
-        """
-        Diagnose groups that the current policy has sampled.
-
-        Args:
-            groups (`list[Group]`):
-                The groups.
-            settings ([`Settings`]):
-                Exact or projected gradients, and Theorem 1.
-            kwargs:
-                `bar`, see [`~rest_trl.lab.diagnose.measure.diagnose`].
-
-        Returns:
-            [`Diagnosis`] or `None` if each group has equal rewards.
-        """
+        """Diagnose groups that the current policy has sampled, see [`~rest_trl.lab.diagnose.diagnosis.diagnose`]."""
         trainer = self._trainer
         model: Any = trainer.accelerator.unwrap_model(trainer.model)
         step = int(trainer.state.global_step // trainer.args.steps_per_rollout)
@@ -93,7 +70,7 @@ class DiagnoseCallback(TrainerCallback):
         groups, self.groups = self.groups, []
         if len(groups) < 2:
             return
-        diagnosis = self.diagnose(groups, self._settings)
+        diagnosis = self.diagnose(groups, Settings())
         minibatch = max(1, int(len(groups) // max(1, self._trainer.args.steps_per_rollout)))
         for name, value in scalars(diagnosis, rules_of(self._trainer.args), minibatch).items():
             self._trainer.log_value(name, value)
@@ -101,19 +78,8 @@ class DiagnoseCallback(TrainerCallback):
 
 def scalars(diagnosis: Diagnosis | None, rules: Sequence[Rule], minibatch: int) -> dict[str, float]:
     """
-    What is logged of a diagnosis.
-
-    Args:
-        diagnosis ([`Diagnosis`], *optional*):
-            Of the groups of a rollout; `None` if they have no gradient.
-        rules (`Sequence[Rule]`):
-            The rules that are compared.
-        minibatch (`int`):
-            Groups of an optimiser step.
-
-    Returns:
-        `dict[str, float]`: trace by rule and region; signal, projection and alignment of the whole gradient by rule;
-        what is not defined is left out.
+    What is logged of a diagnosis, `None` where there is no gradient: the trace by rule and region; signal, projection
+    and alignment of the whole gradient by rule. What is not defined is left out.
     """
     if diagnosis is None:
         zeros = torch.zeros(len(rules) * len(Region))

@@ -15,70 +15,44 @@ unbiased because these are independent. The square of the mean gradient is no es
 is \(U^{xx} + (D^{xx} - U^{xx}) / N\), and where noise dominates the second term is most of it.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from scipy import stats
+
+from ..intervals import LEVEL
 
 
 class Moments(NamedTuple):
-    """
-    Inner products of `Y` kinds of gradients of `N` groups, in float64.
+    """Inner products of `Y` kinds of gradients of `N` groups, float64, of shape `(N, Y, Y)`."""
 
-    Args:
-        within (`torch.Tensor` of shape `(N, Y, Y)`):
-            Inner products of two vectors of the same group.
-        with_sum (`torch.Tensor` of shape `(N, Y, Y)`):
-            Inner products of a vector of the group (first) and the sum of a vector over all groups (second).
-    """
-
-    within: torch.Tensor
-    with_sum: torch.Tensor
+    within: torch.Tensor  # of two vectors of the same group
+    with_sum: torch.Tensor  # of a vector of the group (first) and the sum of a vector over all groups (second)
 
     def combined(self, combinations: torch.Tensor) -> "Moments":
-        """
-        Moments of linear combinations of the vectors.
-
-        Args:
-            combinations (`torch.Tensor` of shape `(Z, Y)`):
-                Factors of each combination.
-
-        Returns:
-            [`Moments`] of `Z` kinds.
-        """
+        """Moments of `Z` linear combinations of the vectors, whose factors are of shape `(Z, Y)`."""
         factors = combinations.double()
         return Moments(*(factors @ products @ factors.T for products in self))
 
-    def select(self, kinds: list[int]) -> "Moments":
-        """Moments of some of the kinds."""
-        return Moments(*(products[:, kinds][:, :, kinds] for products in self))
-
 
 class Tables(NamedTuple):
-    """
-    Estimates of both tables; any leading dimensions are repetitions.
+    """Estimates of both tables, of shape `(..., Y, Y)`; any leading dimensions are repetitions."""
 
-    Args:
-        second (`torch.Tensor` of shape `(..., Y, Y)`):
-            `D`, the mean inner product within a group.
-        pairs (`torch.Tensor` of shape `(..., Y, Y)`):
-            `U`, the inner product of the means, without bias.
-    """
+    second: torch.Tensor  # `D`, the mean inner product within a group
+    pairs: torch.Tensor  # `U`, the inner product of the means, without bias
 
-    second: torch.Tensor
-    pairs: torch.Tensor
+
+class Estimates(NamedTuple):
+    """Estimates with their intervals, tensors of the same shape; NaN where there is no estimate or no interval."""
+
+    value: torch.Tensor
+    low: torch.Tensor
+    high: torch.Tensor
 
 
 def moments(vectors: torch.Tensor) -> Moments:
-    """
-    Inner products of gradients, in two passes over them and without a copy of them all.
-
-    Args:
-        vectors (`torch.Tensor` of shape `(N, Y, P)`):
-            Gradients of `N` groups, of `P` numbers each. They may lie in a file.
-
-    Returns:
-        [`Moments`]
-    """
+    """Inner products of gradients of shape `(N, Y, P)`, which may lie in a file: in two passes, without a copy."""
     total = torch.zeros(vectors.shape[1:], dtype=torch.float64)
     for group in vectors:
         total += group
@@ -96,18 +70,6 @@ def tables(moments: Moments) -> Tables:
 
     $$ \hat D = \frac{1}{N} \sum_g \langle G_g^x, G_g^y \rangle, \qquad
     \hat U = \frac{1}{N (N - 1)} \sum_{g \ne h} \langle G_g^x, G_h^y \rangle $$
-
-    Args:
-        moments ([`Moments`]):
-            Of at least two groups.
-
-    Returns:
-        [`Tables`] of shape `(Y, Y)`.
-
-    Raises:
-        ValueError: if there are fewer groups.
-
-    Example:
 
     Two groups with gradients 1 and 3: the square of the mean is 4, its unbiased estimate the product of the two.
 
@@ -129,18 +91,6 @@ def tables(moments: Moments) -> Tables:
 def tables_without_each(moments: Moments) -> Tables:
     """
     Estimate both tables as often as there are groups, each time without one of them, for a jackknife.
-
-    Args:
-        moments ([`Moments`]):
-            Of at least three groups.
-
-    Returns:
-        [`Tables`] of shape `(N, Y, Y)`.
-
-    Raises:
-        ValueError: if there are fewer groups.
-
-    Example:
 
     ```python
     >>> tables_without_each(moments(torch.tensor([[[1.0]], [[3.0]], [[5.0]]]))).pairs.flatten()
@@ -177,20 +127,9 @@ def measures(tables: Tables, reference: torch.Tensor, whole: int, minibatch: int
     least \(\langle \mathbb{E} G, \mu \rangle^2 / (2 L\, \mathbb{E} \lVert \bar G_n \rVert^2)\), which is proportional
     to `alignment` squared, and to `esnr` where noise dominates.
 
-    Args:
-        tables ([`Tables`]):
-            Of shape `(..., Y, Y)`.
-        reference (`torch.Tensor` of shape `(Y,)`):
-            Index of the reference of each kind.
-        whole (`int`):
-            Index of the whole reference gradient.
-        minibatch (`int`):
-            `n`, groups whose mean gradient makes one optimiser step.
-
-    Returns:
-        `dict[str, torch.Tensor]`: of shape `(..., Y)` each; NaN where a denominator is not positive.
-
-    Example:
+    `reference` has the index of each kind's reference, `whole` is that of the whole reference gradient, and `minibatch`
+    is `n`, the groups of one optimiser step. Each measure is of shape `(..., Y)`, NaN where a denominator is not
+    positive.
 
     The first kind is the reference. The second has the same mean and half of the deviation.
 
@@ -219,6 +158,51 @@ def measures(tables: Tables, reference: torch.Tensor, whole: int, minibatch: int
         "trace_share": trace / noise[..., whole : whole + 1],
         "signal_share": tables.pairs[..., whole] / _positive(tables.pairs[..., whole : whole + 1, whole]),
     }
+
+
+def jackknife(value: torch.Tensor, without_each: torch.Tensor, positive: bool = False) -> Estimates:
+    r"""
+    Student's interval with the jackknife's standard error.
+
+    $$ s^2 = \frac{N - 1}{N} \sum_g (\hat\theta_{(g)} - \bar\theta)^2, \qquad \hat\theta \pm t_{N - 1}\, s $$
+
+    with \(\hat\theta_{(g)}\) the estimate without group \(g\) and \(\bar\theta\) their mean. Where only positive
+    values make sense, as for variances and their ratios, the interval is computed for the logarithm, and is NaN where
+    an estimate is not positive.
+
+    Of a mean it is Student's interval, here of 1, 2 and 3:
+
+    ```python
+    >>> jackknife(torch.tensor(2.0), torch.tensor([2.5, 2.0, 1.5])).low
+    tensor(-0.4841)
+
+    ```
+    """
+    if positive:
+        logarithms = jackknife(value.log(), without_each.log())
+        return Estimates(value, logarithms.low.exp(), logarithms.high.exp())
+    count = len(without_each)
+    error = ((count - 1) * (without_each - without_each.mean(0)).square().mean(0)).sqrt()
+    half_width = float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * error
+    return Estimates(value, value - half_width, value + half_width)
+
+
+def of_sums(sums: torch.Tensor, statistic: Callable[[torch.Tensor], torch.Tensor]) -> Estimates:
+    """
+    Estimate a function of means over groups, from sums, or means, over each group. The means that the function gets
+    may have further leading dimensions.
+
+    A mean over tokens, from groups of 1 and of 3 tokens; sums first, numbers second:
+
+    ```python
+    >>> sums = torch.tensor([[2.0, 1.0], [2.0, 3.0], [4.0, 2.0]])
+    >>> of_sums(sums, lambda mean: mean[..., 0] / mean[..., 1]).value
+    tensor(1.3333)
+
+    ```
+    """
+    without_each = (sums.sum(0) - sums) / (len(sums) - 1)
+    return jackknife(statistic(sums.mean(0)), statistic(without_each))
 
 
 def _positive(values: torch.Tensor) -> torch.Tensor:

@@ -30,36 +30,42 @@ from typing import Any, NamedTuple
 import torch
 
 from ...regions import Region, to_regions
-from .exact import flat_gradient, in_evaluation, log_probs, trainable
-from .groups import Group
-from .tokens import TokenFacts, completion_logits
+from .gradients import flat_gradient, in_evaluation, log_probs, trainable
+from .moments import Estimates, of_sums
+from .token_weights import Group, TokenFacts, completion_logits
 
 
 class TheoremTerms(NamedTuple):
-    """
-    Means of the terms over the completions of each group.
+    """Means of the terms over the completions of each of `N` groups."""
 
-    Args:
-        squares (`torch.Tensor` of shape `(N,)`):
-            Square of the completion's gradient.
-        orthogonal (`torch.Tensor` of shape `(N,)`):
-            The term after step 1.
-        advantages (`torch.Tensor` of shape `(N,)`):
-            Square of the advantage.
-        scores (`torch.Tensor` of shape `(N,)`):
-            The sum after step 2, without the advantage.
-        bounds (`torch.Tensor` of shape `(N, R)`):
-            The sum after step 3 over the tokens of each region, without the advantage.
-        weights (`torch.Tensor` of shape `(N, R)`):
-            Sum of `a` squared in each region, so that `bounds / weights` is a token's mean `beta`.
-    """
+    squares: torch.Tensor  # (N,), of the completion's gradient
+    orthogonal: torch.Tensor  # (N,), the term after step 1
+    advantages: torch.Tensor  # (N,), squared
+    scores: torch.Tensor  # (N,), the sum after step 2, without the advantage
+    bounds: torch.Tensor  # (N, R), the sum after step 3 over the tokens of each region, without the advantage
+    weights: torch.Tensor  # (N, R), sum of `a` squared in each region: `bounds / weights` is a token's mean `beta`
 
-    squares: torch.Tensor
-    orthogonal: torch.Tensor
-    advantages: torch.Tensor
-    scores: torch.Tensor
-    bounds: torch.Tensor
-    weights: torch.Tensor
+
+class TheoremEstimates(NamedTuple):
+    """Theorem 1, term by term."""
+
+    steps: Estimates  # (4,), variance of a completion's gradient and the terms after each step; the last is the bound
+    betas: Estimates  # (R,), mean `beta` of a token in each region, NaN where there is none
+
+
+def theorem_estimates(terms: TheoremTerms, signal: float) -> TheoremEstimates:
+    """Estimate the terms; the variance is the mean square minus `signal`, the squared norm of the mean gradient."""
+    columns = torch.stack([*terms[:4], terms.bounds.sum(1)], 1)
+
+    def steps(mean: torch.Tensor) -> torch.Tensor:
+        squares, orthogonal, advantages, scores, bound = mean.unbind(-1)
+        return torch.stack([squares - signal, orthogonal, advantages * scores, advantages * bound], -1)
+
+    of_regions = torch.stack([terms.bounds, terms.weights], 1)
+    return TheoremEstimates(
+        of_sums(columns, steps),
+        of_sums(of_regions, lambda mean: mean[..., 0, :] / mean[..., 1, :].where(mean[..., 1, :] > 0, torch.nan)),
+    )
 
 
 def random_signs(shape: Sequence[int], generator: torch.Generator, device: torch.device) -> torch.Tensor:
@@ -78,21 +84,6 @@ def theorem_terms(
     """
     Measure the terms for GRPO's loss (`loss_type="grpo"`, all `w` 1). Each completion takes a backward pass for its
     gradient, one for its version with random signs, and one for the bound in each region.
-
-    Args:
-        model:
-            The policy.
-        groups, facts (`Iterable` of length `N`):
-            The groups, and the facts of their tokens.
-        temperature (`float`):
-            Of the sampling.
-        autocast (`Callable`):
-            Context of the forward pass.
-        generator (`torch.Generator`):
-            Where the signs come from.
-
-    Returns:
-        [`TheoremTerms`]
     """
     parameters = trainable(model)
     rows = []

@@ -109,7 +109,7 @@ def _parse(path: Path, kind: Kind, on_cpu: bool, arms: Sequence[str], name: str 
     if kind == "study":
         study, device = _load_study(path, name), {"use_cpu": True} if on_cpu else {}
         study = dataclasses.replace(study, arms={name: {**arm, **device} for name, arm in study.arms.items()})
-        from ..study.cli import check_arms
+        from ..study.worker import check_arms
 
         check_arms(study)
         return
@@ -123,6 +123,6 @@ def _parse(path: Path, kind: Kind, on_cpu: bool, arms: Sequence[str], name: str 
 
 
 def _load_study(path: Path, name: str | None) -> Any:
-    from ..study.config import load_study
+    from ..study.arms import load_study
 
     return load_study(path, name=name)

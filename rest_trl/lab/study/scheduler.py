@@ -1,5 +1,6 @@
-"""The runs of a study in parallel processes."""
+"""Makes the runs of a study in parallel processes."""
 
+import logging
 import os
 import queue
 import subprocess
@@ -9,15 +10,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import torch
-from accelerate.logging import get_logger
 from tqdm import tqdm
 
 from ...runs.files import write_atomically
-from .config import Study
-from .store import Run, StudyStore
+from .arms import Run, Study, StudyFolder
 
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 # Tiny models are faster on one thread, and with an allocator that keeps its memory.
 _ENVIRONMENT = {
@@ -32,7 +31,7 @@ class RunFailed(Exception):
     """A run that has ended without a result; the message is one line."""
 
 
-RunFunction = Callable[[StudyStore, Run, int], None]
+RunFunction = Callable[[StudyFolder, Run, int], None]
 """Makes a run, with the number of the worker that it has, or raises [`RunFailed`]."""
 
 
@@ -44,28 +43,15 @@ class Processes:
         self._closed = False
         self._lock = threading.Lock()
 
-    def __call__(self, store: StudyStore, run: Run, worker: int) -> None:
-        """
-        Make one run.
-
-        Args:
-            store ([`StudyStore`]):
-                The study.
-            run (`Run`):
-                Arm and seed.
-            worker (`int`):
-                Number of the worker, which chooses the GPU where there is one.
-
-        Raises:
-            RunFailed: if the run ended without a result.
-        """
-        store.work(run).mkdir(parents=True, exist_ok=True)
-        log = store.work(run) / "log.txt"
+    def __call__(self, folder: StudyFolder, run: Run, worker: int) -> None:
+        """Make one run. The number of the worker chooses its GPU where there is one."""
+        folder.work(run).mkdir(parents=True, exist_ok=True)
+        log = folder.work(run) / "log.txt"
         environment = {**os.environ, **_ENVIRONMENT, **_device(worker)}
-        command = [sys.executable, "-m", "rest_trl.lab.study.run", str(store.directory), run[0], str(run[1])]
+        command = [sys.executable, "-m", "rest_trl.lab.study.worker", str(folder.directory), run[0], str(run[1])]
         with log.open("wb") as output, self._lock:
             if self._closed:
-                raise RunFailed("the study was broken off")
+                raise RunFailed("the study was interrupted")
             # The run exits when its standard input closes, which happens even if this process is killed.
             process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=environment
@@ -73,7 +59,7 @@ class Processes:
             self._processes.add(process)
         status = process.wait()
         self._processes.discard(process)
-        if status != 0 or not store.result(run).exists():
+        if status != 0 or not folder.result(run).exists():
             lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             raise RunFailed(f"status {status}: {lines[-1][:500] if lines else 'no output'} ({log})")
 
@@ -103,24 +89,16 @@ def default_workers(study: Study) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_study(study: Study, store: StudyStore, run_function: RunFunction) -> None:
+def run_study(study: Study, folder: StudyFolder, run_function: RunFunction) -> None:
     """
     Make all runs of a study that are not there yet, seed by seed, so that the pairs of the first seeds are complete
     early.
 
     A run that fails leaves one line in the folder, and the others go on; the next start of the study tries it again.
     On an interruption no further run begins, and the caller must end those under way: this does not wait for them.
-
-    Args:
-        study ([`Study`]):
-            Arms and seeds.
-        store ([`StudyStore`]):
-            Its folder.
-        run_function (`Callable`):
-            Makes one run, such as [`Processes`].
     """
     runs = [(arm, seed) for seed in study.seeds for arm in study.arms]
-    missing = [run for run in runs if not store.result(run).exists()]
+    missing = [run for run in runs if not folder.result(run).exists()]
     workers = min(study.workers or default_workers(study), max(1, len(missing)))
     free: queue.SimpleQueue[int] = queue.SimpleQueue()
     for worker in range(workers):
@@ -129,23 +107,23 @@ def run_study(study: Study, store: StudyStore, run_function: RunFunction) -> Non
     def make(run: Run) -> None:
         worker = free.get()
         try:
-            run_function(store, run, worker)
+            run_function(folder, run, worker)
         finally:
             free.put(worker)
 
-    done = len(runs) - len(missing)
     executor = ThreadPoolExecutor(workers)
     try:
         futures = {executor.submit(make, run): run for run in missing}
+        done = len(runs) - len(missing)
         with tqdm(total=len(runs), initial=done, desc="runs", unit="run", smoothing=0.1) as bar:
             for future in as_completed(futures):
                 run = futures[future]
                 try:
                     future.result()
                 except RunFailed as error:
-                    logger.warning(f"arm {run[0]}, seed {run[1]} failed: {error}")
-                    store.work(run).mkdir(parents=True, exist_ok=True)
-                    write_atomically(store.failure(run), str(error))
+                    logger.warning("arm %s, seed %s failed: %s", *run, error)
+                    folder.work(run).mkdir(parents=True, exist_ok=True)
+                    write_atomically(folder.failure(run), str(error))
                 bar.update()
     finally:
         executor.shutdown(wait=False, cancel_futures=True)

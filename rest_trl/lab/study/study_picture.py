@@ -8,11 +8,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..display.writing import write_figure
-from .held_out import METRIC as HELD_OUT
-from .statistics import curves, mean_over_seeds, window_means, window_size
+from .seeds import HELD_OUT, TRAINING, curves, mean_over_seeds, window_means, window_size
 
 
-TRAINING = "rest/reward/exact"
 _ENTROPIES = ("parameters", "tool_name", "reasoning")
 _MOST_BANDS = 6  # arms; the bands of more would cover the lines
 
@@ -22,16 +20,6 @@ def plot_study(results: pd.DataFrame, arms: list[str], baseline: str, path: Path
     Learning curves, their differences to the baseline, gradient norms and entropies over the steps, as a PNG.
 
     Lines are means over seeds, bands their 95% t intervals; with one seed, or more than six arms, there are no bands.
-
-    Args:
-        results (`pd.DataFrame`):
-            Columns `arm`, `seed`, `step` and the metrics.
-        arms (`list[str]`):
-            The arms to show.
-        baseline (`str`):
-            The arm that the others are compared with.
-        path (`Path`):
-            The file to write.
     """
     # Not pyplot, which would touch the backend of the user's notebook.
     from matplotlib import color_sequences

@@ -1,5 +1,5 @@
 """
-Statistics of a study's arms: means over seeds, paired differences, the price of the baseline's level, collapses.
+What the seeds of a study say of its arms: means, paired differences, the price of the baseline's level, collapses.
 
 The seeds are the independent units. Runs of one seed share their start, prompts and random numbers, so arms are
 compared seed by seed.
@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
-from ..intervals import LEVEL, RESAMPLES
+from ..intervals import RESAMPLES, mean_interval, widened_tail
 
+
+TRAINING = "rest/reward/exact"
+HELD_OUT = "held_out/exact"
 
 _BOOTSTRAP_SEEDS = 5  # fewer can be resampled in too few ways for percentiles to mean anything
 _LONGEST_WINDOW = 10  # steps that one smoothed accuracy is the mean of at most
@@ -23,9 +25,7 @@ _WINDOWS = 5  # a short run is divided into at least this many
 
 @dataclass(frozen=True)
 class Estimate:
-    """
-    An estimate over seeds with its 95% interval; `low` and `high` are `None` if there are too few seeds for one.
-    """
+    """An estimate over seeds with its 95% interval; `low` and `high` are `None` if there are too few seeds for one."""
 
     value: float
     low: float | None
@@ -35,9 +35,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Paired:
-    """
-    The mean of an arm minus that of the baseline, and in how many seeds the arm is better, or equal.
-    """
+    """The mean of an arm minus that of the baseline, and in how many seeds the arm is better, or equal."""
 
     difference: Estimate
     won: int
@@ -46,38 +44,16 @@ class Paired:
 
 @dataclass(frozen=True)
 class Price:
-    """
-    What an arm spends to reach the baseline's final accuracy, as a share of what the baseline spends to reach it.
+    """What an arm spends to reach the baseline's final accuracy, over what the baseline spends to reach it."""
 
-    Args:
-        ratio ([`Estimate`]):
-            The share; infinite if the mean curve of the arm never reaches it.
-        reached (`int`):
-            Number of seeds in which the arm's own curve reaches it.
-        window (`int`):
-            Steps that a smoothed accuracy is the mean of.
-    """
-
-    ratio: Estimate
-    reached: int
-    window: int
+    ratio: Estimate  # infinite if the mean curve of the arm never reaches it
+    reached: int  # seeds whose curve reaches it
+    window: int  # steps that a smoothed accuracy is the mean of
 
 
 def mean_over_seeds(values: ArrayLike) -> Estimate:
     """
-    Mean with Student's t interval.
-
-    Args:
-        values (`ArrayLike` of shape `(S,)`):
-            One value per seed.
-
-    Returns:
-        [`Estimate`]: without an interval if there is one seed.
-
-    Raises:
-        ValueError: if there is no seed.
-
-    Example:
+    Mean of one value per seed, with Student's t interval if there are two or more.
 
     ```python
     >>> mean = mean_over_seeds([1.0, 2.0, 3.0])
@@ -89,24 +65,14 @@ def mean_over_seeds(values: ArrayLike) -> Estimate:
     array = np.asarray(values, dtype=float)
     if array.size == 0:
         raise ValueError("a mean over seeds needs at least one seed")
-    mean = float(array.mean())
+    found = mean_interval(array, [str(seed) for seed in range(array.size)])
     if array.size == 1:
-        return Estimate(mean, None, None, 1)
-    half = float(stats.t.ppf((1 + LEVEL) / 2, array.size - 1) * array.std(ddof=1) / np.sqrt(array.size))
-    return Estimate(mean, mean - half, mean + half, array.size)
+        return Estimate(found.estimate, None, None, 1)
+    return Estimate(found.estimate, found.low, found.high, array.size)
 
 
 def paired_difference(arm: pd.Series, baseline: pd.Series) -> Paired | None:
-    """
-    Compare an arm with the baseline.
-
-    Args:
-        arm, baseline (`pd.Series`):
-            One value per seed, indexed by seed.
-
-    Returns:
-        [`Paired`] or `None`: over the seeds for which both have a value; `None` if there is no such seed.
-    """
+    """Compare two arms by their values, indexed by seed, over the seeds that both have; `None` if there is none."""
     differences = (arm - baseline).dropna()
     if differences.empty:
         return None
@@ -115,20 +81,9 @@ def paired_difference(arm: pd.Series, baseline: pd.Series) -> Paired | None:
 
 def curves(results: pd.DataFrame, arm: str, metric: str) -> pd.DataFrame:
     """
-    A metric of all runs of an arm over the steps.
-
-    Args:
-        results (`pd.DataFrame`):
-            Columns `arm`, `seed`, `step` and the metrics.
-        arm (`str`):
-            The arm.
-        metric (`str`):
-            The metric.
-
-    Returns:
-        `pd.DataFrame`: a row per seed and a column per step, for the steps that all these runs have made. A step that
-        logs nothing, such as one that trains on rollouts of an earlier step, is interpolated linearly between its
-        neighbours. Empty if no run logs the metric.
+    A metric of all runs of an arm: a row per seed, and a column per step that all these runs have made. A step that
+    logs nothing, such as one that trains on rollouts of an earlier step, is interpolated linearly between its
+    neighbours. Empty if no run logs the metric.
     """
     if metric not in results:
         return pd.DataFrame()
@@ -144,18 +99,7 @@ def window_size(steps: int) -> int:
 
 
 def window_means(values: ArrayLike, size: int) -> NDArray[Any]:
-    """
-    Running means over whole windows.
-
-    Args:
-        values (`ArrayLike` of shape `(..., T)`):
-            Curves.
-        size (`int`):
-            Steps in a window.
-
-    Returns:
-        `np.ndarray` of shape `(..., T - size + 1)`: the first is the mean of the first `size` steps.
-    """
+    """Running means over whole windows of `size` steps: of shape `(..., T)` become `(..., T - size + 1)`."""
     return np.lib.stride_tricks.sliding_window_view(np.asarray(values, dtype=float), size, axis=-1).mean(-1)
 
 
@@ -167,9 +111,8 @@ def price_of_level(
 
     The curves are means over seeds, smoothed over windows of [`window_size`] steps. The level is the baseline's mean
     in its last window. Spending is averaged over the same windows, and read where a curve first reaches the level, by
-    linear interpolation between two windows. The interval is a bootstrap over seeds in which every resample has a
-    level of its own; its percentiles are widened for few seeds like those of
-    [`~rest_trl.lab.intervals.widened_tail`].
+    linear interpolation between two windows. The interval is a bootstrap over seeds that draws the level, too, with
+    percentiles that are widened for few seeds.
 
     Args:
         arm, baseline (`pd.DataFrame`):
@@ -206,7 +149,7 @@ def price_of_level(
     if count < _BOOTSTRAP_SEEDS:
         return Price(Estimate(value, None, None, count), reached, size)
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLES) / count
-    tail = stats.norm.cdf(np.sqrt(count / (count - 1)) * stats.t.ppf((1 - LEVEL) / 2, count - 1))
+    tail = widened_tail(count)
     # Infinite ratios have an order but no mean, so the quantiles are not interpolated.
     low, high = np.quantile(ratios(drawn), [tail, 1 - tail], method="nearest")
     return Price(Estimate(value, float(low), float(high), count), reached, size)
@@ -226,16 +169,8 @@ def _spent_at(accuracies: NDArray[Any], spent: NDArray[Any], levels: NDArray[Any
 
 def collapse_step(accuracies: ArrayLike) -> int | None:
     """
-    Find the step at which the smoothed accuracy of a run falls under half of its best value so far: a collapse.
-
-    Args:
-        accuracies (`ArrayLike` of shape `(T,)`):
-            Accuracy at each step.
-
-    Returns:
-        `int` or `None`: number, from 1, of the last step of the first window under half of the best one before it.
-
-    Example:
+    Find the step at which the smoothed accuracy of a run falls under half of its best value so far: a collapse. It is
+    the last step, counted from 1, of the first window under half of the best one before it.
 
     ```python
     >>> collapse_step([0.2, 0.4, 0.5, 0.4, 0.2, 0.1])

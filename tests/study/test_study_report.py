@@ -9,10 +9,10 @@ from PIL import Image
 from scipy import stats
 from synthetic_study import make_results
 
-from rest_trl.lab.study import report as report_module
-from rest_trl.lab.study.config import Study
-from rest_trl.lab.study.figure import plot_study
-from rest_trl.lab.study.report import write_report
+from rest_trl.lab.study import study_report
+from rest_trl.lab.study.arms import Study
+from rest_trl.lab.study.study_picture import plot_study
+from rest_trl.lab.study.study_report import write_report
 
 
 COMMAND = "rest-trl study --config study.yaml"
@@ -43,7 +43,7 @@ class TestText:
     @pytest.fixture(autouse=True)
     def without_picture(self, monkeypatch):
         """Drawing takes most of the time, and is tested below."""
-        monkeypatch.setattr(report_module, "plot_study", lambda *arguments: None)
+        monkeypatch.setattr(study_report, "plot_study", lambda *arguments: None)
 
     def test_names_command_settings_and_versions(self, tmp_path):
         text = report(tmp_path, make_results())

@@ -8,9 +8,8 @@ import torch
 from ...regions import Region
 from ..display.colors import COLORS
 from ..display.writing import write_figure
-from .intervals import Estimates
-from .measure import Diagnosis
-from .results import gradient_estimates, lemma_estimates
+from .diagnosis import Diagnosis
+from .moments import Estimates
 
 
 _REGIONS = list(Region)[1:]
@@ -21,26 +20,18 @@ def plot_diagnosis(diagnosis: Diagnosis, minibatch: int, path: Path) -> None:
     Noise by rule and region, noise and signal of GRPO by region, signal-to-noise by rule, and Lemma 2, as a PNG.
 
     Error bars are 95% intervals over groups. Bars that reach beyond an axis are cut off by it.
-
-    Args:
-        diagnosis ([`Diagnosis`]):
-            The diagnosis.
-        minibatch (`int`):
-            Groups of an optimiser step.
-        path (`Path`):
-            The file to write.
     """
     # Not pyplot, which would touch the backend of the user's notebook.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 8.5), layout="constrained")
     axes = figure.subplots(2, 2)
-    found = gradient_estimates(diagnosis, minibatch)
+    found = diagnosis.gradient_estimates(minibatch)
     rules = [str(rule) for rule in diagnosis.rules]
     _noise_by_rule(axes[0, 0], rules, found["trace_share"])
     _noise_and_signal(axes[0, 1], found["trace_share"], found["signal_share"])
     _signal_to_noise(axes[1, 0], rules, found["esnr_ratio"])
-    _lemma(axes[1, 1], lemma_estimates(diagnosis))
+    _lemma(axes[1, 1], diagnosis.lemma_estimates())
     for axis in axes.flat:
         axis.grid(alpha=0.3, axis="x" if axis in axes[:, 0] else "y")
         axis.set_axisbelow(True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from ...regions import Region
@@ -11,59 +12,27 @@ from ...regions.coefficients import curriculum_weights, region_weights
 from ...regions.rules import rule_arguments
 from ...runs.files import write_atomically, write_table
 from ..display.writing import markdown_table
-from .figure import plot_diagnosis
-from .intervals import Estimates
-from .measure import Diagnosis
-from .moments import tables
-from .results import gradient_estimates, lemma_estimates, region_name, result_table, theorem_estimates
-from .rules import PER_COMPLETION
+from .diagnosis import Diagnosis
+from .moments import Estimates, tables
+from .noise_picture import plot_diagnosis
+from .theory import TheoremEstimates, theorem_estimates
+from .token_weights import PER_COMPLETION
 
 
 @dataclass(frozen=True)
 class Facts:
-    """
-    What a reader must know of a diagnosis beside its figures.
-
-    Args:
-        command (`str`):
-            The command line.
-        args ([`~rest_trl.ResTGRPOConfig`]):
-            The arguments of the recipe.
-        progress (`float`):
-            Progress of the curriculum in [0, 1].
-        minibatch (`int`):
-            Groups of an optimiser step.
-        seconds (`float`):
-            Time that the rollouts took.
-    """
+    """What a reader must know of a diagnosis beside its figures."""
 
     command: str
-    args: Any
-    progress: float
-    minibatch: int
-    seconds: float
+    args: Any  # of the recipe
+    progress: float  # of the curriculum, in [0, 1]
+    minibatch: int  # groups of an optimiser step
+    seconds: float  # that the rollouts took
 
 
 def write_report(diagnosis: Diagnosis, facts: Facts, directory: Path) -> Path:
-    """
-    Write `report.md`, `report.png` and `estimates.parquet`.
-
-    Args:
-        diagnosis ([`Diagnosis`]):
-            Of at least three groups.
-        facts ([`Facts`]):
-            What the report says of its origin.
-        directory (`Path`):
-            Made if absent.
-
-    Returns:
-        `Path`: of `report.md`.
-
-    Raises:
-        OSError: if a file cannot be written.
-        ValueError: if there are too few groups for intervals.
-    """
-    found = gradient_estimates(diagnosis, facts.minibatch)
+    """Write `report.md`, `report.png` and `estimates.parquet` of three groups or more; returns the first one."""
+    found = diagnosis.gradient_estimates(facts.minibatch)
     directory.mkdir(parents=True, exist_ok=True)
     write_table(result_table(diagnosis, facts.minibatch), directory / "estimates.parquet")
     plot_diagnosis(diagnosis, facts.minibatch, directory / "report.png")
@@ -77,6 +46,41 @@ def write_report(diagnosis: Diagnosis, facts: Facts, directory: Path) -> Path:
     path = directory / "report.md"
     write_atomically(path, "\n\n".join(sections) + "\n")
     return path
+
+
+def result_table(diagnosis: Diagnosis, minibatch: int) -> pd.DataFrame:
+    """All estimates: columns `rule`, `region`, `measure`, `value`, `low`, `high`; what is not defined has no row."""
+    rows: list[tuple[str, str, str, float, float, float]] = []
+
+    def add(rule: str, region: str, measure: str, estimates: Estimates, *place: int) -> None:
+        value, low, high = (part[place].item() for part in estimates)
+        if value == value:
+            rows.append((rule, region, measure, value, low, high))
+
+    for measure, estimates in diagnosis.gradient_estimates(minibatch).items():
+        for index, rule in enumerate(diagnosis.rules):
+            for region in Region:
+                add(str(rule), _region_name(region), measure, estimates, index, region)
+    for measure, estimates in diagnosis.lemma_estimates().items():
+        for region in Region:
+            add("", _region_name(region), f"lemma_2/{measure}", estimates, region)
+    if (found := _theorem_estimates(diagnosis)) is not None:
+        for place, measure in enumerate(("variance", "orthogonal", "independent", "bound")):
+            add("", "whole", f"theorem_1/{measure}", found.steps, place)
+        for region in list(Region)[1:]:
+            add("", _region_name(region), "theorem_1/beta", found.betas, region)
+    return pd.DataFrame(rows, columns=["rule", "region", "measure", "value", "low", "high"])
+
+
+def _theorem_estimates(diagnosis: Diagnosis) -> TheoremEstimates | None:
+    if diagnosis.theorem is None:
+        return None
+    return theorem_estimates(diagnosis.theorem, tables(diagnosis.moments).pairs[0, 0].item())
+
+
+def _region_name(region: int) -> str:
+    """Name of a region of a diagnosis, in which 0 is the whole completion."""
+    return "whole" if region == Region.NONE else Region(region).name.lower()
 
 
 def _head(diagnosis: Diagnosis, facts: Facts) -> str:
@@ -134,7 +138,7 @@ def _regions(diagnosis: Diagnosis, found: dict[str, Estimates]) -> str:
     present = [region for region in list(Region)[1:] if shares[region] > 0]
     rows = [
         [
-            region_name(region),
+            _region_name(region),
             f"{shares[region]:.3f}",
             f"{entropies[region]:.3f}",
             _cell(found["trace_share"], 0, region),
@@ -147,7 +151,7 @@ def _regions(diagnosis: Diagnosis, found: dict[str, Estimates]) -> str:
         [str(rule), *(_cell(found["trace_ratio"], index, region) for region in present)]
         for index, rule in enumerate(diagnosis.rules)
     ]
-    names = [region_name(region) for region in present]
+    names = [_region_name(region) for region in present]
     return (
         "## Regions\n\nGRPO's gradient by region. *Noise*: trace of the region's part over that of the whole; the "
         f"covariance between regions is the rest, {between:+.2f}. *Signal*: projection of the region's mean onto the "
@@ -159,10 +163,10 @@ def _regions(diagnosis: Diagnosis, found: dict[str, Estimates]) -> str:
 
 
 def _lemma(diagnosis: Diagnosis) -> str:
-    found = lemma_estimates(diagnosis)
+    found = diagnosis.lemma_estimates()
     tokens = diagnosis.lemma[:, 0].sum(0)
     rows = [
-        [region_name(region), *(_cell(found[name], region) for name in ("squares", "expected", "excess", "bound"))]
+        [_region_name(region), *(_cell(found[name], region) for name in ("squares", "expected", "excess", "bound"))]
         for region in Region
         if region == Region.NONE or tokens[region] > 0
     ]
@@ -176,10 +180,10 @@ def _lemma(diagnosis: Diagnosis) -> str:
 
 
 def _theorem(diagnosis: Diagnosis, facts: Facts, found: dict[str, Estimates]) -> str:
-    if diagnosis.theorem is None:
+    theorem = _theorem_estimates(diagnosis)
+    if theorem is None or diagnosis.theorem is None:
         losses = " or ".join(PER_COMPLETION)
         return f"## Theorem 1\n\nNot measured: it needs exact gradients, --theory_groups and --loss_type {losses}."
-    theorem = theorem_estimates(diagnosis.theorem, tables(diagnosis.moments).pairs[0, 0].item())
     labels = (
         "variance of a completion's gradient, measured",
         "(1) if the gradients of tokens were orthogonal",
@@ -217,7 +221,7 @@ def _optimal_weights(diagnosis: Diagnosis, facts: Facts, betas: Estimates, found
     bounds = [f"{float((weight.nan_to_num(0.0) ** 2 * parts).sum() / parts.sum()):.2f}" for weight in weights]
     rows = [
         [
-            region_name(region),
+            _region_name(region),
             f"{-torch.expm1(-entropies[region]):.3f}",
             _cell(betas, region),
             *(f"{weight[region]:.2f}" for weight in weights),

@@ -8,22 +8,8 @@ rest-trl study --config recipes/studies.yaml --study demo
 
 import argparse
 import shlex
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-
-from accelerate import PartialState
-from rich.console import Console
-from yaml import YAMLError
-
-from ...rewards import get_reward_func
-from ...runs.files import write_table
-from ...runs.inputs import find_environment
-from .config import Study, load_study
-from .report import write_report
-from .run import parse_arm
-from .scheduler import Processes, run_study
-from .store import StudyStore
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -37,29 +23,6 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, help="runs at once (default: the file's, or one per GPU or core)")
     parser.add_argument("--report_only", action="store_true", help="report on the finished runs, and start none")
     return parser
-
-
-def check_arms(study: Study) -> None:
-    """
-    Parse the recipe of every arm and find its rewards, so that a misspelt name is found before the first run.
-
-    Args:
-        study ([`Study`]):
-            The study.
-
-    Raises:
-        ValueError: names the arm.
-    """
-    with tempfile.TemporaryDirectory() as directory:
-        for arm, settings in study.arms.items():
-            try:
-                script_args, _, _ = parse_arm(settings, (arm, study.seeds[0]), Path(directory))
-                for name in script_args.reward_funcs or []:
-                    get_reward_func(name)
-                if script_args.environment_factory is not None:
-                    find_environment(script_args.environment_factory)
-            except ValueError as error:
-                raise ValueError(f"arm {arm}: {error}") from error
 
 
 def _command(arguments: argparse.Namespace) -> str:
@@ -82,34 +45,45 @@ def main(args: Sequence[str] | None = None) -> None:
             a run failed.
     """
     arguments = make_parser().parse_args(args)
-    PartialState()  # accelerate's loggers raise without it
-    console = Console(markup=False, emoji=False)  # a path or an error may hold what rich would replace
+    # Imported here, because `--help` needs none of it.
+    from rich.console import Console
+
+    from ...runs.files import write_table
+    from ..study.arms import StudyFolder, load_study
+
     try:
         study = load_study(arguments.config, arguments.seeds, arguments.workers, name=arguments.study)
-        store = StudyStore(study.output_dir)
+        folder = StudyFolder(study.output_dir)
         if arguments.report_only:
-            store.check(study)
+            folder.check(study)
         else:
+            from accelerate import PartialState
+
+            from ..study import scheduler
+            from ..study.worker import check_arms
+
+            PartialState()  # accelerate's loggers raise without it
             check_arms(study)
-            with store.lock():
-                store.register(study)
-                processes = Processes()
+            with folder.lock():
+                folder.register(study)
+                processes = scheduler.Processes()
                 try:
-                    run_study(study, store, processes)
+                    scheduler.run_study(study, folder, processes)
                 finally:
                     processes.close()
-        results = store.results()
+        from ..study.study_report import write_report
+
+        results = folder.results()
         write_table(results, study.output_dir / "results.parquet")
         failures = {
-            run: line for run, line in store.failures().items() if run[0] in study.arms and run[1] in study.seeds
+            run: line for run, line in folder.failures().items() if run[0] in study.arms and run[1] in study.seeds
         }
-        report = write_report(study, results, failures, store.manifest()["versions"], _command(arguments))
-    except (ValueError, OSError, ImportError, YAMLError) as error:
+        report = write_report(study, results, failures, folder.manifest()["versions"], _command(arguments))
+    except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"rest-trl study: error: {' '.join(str(error).split())}") from error
     except KeyboardInterrupt as error:
-        raise SystemExit(
-            "rest-trl study: broken off; the same command goes on with the runs that are missing"
-        ) from error
+        raise SystemExit("rest-trl study: interrupted; the same command makes the runs that are missing") from error
+    console = Console(markup=False, emoji=False)  # a path or an error may hold what rich would replace
     for (arm, seed), line in failures.items():
         console.print(f"arm {arm}, seed {seed} failed: {line}", soft_wrap=True, highlight=False)
     console.print(f"Results: {study.output_dir / 'results.parquet'}", soft_wrap=True, highlight=False)

@@ -2,8 +2,8 @@ import pytest
 import torch
 from sampled import diagnosed_trainer, roll_out
 
-from rest_trl.lab.diagnose import Settings
-from rest_trl.lab.diagnose.report import Facts, write_report
+from rest_trl.lab.diagnose.diagnosis import Settings
+from rest_trl.lab.diagnose.noise_report import Facts, write_report
 
 
 SETTINGS = Settings("exact", theory_groups=1)
@@ -19,7 +19,7 @@ class TestReport:
     def test_says_what_the_steps_of_theorem_1_need(self, model, tokenizer, tmp_path, monkeypatch):
         trainer, diagnosis = diagnosed(model, tokenizer, tmp_path, monkeypatch)
         # Drawing takes most of the time, and is tested with the command.
-        monkeypatch.setattr("rest_trl.lab.diagnose.report.plot_diagnosis", lambda *arguments: None)
+        monkeypatch.setattr("rest_trl.lab.diagnose.noise_report.plot_diagnosis", lambda *arguments: None)
         text = write_report(diagnosis, Facts("command", trainer.args, 0.0, 1, 1.0), tmp_path).read_text()
         assert "independent of the tokens, and completions of one length." in text
 
@@ -27,7 +27,7 @@ class TestReport:
     def test_has_no_theorem_1_with_a_loss_of_another_scale(self, loss_type, model, tokenizer, tmp_path, monkeypatch):
         trainer, diagnosis = diagnosed(model, tokenizer, tmp_path, monkeypatch, loss_type=loss_type)
         assert diagnosis.theorem is None
-        monkeypatch.setattr("rest_trl.lab.diagnose.report.plot_diagnosis", lambda *arguments: None)
+        monkeypatch.setattr("rest_trl.lab.diagnose.noise_report.plot_diagnosis", lambda *arguments: None)
         text = write_report(diagnosis, Facts("command", trainer.args, 0.0, 1, 1.0), tmp_path).read_text()
         assert "Not measured: it needs exact gradients, --theory_groups and --loss_type grpo or sapo." in text
 

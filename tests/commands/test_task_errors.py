@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from rest_trl.lab.study import measure
+from rest_trl.lab.commands import task_errors
 from rest_trl.lab.tiny.world import Step
 
 
@@ -16,22 +16,24 @@ class TestKindOfError:
     def test_finds_a_wrong_value_in_the_reasoning_whatever_its_characters(self, value):
         gold = step("3", "x = 3.")
         for reasoning, place in ((f"x = {value}.", "from the reasoning"), ("x = 31.", "in the call")):
-            assert measure.kind_of_error(step(value, reasoning).solution, gold) == f"value, {place}"
+            assert task_errors.kind_of_error(step(value, reasoning).solution, gold) == f"value, {place}"
 
     def test_takes_a_value_for_no_pattern(self):
-        assert measure.kind_of_error(step(1.5, "x = 145.").solution, step(2.5, "x = 2.5.")) == "value, in the call"
+        assert task_errors.kind_of_error(step(1.5, "x = 145.").solution, step(2.5, "x = 2.5.")) == "value, in the call"
 
 
 class TestMain:
     def test_names_as_many_prompts_and_groups_as_were_measured(self, monkeypatch, capsys):
         pretrained = SimpleNamespace(from_pretrained=lambda name: None)
         for name in ("AutoModelForCausalLM", "AutoTokenizer"):
-            monkeypatch.setattr(measure, name, pretrained)
-        monkeypatch.setattr(measure, "render_prompt", lambda step, tokenizer: "")
-        monkeypatch.setattr(measure, "complete", lambda model, tokenizer, prompts, seed: ["none"] * len(prompts))
-        monkeypatch.setattr(measure, "resolve_model", lambda name: name)
-        monkeypatch.setattr(sys, "argv", ["measure", "--task", "calls", "--model", "out[/x]", "--size", "3"])
+            monkeypatch.setattr(task_errors, name, pretrained)
+        monkeypatch.setattr(task_errors, "render_prompt", lambda step, tokenizer: "")
+        monkeypatch.setattr(task_errors, "complete", lambda model, tokenizer, prompts, seed: ["none"] * len(prompts))
+        monkeypatch.setattr(task_errors, "resolve_model", lambda name: name)
+        monkeypatch.setattr(
+            sys, "argv", ["task_errors", "--task", "calls", "--model_name_or_path", "out[/x]", "--size", "3"]
+        )
         monkeypatch.setenv("COLUMNS", "200")
-        measure.main()
+        task_errors.main()
         out = capsys.readouterr().out
         assert "groups without spread, of 3 " in out and "out[/x] on calls: 3 held-out prompts" in out

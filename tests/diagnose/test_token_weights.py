@@ -6,16 +6,17 @@ from sampled import diagnosed_trainer, flat, roll_out
 from test_trainer import relative_difference
 
 from rest_trl import Region
-from rest_trl.lab.diagnose.exact import exact_gradients
-from rest_trl.lab.diagnose.rules import (
+from rest_trl.lab.diagnose.gradients import exact_gradients
+from rest_trl.lab.diagnose.token_weights import (
     LOSS_TYPES,
     Rule,
+    completion_logits,
     distinct_weights,
     observed_statistics,
     rules_of,
+    token_facts,
     token_weights,
 )
-from rest_trl.lab.diagnose.tokens import completion_logits, token_facts
 
 
 def weights_of(trainer, rules):

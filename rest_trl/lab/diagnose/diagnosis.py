@@ -10,16 +10,25 @@ import torch
 
 from ...credit.scaling import has_spread
 from ...regions import Region, RegionStatistics, region_sums, to_regions
-from .exact import exact_gradients, in_evaluation, trainable
-from .groups import Group
-from .head import HeadProjector, head_gradients
-from .moments import Moments, moments
-from .rules import PER_COMPLETION, Rule, distinct_weights, observed_statistics, token_weights
+from .gradients import HeadProjector, exact_gradients, head_gradients, in_evaluation, trainable
+from .moments import Estimates, Moments, jackknife, measures, moments, of_sums, tables, tables_without_each
 from .theory import TheoremTerms, theorem_terms
-from .tokens import TokenFacts, completion_logits, token_facts
+from .token_weights import (
+    PER_COMPLETION,
+    Group,
+    Rule,
+    TokenFacts,
+    completion_logits,
+    distinct_weights,
+    observed_statistics,
+    token_facts,
+    token_weights,
+)
 
 
 GRADIENTS = ("auto", "exact", "head")
+# Never negative, and with skewed distributions, so their intervals are computed for the logarithm.
+_POSITIVE = ("trace", "trace_ratio", "trace_share")
 # All gradients of a diagnosis lie in one file until they are compared; 64 groups of the tiny model take a third.
 _LARGEST_FILE = 8 << 30  # bytes
 _TOLERANCE = 1e-5  # for the rounding of float32 probabilities that are summed over a vocabulary
@@ -62,54 +71,52 @@ class Settings:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """
-    What is known of the gradients of `N` groups under `A` rules in `R` regions.
+    """What is known of the gradients of `N` groups under `A` rules in `R` regions."""
 
-    Args:
-        rules (`list[Rule]`):
-            The rules, GRPO first.
-        moments ([`Moments`]):
-            Of `A * R` kinds of gradients: for each rule that of all tokens (region 0), then those of the regions.
-        lemma (`torch.Tensor` of shape `(N, 4, R)`):
-            Sums over each group's tokens of a region: their number, the squares of their scores, the expectations and
-            the bounds of Lemma 2.
-        violations (`int`):
-            Tokens at which the bound is less than the expectation.
-        statistics ([`~rest_trl.regions.RegionStatistics`]):
-            Entropies and shares of the regions.
-        theorem ([`TheoremTerms`], *optional*):
-            Terms of Theorem 1.
-        equal_groups (`int`):
-            Groups in which all completions have the same reward, and so the same advantage, up to rounding.
-        gradients (`str`):
-            `"exact"` or `"head"`.
-        parameters (`int`):
-            Number of components of a gradient.
-        file_bytes (`int`):
-            Size of all gradients together.
-        passes (`int`):
-            Backward passes per group.
-        seconds (`dict[str, float]`):
-            Duration of each stage.
-    """
-
-    rules: list[Rule]
-    moments: Moments
+    rules: list[Rule]  # GRPO first
+    moments: Moments  # of A * R kinds: for each rule the gradient of all tokens (region 0), then those of the regions
+    # Of shape (N, 4, R), sums over each group's tokens of a region: their number, the squares of their scores, the
+    # expectations and the bounds of Lemma 2.
     lemma: torch.Tensor
-    violations: int
+    violations: int  # tokens at which the bound is less than the expectation
     statistics: RegionStatistics
     theorem: TheoremTerms | None
-    equal_groups: int
-    gradients: str
-    parameters: int
-    file_bytes: int
-    passes: int
-    seconds: dict[str, float] = field(default_factory=dict)
+    equal_groups: int  # whose completions all have the same reward, and so the same advantage, up to rounding
+    gradients: str  # "exact" or "head"
+    parameters: int  # components of a gradient
+    file_bytes: int  # of all gradients together
+    passes: int  # backward passes per group
+    seconds: dict[str, float] = field(default_factory=dict)  # duration of each stage
 
     @property
     def reference(self) -> torch.Tensor:
         """For each kind of gradient, the index of GRPO's in the same region."""
         return torch.arange(len(Region)).repeat(len(self.rules))
+
+    def gradient_estimates(self, minibatch: int) -> dict[str, Estimates]:
+        """All measures of [`measures`], of shape `(A, R)` each, with `minibatch` groups in an optimiser step."""
+        value = measures(tables(self.moments), self.reference, 0, minibatch)
+        without_each = measures(tables_without_each(self.moments), self.reference, 0, minibatch)
+        shape = len(self.rules), len(Region)
+        found = {}
+        for name in value:
+            estimates = jackknife(value[name], without_each[name], positive=name in _POSITIVE)
+            found[name] = Estimates(*(part.view(shape) for part in estimates))
+        return found
+
+    def lemma_estimates(self) -> dict[str, Estimates]:
+        """
+        Both sides of Lemma 2 as means over tokens: `squares`, `expected`, `bound` and `excess` (`squares` minus
+        `expected`), of shape `(R,)`; region 0 is the whole completion.
+        """
+        sums = self.lemma.clone()
+        sums[..., 0] = sums.sum(-1)
+        found = {
+            name: of_sums(sums, lambda mean, row=row: mean[..., row, :] / mean[..., 0, :])  # type: ignore[misc]
+            for row, name in enumerate(("squares", "expected", "bound"), 1)
+        }
+        found["excess"] = of_sums(sums, lambda mean: (mean[..., 1, :] - mean[..., 2, :]) / mean[..., 0, :])
+        return found
 
 
 def diagnose(
@@ -124,33 +131,9 @@ def diagnose(
     bar: Callable[[Iterable[Any], str], Iterable[Any]] = lambda items, _: items,
 ) -> Diagnosis | None:
     """
-    Compare the gradients of groups that the policy has just sampled.
-
-    Args:
-        model:
-            The policy.
-        groups (`Sequence[Group]` of length `N`):
-            At least two.
-        rules (`Sequence[Rule]`):
-            The rules, GRPO first.
-        args ([`~rest_trl.ResTGRPOConfig`]):
-            Settings of rules, loss and sampling.
-        progress (`float`):
-            Progress of the curriculum in [0, 1].
-        step (`int`):
-            Rollouts done.
-        autocast (`Callable`):
-            Context of the forward passes.
-        settings ([`Settings`]):
-            Exact or projected gradients, and Theorem 1.
-        bar (`Callable`, *optional*):
-            Shows progress over an iterable under a name.
-
-    Returns:
-        [`Diagnosis`] or `None` if there is no gradient at all, because each group has equal rewards.
-
-    Raises:
-        ValueError: if the model cannot be diagnosed, or a rule returns invalid coefficients.
+    Compare the gradients of at least two groups that the policy has just sampled, after `step` rollouts. Returns
+    `None` if there is no gradient at all, because each group has equal rewards. The bar shows progress over an
+    iterable under a name.
     """
     seconds, start = {}, time.perf_counter()
     facts = []

@@ -4,7 +4,7 @@ import pytest
 from scipy import stats
 from synthetic_study import make_results
 
-from rest_trl.lab.study.statistics import (
+from rest_trl.lab.study.seeds import (
     collapse_step,
     curves,
     mean_over_seeds,

@@ -1,6 +1,7 @@
 """The report of a study: `report.md` and `report.png`."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,10 @@ import pandas as pd
 
 from ...runs.files import write_atomically
 from ..display.writing import markdown_table
-from .config import Study
-from .figure import TRAINING, plot_study
-from .held_out import METRIC as HELD_OUT
-from .statistics import (
+from .arms import Run, Study
+from .seeds import (
+    HELD_OUT,
+    TRAINING,
     Estimate,
     collapse_step,
     curves,
@@ -20,7 +21,7 @@ from .statistics import (
     price_of_level,
     window_size,
 )
-from .store import Run
+from .study_picture import plot_study
 
 
 _INTERNALS = ("grad_norm", "rest/entropy/parameters", "rest/entropy/tool_name", "rest/entropy/reasoning")
@@ -35,25 +36,10 @@ def write_report(
     command: str,
 ) -> Path:
     """
-    Write `report.md` and `report.png` into the folder of a study.
+    Write `report.md` and `report.png` into the folder of a study, and return the path of the former.
 
-    Only the study's own arms and seeds are reported, even if its folder holds others, so that `command` reproduces
+    Only the arms and seeds of this study are reported, even if its folder holds others, so that `command` reproduces
     the whole report.
-
-    Args:
-        study ([`Study`]):
-            The study.
-        results (`pd.DataFrame`):
-            All finished runs, of [`~rest_trl.lab.study.store.StudyStore.results`].
-        failures (`Mapping[Run, str]`):
-            Runs that failed, each with one line that says why.
-        versions (`Mapping[str, str]`):
-            Versions of the packages that the runs were made with.
-        command (`str`):
-            The command line that makes the study.
-
-    Returns:
-        `Path`: of `report.md`.
 
     Raises:
         ValueError: if the baseline has no finished run.
@@ -113,15 +99,7 @@ def _head(study: Study, results: pd.DataFrame, arms: Sequence[str], versions: Ma
     )
 
 
-def _end(results: pd.DataFrame, arm: str) -> pd.Series:
-    return _held_out_at(results, arm, 1.0)
-
-
-def _half(results: pd.DataFrame, arm: str) -> pd.Series:
-    return _held_out_at(results, arm, 0.5)
-
-
-def _held_out_at(results: pd.DataFrame, arm: str, share: float) -> pd.Series:
+def _held_out_at(share: float, results: pd.DataFrame, arm: str) -> pd.Series:
     """Held-out accuracy by seed, if it was measured at this share of the run."""
     of_arm = results[results["arm"] == arm]
     if HELD_OUT not in of_arm:
@@ -136,8 +114,8 @@ def _second_half(results: pd.DataFrame, arm: str) -> pd.Series:
 
 
 _MEASURES: dict[str, _Measure] = {
-    "held-out, at the end": _end,
-    "held-out, half way": _half,
+    "held-out, at the end": partial(_held_out_at, 1.0),
+    "held-out, half way": partial(_held_out_at, 0.5),
     "training, second half": _second_half,
 }
 
@@ -192,8 +170,8 @@ def _prices(results: pd.DataFrame, arms: Sequence[str], baseline: str) -> str:
         f"The level is {baseline}'s mean training accuracy over its last {steps}. Both mean curves are smoothed "
         f"over windows of {steps}, the place where each first comes to the level is interpolated between "
         f"windows, and the ratio is what the arm has spent there over what {baseline} has (bootstrap over pairs of "
-        "seeds, which draws the level, too). *Reached* counts the seeds whose own curve comes to the level. The ratio "
-        f"is undefined where {baseline} ends no better than it starts.\n\n"
+        "seeds, which draws the level, too). *Reached* counts the seeds whose single curve comes to the level. The "
+        f"ratio is undefined where {baseline} ends no better than it starts.\n\n"
     )
     return text + (
         markdown_table(["arm", "seeds", "rollouts", "generated tokens", "reached"], rows)

@@ -14,24 +14,19 @@ from ...tool_calls import get_syntax
 from ...trainer import ResTGRPOTrainer
 from ..evaluation.agents_benchmark import Dialogue
 from ..sampling import sample
+from .seeds import HELD_OUT
 
 
-METRIC = "held_out/exact"
 _MAX_TURNS = 16  # rounds of calls in a dialogue, where the training sets no limit
 
 
 class HeldOut(TrainerCallback):
     """
     Measures the accuracy of the policy on held-out prompts, with one completion each that is sampled at temperature 1,
-    and puts it into the trainer's log history as `held_out/exact`.
+    and puts it into the trainer's log history as `held_out/exact`. The measurements, `evaluations` of them, are evenly
+    spaced over the run, the last one at its end.
 
     The prompts and the seed of the sampling are always the same, and the trainer's random state is left alone.
-
-    Args:
-        trainer ([`ResTGRPOTrainer`]):
-            The trainer.
-        evaluations (`int`):
-            Number of measurements, evenly spaced over the run; the last one is at its end.
     """
 
     def __init__(self, trainer: ResTGRPOTrainer, evaluations: int) -> None:
@@ -45,16 +40,11 @@ class HeldOut(TrainerCallback):
         shares = range(1, self._evaluations + 1)
         if state.global_step in {round(state.max_steps * share / self._evaluations) for share in shares}:
             # Not through `trainer.log`, which would log and clear the metrics that this step has collected so far.
-            state.log_history.append({"step": state.global_step, METRIC: self.measure()})
+            state.log_history.append({"step": state.global_step, HELD_OUT: self.measure()})
 
     @abstractmethod
     def measure(self) -> float:
-        """
-        Measure the accuracy of the current policy.
-
-        Returns:
-            `float`
-        """
+        """Accuracy of the current policy."""
 
     def _sample(self, prompts: Sequence[str], seed: int, add_special_tokens: bool = False) -> list[list[int]]:
         """Ids of each completion up to the token that ends the turn, which is the last one if it was sampled."""
@@ -62,7 +52,11 @@ class HeldOut(TrainerCallback):
         sampled = sample(
             self._model(), self._tokenizer, prompts, max_new_tokens, seed, add_special_tokens=add_special_tokens
         )
-        return [_until_end(ids, self._ends()) for ids in sampled.tolist()]
+        ends = self._ends()
+        return [
+            ids[: next((place + 1 for place, token in enumerate(ids) if token in ends), len(ids))]
+            for ids in sampled.tolist()
+        ]
 
     def _model(self) -> Any:
         return self._trainer.accelerator.unwrap_model(self._trainer.model)
@@ -74,15 +68,7 @@ class HeldOut(TrainerCallback):
 
 class HeldOutCalls(HeldOut):
     """
-    The share of prompts that are answered with exactly the gold calls.
-
-    Args:
-        trainer ([`ResTGRPOTrainer`]):
-            The trainer.
-        dataset ([`~datasets.Dataset`]):
-            Columns `prompt` (text) and `solution`.
-        evaluations (`int`):
-            See [`HeldOut`].
+    The share of prompts, of the columns `prompt` (text) and `solution`, that are answered with exactly the gold calls.
 
     Raises:
         ValueError: if the prompts are messages.
@@ -116,17 +102,8 @@ class HeldOutCalls(HeldOut):
 
 class HeldOutDialogues(HeldOut):
     """
-    The mean outcome of dialogues with an environment.
-
-    Args:
-        trainer ([`ResTGRPOTrainer`]):
-            The trainer.
-        dataset ([`~datasets.Dataset`]):
-            Column `prompt` (messages), and what the environment's `reset` takes.
-        evaluations (`int`):
-            See [`HeldOut`].
-        environment_factory (`Callable`):
-            Makes an environment.
+    The mean `get_reward` of dialogues with an environment, one for each row: its column `prompt` (messages), and what
+    the environment's `reset` takes.
 
     Raises:
         ValueError: if the environment has no `get_reward`.
@@ -163,7 +140,7 @@ class HeldOutDialogues(HeldOut):
             dialogues = [Dialogue(self._factory(), row, self._tokenizer, syntax, kwargs) for row in rows]
             live = dialogues
             for turn in range(1 + (trainer.args.max_tool_calling_iterations or _MAX_TURNS)):
-                # Each turn of each batch has a seed of its own.
+                # Each turn of each batch has its seed.
                 sampled = self._sample([dialogue.prompt for dialogue in live], seed=start + turn * len(self._rows))
                 live = [
                     dialogue
@@ -174,8 +151,3 @@ class HeldOutDialogues(HeldOut):
                     break
             total += sum(dialogue.environment.get_reward() for dialogue in dialogues)
         return total / len(self._rows)
-
-
-def _until_end(ids: list[int], ends: set[int]) -> list[int]:
-    """Completion ids up to and with the first end, without the padding behind it."""
-    return ids[: next((place + 1 for place, token in enumerate(ids) if token in ends), len(ids))]

@@ -1,10 +1,14 @@
+import dataclasses
+import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
-from rest_trl.lab.study.cli import check_arms, make_parser
-from rest_trl.lab.study.config import load_study
+from rest_trl.lab.commands.study import make_parser
+from rest_trl.lab.study.arms import Study, StudyFolder, load_study
+from rest_trl.lab.study.worker import check_arms
 from rest_trl.runs.recipes import load_arm, read_table
 
 
@@ -59,7 +63,7 @@ class TestLoadStudy:
             ({"arms": {}}, "arms must map names"),
             ({"arms": {"../grpo": {}}}, "names a folder"),
             ({"arms": {"grpo": 3}}, "must be a mapping of arguments, not 3"),
-            ({"arms": {"grpo": {"seed": 3}}}, "sets seed, which the study gives to each run"),
+            ({"arms": {"grpo": {"seed": 3}}}, "sets seed, which the study sets for each run"),
             ({"seeds": 0}, "give at least one"),
             ({"seeds": [1, 1]}, "each once"),
             ({"seeds": [-1]}, "none negative"),
@@ -77,7 +81,7 @@ class TestLoadStudy:
             ({"evaluations": 1.5}, "evaluations must be a positive whole number, got 1.5"),
         ],
     )
-    def test_refuses_what_is_no_study(self, tmp_path, changes, message):
+    def test_refuses_what_is_not_a_study(self, tmp_path, changes, message):
         with pytest.raises(ValueError, match=message):
             load_study(write(tmp_path, **changes))
 
@@ -136,6 +140,98 @@ class TestStudiesOfThePackage:
             study = load_study(Path("studies"), name=name)
             for arm, settings in study.arms.items():
                 assert seen.setdefault((study.output_dir, arm), settings) == settings, (name, arm)
+
+
+def make_study(directory, **changes):
+    study = Study({"base": {"learning_rate": 1e-4}, "other": {"learning_rate": 2e-4}}, "base", (0, 1), directory)
+    return dataclasses.replace(study, **changes)
+
+
+@pytest.fixture
+def study(tmp_path):
+    return make_study(tmp_path / "study")
+
+
+@pytest.fixture
+def folder(study):
+    folder = StudyFolder(study.output_dir)
+    folder.register(study)
+    return folder
+
+
+class TestRegister:
+    def test_takes_the_same_study_again(self, folder, study):
+        before = folder.manifest()
+        folder.register(study)
+        assert folder.manifest() == before
+
+    def test_adds_seeds_and_arms(self, folder, study):
+        folder.register(dataclasses.replace(study, seeds=(0, 1, 2), arms={"base": study.arms["base"], "new": {}}))
+        assert list(folder.manifest()["arms"]) == ["base", "other", "new"]
+
+    @pytest.mark.parametrize("check", ["register", "check"])
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"arms": {"base": {"learning_rate": 3e-4}}}, "learning_rate of base was 0.0001, is 0.0003"),
+            ({"arms": {"base": {"learning_rate": 1e-4, "beta": 0.1}}}, "beta of base was None, is 0.1"),
+            ({"arms": {"base": {}}}, "learning_rate of base was 0.0001, is None"),
+            ({"held_out": 64}, "held_out was 512, is 64"),
+            ({"evaluations": 5}, "evaluations was 2, is 5"),
+        ],
+    )
+    def test_refuses_changed_settings_by_name(self, folder, study, changes, message, check):
+        before = folder.manifest()
+        with pytest.raises(ValueError, match="holds another study") as error:
+            getattr(folder, check)(dataclasses.replace(study, **changes))
+        assert message in str(error.value)
+        assert folder.manifest() == before
+
+    def test_another_version_may_report_and_not_run(self, folder, study):
+        manifest = folder.manifest()
+        manifest["versions"]["trl"] = "0.0.1"
+        (folder.directory / "study.json").write_text(json.dumps(manifest))
+        folder.check(study)
+        with pytest.raises(ValueError, match=r"versions was .*0\.0\.1"):
+            folder.register(study)
+
+    def test_another_baseline_is_the_same_study(self, folder, study):
+        folder.register(dataclasses.replace(study, baseline="other"))
+
+    def test_a_folder_without_a_study_says_so(self, tmp_path):
+        with pytest.raises(ValueError, match=r"holds no study: there is no study\.json"):
+            StudyFolder(tmp_path).manifest()
+
+
+class TestResults:
+    def test_are_in_the_order_of_arms_and_seeds(self, folder):
+        for run in [("other", 10), ("base", 2), ("base", 10), ("other", 2)]:
+            folder.save(run, pd.DataFrame({"arm": [run[0]], "seed": [run[1]], "step": [1]}))
+        results = folder.results()
+        assert list(zip(results["arm"], results["seed"], strict=True)) == [
+            ("base", 2),
+            ("base", 10),
+            ("other", 2),
+            ("other", 10),
+        ]
+
+    def test_of_no_run_are_empty(self, folder):
+        assert folder.results().empty and "arm" in folder.results()
+
+
+class TestLock:
+    def test_keeps_a_second_study_out(self, folder):
+        with folder.lock(), pytest.raises(ValueError, match="another study is at work"):
+            StudyFolder(folder.directory).lock()
+        with folder.lock():
+            pass
+
+    def test_is_free_after_the_context_while_the_object_is_still_there(self, folder):
+        lock = folder.lock()
+        with lock:
+            pass
+        with StudyFolder(folder.directory).lock():
+            pass
 
 
 @pytest.mark.parametrize(

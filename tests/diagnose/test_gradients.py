@@ -5,10 +5,8 @@ import torch
 from sampled import diagnosed_trainer, roll_out
 from test_trainer import relative_difference
 
-from rest_trl.lab.diagnose.exact import exact_gradients
-from rest_trl.lab.diagnose.head import HeadProjector, head_gradients, projection
-from rest_trl.lab.diagnose.rules import GRPO, Rule, token_weights
-from rest_trl.lab.diagnose.tokens import completion_logits, token_facts
+from rest_trl.lab.diagnose.gradients import HeadProjector, exact_gradients, head_gradients, projection
+from rest_trl.lab.diagnose.token_weights import GRPO, Rule, completion_logits, token_facts, token_weights
 
 
 @pytest.fixture

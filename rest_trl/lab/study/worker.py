@@ -2,7 +2,7 @@
 One run of a study, in a process of its own.
 
 ```shell
-python -m rest_trl.lab.study.run DIRECTORY ARM SEED
+python -m rest_trl.lab.study.worker DIRECTORY ARM SEED
 ```
 
 The process exits when its standard input closes. So a run does not outlive a study that is killed, and the next study
@@ -11,6 +11,7 @@ can start it again.
 
 import os
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,12 @@ import yaml
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
+from ...rewards import get_reward_func
 from ...runs.inputs import find_environment, load_split
 from ...train import make_parser, make_trainer
-from .figure import TRAINING
-from .held_out import HeldOutCalls, HeldOutDialogues
-from .store import Run, StudyStore
+from .accuracy import HeldOutCalls, HeldOutDialogues
+from .arms import Run, Study, StudyFolder
+from .seeds import TRAINING
 
 
 class CommonRandomNumbers(TrainerCallback):
@@ -44,15 +46,7 @@ class CommonRandomNumbers(TrainerCallback):
 
 def parse_arm(settings: dict[str, Any], run: Run, directory: Path) -> tuple[Any, Any, Any]:
     """
-    Parse the arguments of a run with the training program's parser.
-
-    Args:
-        settings (`dict[str, Any]`):
-            The recipe of the arm.
-        run (`Run`):
-            Arm and seed.
-        directory (`Path`):
-            Folder in which the run works. The recipe is written to it, and stays there.
+    Parse the settings of an arm with the training program's parser. They are kept in `recipe.yaml` in the directory.
 
     Returns:
         `tuple`: [`~rest_trl.train.ResTScriptArguments`], [`ResTGRPOConfig`] and [`~trl.ModelConfig`].
@@ -61,29 +55,37 @@ def parse_arm(settings: dict[str, Any], run: Run, directory: Path) -> tuple[Any,
         ValueError: if an argument is unknown or wrong.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    own = {"seed": run[1], "output_dir": str(directory), "logging_strategy": "steps", "logging_steps": 1}
+    given = {"seed": run[1], "output_dir": str(directory), "logging_strategy": "steps", "logging_steps": 1}
     recipe = directory / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump({**settings, **own}, sort_keys=False), encoding="utf-8")
+    recipe.write_text(yaml.safe_dump({**settings, **given}, sort_keys=False), encoding="utf-8")
     arguments: Any = make_parser("rest-trl study").parse_args_and_config(
         ["--config", str(recipe)], fail_with_unknown_args=True
     )
     return arguments
 
 
-def train(store: StudyStore, run: Run) -> pd.DataFrame:
+def check_arms(study: Study) -> None:
     """
-    Train one arm with one seed.
+    Parse the settings of every arm and find its rewards, so that a misspelt name is found before the first run.
 
-    Args:
-        store ([`StudyStore`]):
-            Holds the settings of the arm. If an earlier try has left a checkpoint, the run resumes from it.
-        run (`Run`):
-            Arm and seed.
-
-    Returns:
-        `pd.DataFrame`: see [`step_table`].
+    Raises:
+        ValueError: names the arm.
     """
-    manifest, directory = store.manifest(), store.work(run)
+    with tempfile.TemporaryDirectory() as directory:
+        for arm, settings in study.arms.items():
+            try:
+                script_args, _, _ = parse_arm(settings, (arm, study.seeds[0]), Path(directory))
+                for name in script_args.reward_funcs or []:
+                    get_reward_func(name)
+                if script_args.environment_factory is not None:
+                    find_environment(script_args.environment_factory)
+            except ValueError as error:
+                raise ValueError(f"arm {arm}: {error}") from error
+
+
+def train(folder: StudyFolder, run: Run) -> pd.DataFrame:
+    """Train one arm with one seed, from the checkpoint of an earlier try if there is one; see [`step_table`]."""
+    manifest, directory = folder.manifest(), folder.work(run)
     script_args, training_args, model_args = parse_arm(manifest["arms"][run[0]], run, directory)
     set_seed(run[1])  # before the trainer is made, which may draw the first weights of an adapter
     training_args.disable_tqdm = True
@@ -168,17 +170,11 @@ def _end_with_parent() -> None:
 
 
 def main(args: list[str] | None = None) -> None:
-    """
-    Train, and write the result into the folder of the study.
-
-    Args:
-        args (`list[str]`, *optional*):
-            Folder, arm and seed; by default the process's arguments.
-    """
+    """Train the arm with the seed that the command line names, and write the result into the study's folder."""
     directory, arm, seed = sys.argv[1:] if args is None else args
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    store, run = StudyStore(Path(directory)), (arm, int(seed))
-    store.save(run, train(store, run))
+    folder, run = StudyFolder(Path(directory)), (arm, int(seed))
+    folder.save(run, train(folder, run))
 
 
 if __name__ == "__main__":

@@ -8,9 +8,8 @@ import pytest
 import yaml
 from synthetic_study import make_results
 
-from rest_trl.lab.study.cli import main
-from rest_trl.lab.study.config import load_study
-from rest_trl.lab.study.store import StudyStore
+from rest_trl.lab.commands.study import main
+from rest_trl.lab.study.arms import StudyFolder, load_study
 
 
 # A step of eight completions: the cheapest that has two groups, and rewards that differ within them.
@@ -32,7 +31,7 @@ RECIPE = {
     "report_to": "none",
 }
 # How long something took, and which arm it is: all else must be the same.
-OWN = r"arm|step_time|train_runtime|train_\w+_per_second"
+DIFFERENT = r"arm|step_time|train_runtime|train_\w+_per_second"
 
 
 def write_study(directory, **changes):
@@ -65,7 +64,7 @@ class TestStudy:
     def test_two_identical_arms_are_the_same_to_the_bit(self, finished):
         results = pd.read_parquet(finished / "out/results.parquet")
         first, second = (
-            results[results["arm"] == arm].drop(columns=[name for name in results if re.fullmatch(OWN, name)])
+            results[results["arm"] == arm].drop(columns=[name for name in results if re.fullmatch(DIFFERENT, name)])
             for arm in ("first", "second")
         )
         pd.testing.assert_frame_equal(first.reset_index(drop=True), second.reset_index(drop=True), check_exact=True)
@@ -80,7 +79,7 @@ class TestStudy:
         assert (finished / "out/report.png").exists()
 
     def test_makes_no_run_again(self, finished, capsys):
-        results = StudyStore(finished / "out").result(("first", 0))
+        results = StudyFolder(finished / "out").result(("first", 0))
         before = results.stat().st_mtime_ns
         begin = time.monotonic()
         main(["--config", str(finished / "study.yaml")])
@@ -91,17 +90,17 @@ class TestStudy:
 class TestMain:
     def register(self, directory, results, **changes):
         study = load_study(write_study(directory, arms={"base": {}, "better": {}}, baseline="base", **changes))
-        store = StudyStore(study.output_dir)
-        store.register(study)
+        folder = StudyFolder(study.output_dir)
+        folder.register(study)
         for run, table in results.groupby(["arm", "seed"]):
-            store.save(run, table)
-        return directory / "study.yaml", store
+            folder.save(run, table)
+        return directory / "study.yaml", folder
 
     def test_report_only_starts_no_run(self, tmp_path, monkeypatch):
-        path, store = self.register(tmp_path, make_results(seeds=2), seeds=3)
-        monkeypatch.setattr("rest_trl.lab.study.cli.run_study", None)
+        path, folder = self.register(tmp_path, make_results(seeds=2), seeds=3)
+        monkeypatch.setattr("rest_trl.lab.study.scheduler.run_study", None)
         main(["--config", str(path), "--report_only", "--seeds", "4"])
-        text = (store.directory / "report.md").read_text()
+        text = (folder.directory / "report.md").read_text()
         assert f"rest-trl study --config {path} --seeds 4\n" in text
         assert "- base: without 2 of 4 seeds (2 not finished)" in text
 
@@ -112,9 +111,9 @@ class TestMain:
             main(["--config", str(path), "--report_only"])
 
     def test_a_failed_run_ends_with_its_line_and_status_1(self, tmp_path, capsys):
-        path, store = self.register(tmp_path, make_results(seeds=2))
-        store.failure(("better", 5)).parent.mkdir(parents=True)
-        store.failure(("better", 5)).write_text("status 1: no memory")
+        path, folder = self.register(tmp_path, make_results(seeds=2))
+        folder.failure(("better", 5)).parent.mkdir(parents=True)
+        folder.failure(("better", 5)).write_text("status 1: no memory")
         with pytest.raises(SystemExit) as error:
             main(["--config", str(path), "--report_only", "--seeds", "6"])
         assert error.value.code == 1
@@ -124,9 +123,9 @@ class TestMain:
         assert "no memory" not in capsys.readouterr().out
 
     def test_shows_an_error_that_looks_like_markup_as_it_is(self, tmp_path, capsys):
-        path, store = self.register(tmp_path, make_results(seeds=2))
-        store.failure(("better", 1)).parent.mkdir(parents=True)
-        store.failure(("better", 1)).write_text("status 1: no [/INST] :smile:")
+        path, folder = self.register(tmp_path, make_results(seeds=2))
+        folder.failure(("better", 1)).parent.mkdir(parents=True)
+        folder.failure(("better", 1)).write_text("status 1: no [/INST] :smile:")
         with pytest.raises(SystemExit):
             main(["--config", str(path), "--report_only", "--seeds", "2"])
         assert "seed 1 failed: status 1: no [/INST] :smile:\n" in capsys.readouterr().out

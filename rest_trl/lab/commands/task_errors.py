@@ -1,7 +1,7 @@
 """
 What a policy does on a task of the package, and whether its reasoning decides its calls:
 
-    OMP_NUM_THREADS=1 python -m rest_trl.lab.study.measure --task decides --model tiny/decides
+    OMP_NUM_THREADS=1 python -m rest_trl.lab.commands.task_errors --task decides --model_name_or_path tiny/decides
 """
 
 import argparse
@@ -31,22 +31,7 @@ _parse = get_syntax("hermes").parse
 
 
 def complete(model: Any, tokenizer: Any, prompts: Sequence[str], seed: int) -> list[str]:
-    """
-    One completion per prompt, sampled at temperature 1.
-
-    Args:
-        model:
-            A causal language model.
-        tokenizer:
-            Its tokenizer.
-        prompts (`Sequence[str]`):
-            Rendered prompts, which may hold the beginning of a completion.
-        seed (`int`):
-            Seed of the sampling.
-
-    Returns:
-        `list[str]`
-    """
+    """One completion at temperature 1 for each rendered prompt, which may hold the beginning of it."""
     texts: list[str] = []
     for start in range(0, len(prompts), BATCH_SIZE):
         batch = prompts[start : start + BATCH_SIZE]
@@ -56,33 +41,15 @@ def complete(model: Any, tokenizer: Any, prompts: Sequence[str], seed: int) -> l
 
 
 def reasoning_of(completion: str) -> str:
-    """
-    What stands between the markers of the reasoning.
-
-    Args:
-        completion (`str`):
-            A completion in the hermes wire syntax.
-
-    Returns:
-        `str`: empty, if there is none.
-    """
+    """What stands between the markers of the reasoning; empty, if there is none."""
     return completion.partition("<think>\n")[2].partition("\n</think>")[0]
 
 
 def kind_of_error(completion: str, gold: Step) -> str:
     """
-    Where a completion first differs from the gold one.
-
-    Args:
-        completion (`str`):
-            A completion in the hermes wire syntax.
-        gold ([`~rest_trl.lab.tiny.world.Step`]):
-            The gold step.
-
-    Returns:
-        `str`: `"none"` for exactly the gold calls, else `"format"`, `"number of calls"`, `"tool name"`, `"parameter
-        name"`, `"value, from the reasoning"` (all wrong values stand in a reasoning that differs from the gold one) or
-        `"value, in the call"`.
+    Where a completion first differs from the gold one: `"none"` for exactly the gold calls, else `"format"`, `"number
+    of calls"`, `"tool name"`, `"parameter name"`, `"value, from the reasoning"` (all wrong values stand in a reasoning
+    that differs from the gold one) or `"value, in the call"`.
     """
     parsed, golds = _parse(completion), _parse(gold.solution)
     if is_exact(parsed, golds):
@@ -106,39 +73,13 @@ def kind_of_error(completion: str, gold: Step) -> str:
 
 
 def exact_share(completions: Iterable[str], golds: Iterable[Step]) -> float:
-    """
-    Share of completions with exactly the gold calls.
-
-    Args:
-        completions (`Iterable[str]`):
-            Completions in the hermes wire syntax.
-        golds (`Iterable[Step]`):
-            Their gold steps.
-
-    Returns:
-        `float`
-    """
+    """Share of completions with exactly the gold calls."""
     right = [is_exact(_parse(text), _parse(gold.solution)) for text, gold in zip(completions, golds, strict=True)]
     return sum(right) / len(right)
 
 
 def given_reasonings(model: Any, tokenizer: Any, steps: Sequence[Step], seed: int) -> dict[str, float]:
-    """
-    Share of exact calls after reasonings that are put into the prompt.
-
-    Args:
-        model:
-            A causal language model.
-        tokenizer:
-            Its tokenizer.
-        steps (`Sequence[Step]`):
-            Steps of one task.
-        seed (`int`):
-            Seed of the sampling.
-
-    Returns:
-        `dict[str, float]`: share by the reasoning that was given.
-    """
+    """Share of exact calls after reasonings that are put into the prompt, by the reasoning that was given."""
     prompts = [render_prompt(step, tokenizer) for step in steps]
     given = {
         "gold": [step.reasoning for step in steps],
@@ -155,43 +96,28 @@ def given_reasonings(model: Any, tokenizer: Any, steps: Sequence[Step], seed: in
 
 
 def spreadless_share(model: Any, tokenizer: Any, steps: Sequence[Step], seed: int) -> float:
-    """
-    Share of groups whose completions all have the same [`~rest_trl.rewards.scoring.call_score`].
-
-    Args:
-        model:
-            A causal language model.
-        tokenizer:
-            Its tokenizer.
-        steps (`Sequence[Step]`):
-            Steps of one task, one per group.
-        seed (`int`):
-            Seed of the sampling.
-
-    Returns:
-        `float`
-    """
+    """Share of groups, one for each step, whose completions all have the same score of calls."""
     prompts = [render_prompt(step, tokenizer) for step in steps for _ in range(GROUP_SIZE)]
     parsed = [_parse(text) for text in complete(model, tokenizer, prompts, seed)]
     spreadless = 0
     for index, step in enumerate(steps):
         gold = _parse(step.solution).calls
         group = parsed[index * GROUP_SIZE : (index + 1) * GROUP_SIZE]
-        # Calls that cannot be read have a reward of their own, below that of every call.
+        # Calls that cannot be read have a lower reward than any call.
         spreadless += len({-1.0 if one.errors else call_score(one.calls, gold) for one in group}) == 1
     return spreadless / len(steps)
 
 
 def main() -> None:
     """Measure a policy as the command line says, and print a table."""
-    parser = argparse.ArgumentParser("rest_trl.lab.study.measure", description="What a policy does on a task.")
+    parser = argparse.ArgumentParser("rest_trl.lab.commands.task_errors", description="What a policy does on a task.")
     parser.add_argument("--task", choices=list(TASKS), required=True)
-    parser.add_argument("--model", required=True, help="a path, or tiny/TASK")
+    parser.add_argument("--model_name_or_path", required=True, help="a path, or tiny/TASK")
     parser.add_argument("--size", type=int, default=512, help="held-out prompts")
     parser.add_argument("--groups", type=int, default=64, help=f"prompts with {GROUP_SIZE} completions each")
     parser.add_argument("--seed", type=int, default=0, help="of the sampling")
     arguments = parser.parse_args()
-    name = resolve_model(arguments.model)
+    name = resolve_model(arguments.model_name_or_path)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)
     steps = list(islice(generate_task(arguments.task, "test"), arguments.size))
     completions = complete(model, tokenizer, [render_prompt(step, tokenizer) for step in steps], arguments.seed)
@@ -201,9 +127,8 @@ def main() -> None:
         counts = reasoned[reasoning_of(text) == step.reasoning]
         counts[0] += 1
         counts[1] += kind_of_error(text, step) == "none"
-    table = Table(title=f"{arguments.model} on {arguments.task}: {len(steps)} held-out prompts, temperature 1")
-    table.add_column("completions")
-    table.add_column("share")
+    title = f"{arguments.model_name_or_path} on {arguments.task}: {len(steps)} held-out prompts, temperature 1"
+    table = Table("completions", "share", title=title)
     table.add_row("with exactly the gold calls", f"{errors.pop('none', 0) / len(steps):.3f}")
     for error, count in errors.most_common():
         table.add_row(f"first error: {error}", f"{count / len(steps):.3f}")
