@@ -7,7 +7,7 @@ import yaml
 from test_recipes import ARMS, DEMO, FULL, ROOT, SFT_ARMS, values
 
 from rest_trl.lab.sft import make_parser
-from rest_trl.lab.study.config import load_study
+from rest_trl.lab.study.arms import load_study
 from rest_trl.regions import get_coefficients_func
 from rest_trl.runs.recipes import load_arm, with_arms
 

@@ -6,7 +6,6 @@ from transformers import AutoTokenizer, TrainerState
 from rest_trl.lab.study.falsifiers import ShuffledPartsReward, ShuffledStatusReward
 from rest_trl.lab.tiny import TINY_MODEL_DIR
 from rest_trl.regions import Partitioner
-from rest_trl.regions.rollout import RolloutReader
 from rest_trl.rewards import ToolCallReward
 from rest_trl.tool_calls import get_syntax
 
@@ -31,8 +30,8 @@ def tiny_tokenizer():
 
 def segments(reward_class, tokenizer, step=0):
     ids = [tokenizer.encode(text, add_special_tokens=False) for text in COMPLETIONS]
-    reader = RolloutReader(Partitioner(tokenizer, get_syntax("hermes")))
-    reward = reward_class().bind("hermes", reader.turns, "static", 1)
+    partitioner = Partitioner(tokenizer, get_syntax("hermes"))
+    reward = reward_class().bind("hermes", lambda ids: partitioner.read_lists(ids).turns, "static", 1)
     return reward.segments(
         completion_ids=ids,
         solution=[GOLD] * len(ids),
@@ -42,8 +41,8 @@ def segments(reward_class, tokenizer, step=0):
     )
 
 
-def statuses(group):
-    return Counter(segment.status for of_completion in group for segment in of_completion)
+def states(group):
+    return Counter(segment.state for of_completion in group for segment in of_completion)
 
 
 class TestShuffledStatuses:
@@ -51,14 +50,14 @@ class TestShuffledStatuses:
         true, shuffled = (segments(kind, tiny_tokenizer) for kind in (ToolCallReward, ShuffledStatusReward))
         assert true != shuffled
         for rows in (slice(0, 3), slice(3, 6)):
-            assert statuses(true[rows]) == statuses(shuffled[rows])
+            assert states(true[rows]) == states(shuffled[rows])
         for of_completion in shuffled:
-            assert len({segment.status for segment in of_completion}) == len(of_completion)
+            assert len({segment.state for segment in of_completion}) == len(of_completion)
 
     def test_leave_tokens_and_parts_alone(self, tiny_tokenizer):
         true, shuffled = (segments(kind, tiny_tokenizer) for kind in (ToolCallReward, ShuffledStatusReward))
-        assert [[segment._replace(status=None) for segment in row] for row in true] == [
-            [segment._replace(status=None) for segment in row] for row in shuffled
+        assert [[segment._replace(state=None) for segment in row] for row in true] == [
+            [segment._replace(state=None) for segment in row] for row in shuffled
         ]
 
     def test_are_mostly_others(self, tiny_tokenizer):
@@ -66,9 +65,9 @@ class TestShuffledStatuses:
         kept = total = 0
         for step in range(20):
             for row, other in zip(true, segments(ShuffledStatusReward, tiny_tokenizer, step), strict=True):
-                kept += sum(one.status == two.status for one, two in zip(row, other, strict=True))
+                kept += sum(one.state == two.state for one, two in zip(row, other, strict=True))
                 total += len(row)
-        # Six statuses or more in a completion: each segment keeps its own once in six times, or less often.
+        # Six states or more in a completion: each segment keeps its own once in six times, or less often.
         assert kept / total < 0.25
 
     def test_depend_on_the_step_alone(self, tiny_tokenizer):
@@ -77,11 +76,11 @@ class TestShuffledStatuses:
 
 
 class TestShuffledParts:
-    def test_keep_their_sum_and_their_statuses(self, tiny_tokenizer):
+    def test_keep_their_sum_and_their_states(self, tiny_tokenizer):
         true, shuffled = (segments(kind, tiny_tokenizer) for kind in (ToolCallReward, ShuffledPartsReward))
         assert true != shuffled
         for row, other in zip(true, shuffled, strict=True):
-            assert Counter(segment.own for segment in row) == Counter(segment.own for segment in other)
+            assert Counter(segment.part for segment in row) == Counter(segment.part for segment in other)
             assert [segment[:3] for segment in row] == [segment[:3] for segment in other]
 
     def test_are_decided_one_after_the_other(self, tiny_tokenizer):
@@ -89,15 +88,15 @@ class TestShuffledParts:
             decided = 0.0
             for segment in row:
                 assert segment.decided == pytest.approx(decided)
-                decided += segment.own
+                decided += segment.part
 
 
 @pytest.mark.parametrize("kind", [ShuffledStatusReward, ShuffledPartsReward])
 def test_rewards_are_the_true_ones(kind, tiny_tokenizer):
     ids = [tiny_tokenizer.encode(text, add_special_tokens=False) for text in COMPLETIONS]
-    reader = RolloutReader(Partitioner(tiny_tokenizer, get_syntax("hermes")))
+    partitioner = Partitioner(tiny_tokenizer, get_syntax("hermes"))
     rewards = [
-        made.bind("hermes", reader.turns, "static", 1)(
+        made.bind("hermes", lambda ids: partitioner.read_lists(ids).turns, "static", 1)(
             completions=COMPLETIONS, completion_ids=ids, solution=[GOLD] * len(ids)
         )
         for made in (ToolCallReward(), kind())

@@ -63,26 +63,47 @@ class TestText:
     def test_training_counts_the_second_half(self, tmp_path):
         (base, better) = section(report(tmp_path, make_results(noise=0.0)), "Accuracy")
         # Steps 26 to 50 of .1 + .004 step, without spread over seeds.
-        assert base[-1] == "0.2520 [0.2520, 0.2520]" == better[-1]
+        assert base[-1] == "0.2520" == better[-1]
 
     def test_gives_the_price_of_the_level(self, tmp_path):
         rows = section(report(tmp_path, make_results(noise=0.0, fast=2.0)), "Price of base's final level")
-        assert rows == [["better", "8", "0.50 [0.50, 0.50]", "0.50 [0.50, 0.50]", "8 of 8"]]
+        # Half of the steps, each of which takes half as long again.
+        assert rows == [["better", "training", "8", "0.50", "0.50", "0.75", "8 of 8"]]
+
+    def test_gives_the_price_in_held_out_accuracy_where_it_was_measured_often(self, tmp_path):
+        results = make_results(evaluations=10, fast=2.0, noise=0.0, gain=0.01)
+        rows = section(report(tmp_path, results), "Price of base's final level")
+        # The baseline ends at .3 + .2; the arm has .01 more on average, so it is there after 23.75 steps of 50. Seeds
+        # differ by .01 to either side.
+        (row,) = (row for row in rows if row[1] == "held-out")
+        value, low, high = map(float, re.findall(r"[\d.]+", row[4]))
+        assert value == 0.47 and 0.45 <= low < value <= high <= 0.5
+        assert row[2] == "8" and row[-1] == "8 of 8"
+
+    def test_counts_no_measurements_that_were_not_made(self, tmp_path):
+        rows = section(report(tmp_path, make_results(evaluations=4)), "Price of base's final level")
+        assert [row[1] for row in rows] == ["training"]
+
+    def test_without_times_there_is_no_price_in_seconds(self, tmp_path):
+        results = make_results(noise=0.0, fast=2.0).drop(columns="step_time")
+        rows = section(report(tmp_path, results), "Price of base's final level")
+        assert rows == [["better", "training", "8", "0.50", "0.50", "undefined", "8 of 8"]]
 
     @pytest.mark.parametrize(("steps", "named"), [(50, "last 10 steps"), (20, "last 4 steps")])
     def test_names_the_window_that_the_price_was_taken_with(self, tmp_path, steps, named):
         results = make_results(noise=0.0, fast=2.0)
         text = report(tmp_path, results[(results["arm"] == "base") | (results["step"] <= steps)])
-        assert f"over its {named}. " in text and f"over windows of {named.removeprefix('last ')}," in text
+        assert f"in training over its {named}, " in text
+        assert f"smoothed over windows of {named.removeprefix('last ')}," in text
 
     def test_says_that_an_arm_never_gets_there(self, tmp_path):
         rows = section(report(tmp_path, make_results(noise=0.0, fast=0.5)), "Price of base's final level")
-        assert rows == [["better", "8", "never [never, never]", "never [never, never]", "0 of 8"]]
+        assert rows == [["better", "training", "8", "never", "never", "never", "0 of 8"]]
 
     def test_gives_gradient_norms_and_entropies(self, tmp_path):
         rows = section(report(tmp_path, make_results()), "Gradient norms")
         norm = np.mean([1 / step + 0.1 for step in range(1, 11)])
-        assert rows[0] == ["base", "`grad_norm`", "8", f"{norm:.4f} [{norm:.4f}, {norm:.4f}]", rows[0][-1]]
+        assert rows[0] == ["base", "`grad_norm`", "8", f"{norm:.4f}", rows[0][-1]]
         assert [row[1] for row in rows[1:4]] == [
             "`rest/entropy/parameters`",
             "`rest/entropy/tool_name`",
@@ -108,8 +129,18 @@ class TestText:
     def test_a_seed_gives_figures_without_intervals(self, tmp_path):
         text = report(tmp_path, make_results(seeds=1, noise=0.0, fast=2.0), make_study(tmp_path, seeds=1))
         assert section(text, "Paired")[0] == ["better", "held-out, at the end", "1", "+0.0300", "1 of 1"]
-        assert section(text, "Price")[0] == ["better", "1", "0.50", "0.50", "1 of 1"]
+        assert section(text, "Price")[0] == ["better", "training", "1", "0.50", "0.50", "0.75", "1 of 1"]
         assert "too few seeds" in text and "nan" not in text
+
+    def test_two_seeds_have_no_interval(self, tmp_path):
+        text = report(tmp_path, make_results(seeds=2), make_study(tmp_path, seeds=2))
+        assert not re.search(r"\d \[", text) and "too few seeds" in text
+
+    def test_arms_that_are_the_same_have_a_difference_and_no_interval(self, tmp_path):
+        results = make_results(seeds=4)
+        same = results[results["arm"] == "base"].assign(arm="better")
+        text = report(tmp_path, pd.concat([results[results["arm"] == "base"], same]), make_study(tmp_path, seeds=4))
+        assert section(text, "Paired")[0][3:] == ["+0.0000", "0 of 4, 4 tied"] and "[+0.0000" not in text
 
     def test_a_run_of_two_steps_gives_one_too(self, tmp_path):
         text = report(tmp_path, make_results(seeds=1, steps=2), make_study(tmp_path, seeds=1))
@@ -144,6 +175,20 @@ class TestPicture:
         # The first two of matplotlib's colours.
         assert {(31, 119, 180), (255, 127, 14)} <= colors
         assert not list(tmp_path.glob("*.tmp*"))
+
+    @pytest.mark.parametrize("seeds", [2, 4])
+    def test_has_axes_of_accuracies_between_0_and_1(self, tmp_path, monkeypatch, seeds):
+        kept = []
+        savefig = Figure.savefig
+        monkeypatch.setattr(Figure, "savefig", lambda self, *args, **_: (kept.append(self), savefig(self, *args)))
+        results = make_results(seeds=seeds, steps=10)
+        # All right or all wrong: means have intervals that reach far beyond.
+        for metric in ("rest/reward/exact", "held_out/exact"):
+            results[metric] = results[metric].where(results[metric].isna(), (results["seed"] % 2).astype(float))
+        report(tmp_path, results, make_study(tmp_path, seeds=seeds))
+        for axis in (kept[0].axes[0], kept[0].axes[1], kept[0].axes[3]):
+            low, high = axis.get_ylim()
+            assert 0 <= low < high <= 1
 
     def test_has_readable_axes(self, tmp_path, monkeypatch):
         kept = []

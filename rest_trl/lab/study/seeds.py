@@ -18,14 +18,21 @@ from ..intervals import RESAMPLES, mean_interval, widened_tail
 TRAINING = "rest/reward/exact"
 HELD_OUT = "held_out/exact"
 
+_ROUNDING = 1e-9  # values that are closer are equal
+_LEAST_SEEDS = 3  # fewer say too little of their spread for an interval
 _BOOTSTRAP_SEEDS = 5  # fewer can be resampled in too few ways for percentiles to mean anything
 _LONGEST_WINDOW = 10  # steps that one smoothed accuracy is the mean of at most
 _WINDOWS = 5  # a short run is divided into at least this many
+_COLLAPSE_WINDOW = 5  # steps, at least, whose mean accuracy may tell a collapse
+_COLLAPSE_ERRORS = 5  # a fall of as many standard errors is no noise, even if it is the largest of many
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """An estimate over seeds with its 95% interval; `low` and `high` are `None` if there are too few seeds for one."""
+    """
+    An estimate over seeds with its 95% interval. `low` and `high` are `None` where there are too few seeds for one, or
+    where all are equal, so that nothing is known of their spread.
+    """
 
     value: float
     low: float | None
@@ -53,7 +60,7 @@ class Price:
 
 def mean_over_seeds(values: ArrayLike) -> Estimate:
     """
-    Mean of one value per seed, with Student's t interval if there are two or more.
+    Mean of one value per seed, with Student's t interval where three or more differ.
 
     ```python
     >>> mean = mean_over_seeds([1.0, 2.0, 3.0])
@@ -66,8 +73,8 @@ def mean_over_seeds(values: ArrayLike) -> Estimate:
     if array.size == 0:
         raise ValueError("a mean over seeds needs at least one seed")
     found = mean_interval(array, [str(seed) for seed in range(array.size)])
-    if array.size == 1:
-        return Estimate(found.estimate, None, None, 1)
+    if array.size < _LEAST_SEEDS or np.ptp(array) < _ROUNDING:
+        return Estimate(found.estimate, None, None, array.size)
     return Estimate(found.estimate, found.low, found.high, array.size)
 
 
@@ -104,33 +111,38 @@ def window_means(values: ArrayLike, size: int) -> NDArray[Any]:
 
 
 def price_of_level(
-    arm: pd.DataFrame, arm_spent: pd.DataFrame, baseline: pd.DataFrame, baseline_spent: pd.DataFrame, seed: int = 0
+    arm: pd.DataFrame,
+    arm_spent: pd.DataFrame,
+    baseline: pd.DataFrame,
+    baseline_spent: pd.DataFrame,
+    window: int | None = None,
 ) -> Price | None:
     """
     What an arm spends until it reaches the baseline's final level.
 
-    The curves are means over seeds, smoothed over windows of [`window_size`] steps. The level is the baseline's mean
-    in its last window. Spending is averaged over the same windows, and read where a curve first reaches the level, by
-    linear interpolation between two windows. The interval is a bootstrap over seeds that draws the level, too, with
-    percentiles that are widened for few seeds.
+    The curves are means over seeds, smoothed over windows. The level is the baseline's mean in its last window.
+    Spending is averaged over the same windows, and read where a curve first reaches the level, by linear interpolation
+    between two windows. The interval is a bootstrap over seeds that draws the level, too, with percentiles that are
+    widened for few seeds.
 
     Args:
         arm, baseline (`pd.DataFrame`):
             Accuracies, of [`curves`].
         arm_spent, baseline_spent (`pd.DataFrame`):
-            Rollouts or tokens up to each step, of [`curves`].
-        seed (`int`, *optional*, defaults to `0`):
-            Seed of the resampling.
+            Rollouts, tokens or seconds up to each step, of [`curves`].
+        window (`int`, *optional*):
+            Columns in a window, by default [`window_size`] of the shorter curve.
 
     Returns:
-        [`Price`] or `None`: over the seeds that both have; without an interval for fewer than 5. `None` if there is no
-        such seed, or if the baseline has learnt nothing, so that its last window is not above its first.
+        [`Price`] or `None`: over the seeds that both have; without an interval for fewer than 5, or if all resamples
+        agree. `None` if there is no such seed, or if the baseline has learnt nothing, so that its last window is not
+        above its first.
     """
     seeds = arm.index.intersection(baseline.index)
     count = len(seeds)
     if count == 0:
         return None
-    size = window_size(min(arm.shape[1], baseline.shape[1]))
+    size = window or window_size(min(arm.shape[1], baseline.shape[1]))
     accuracies, spent, base_accuracies, base_spent = (
         window_means(table.loc[seeds], size) for table in (arm, arm_spent, baseline, baseline_spent)
     )
@@ -148,10 +160,12 @@ def price_of_level(
     reached = int((accuracies.max(1) >= level).sum())
     if count < _BOOTSTRAP_SEEDS:
         return Price(Estimate(value, None, None, count), reached, size)
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLES) / count
+    drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=RESAMPLES) / count
     tail = widened_tail(count)
     # Infinite ratios have an order but no mean, so the quantiles are not interpolated.
     low, high = np.quantile(ratios(drawn), [tail, 1 - tail], method="nearest")
+    if np.isclose(low, high, rtol=_ROUNDING, atol=0.0):  # also where both are infinite
+        return Price(Estimate(value, None, None, count), reached, size)
     return Price(Estimate(value, float(low), float(high), count), reached, size)
 
 
@@ -169,17 +183,22 @@ def _spent_at(accuracies: NDArray[Any], spent: NDArray[Any], levels: NDArray[Any
 
 def collapse_step(accuracies: ArrayLike) -> int | None:
     """
-    Find the step at which the smoothed accuracy of a run falls under half of its best value so far: a collapse. It is
-    the last step, counted from 1, of the first window under half of the best one before it.
+    Find the step at which a run collapses: the mean accuracy of a window of at least 5 steps falls under half of the
+    best one before it, and by more than five standard errors, so that a level curve never does by its noise. It is the
+    last step, counted from 1, of that window.
 
     ```python
-    >>> collapse_step([0.2, 0.4, 0.5, 0.4, 0.2, 0.1])
-    5
+    >>> collapse_step([0.2, 0.4, 0.5, 0.4, 0.5, 0.5, 0.4, 0.3, 0.1, 0.0, 0.1, 0.0])
+    11
 
     ```
     """
     array = np.asarray(accuracies, dtype=float)
-    size = window_size(len(array))
+    size = max(_COLLAPSE_WINDOW, window_size(len(array)))
+    if len(array) <= size:
+        return None
     means = window_means(array, size)
-    (fallen,) = np.nonzero(means < np.maximum.accumulate(means) / 2)
+    noise = np.diff(array).std() / np.sqrt(2)  # of one step, whatever the trend
+    best = np.maximum.accumulate(means)
+    (fallen,) = np.nonzero((means < best / 2) & (best - means > _COLLAPSE_ERRORS * noise * np.sqrt(2 / size)))
     return int(fallen[0]) + size if len(fallen) else None

@@ -19,7 +19,8 @@ def plot_study(results: pd.DataFrame, arms: list[str], baseline: str, path: Path
     """
     Learning curves, their differences to the baseline, gradient norms and entropies over the steps, as a PNG.
 
-    Lines are means over seeds, bands their 95% t intervals; with one seed, or more than six arms, there are no bands.
+    Lines are means over seeds, bands their 95% t intervals; with one or two seeds, or more than six arms, there are no
+    bands.
     """
     # Not pyplot, which would touch the backend of the user's notebook.
     from matplotlib import color_sequences
@@ -63,6 +64,11 @@ def plot_study(results: pd.DataFrame, arms: list[str], baseline: str, path: Path
         if not axis.has_data():
             axis.text(0.5, 0.5, "nothing to show", ha="center", va="center", transform=axis.transAxes)
     axes[1, 0].axhline(0, color="black", linewidth=0.8)
+    accuracies = results[[metric for metric in (TRAINING, HELD_OUT) if metric in results]].to_numpy(dtype=float)
+    if accuracies.size and np.nanmin(accuracies) >= 0 and np.nanmax(accuracies) <= 1:
+        for axis in (axes[0, 0], axes[0, 1], axes[1, 1]):  # only intervals reach beyond
+            low, high = axis.get_ylim()
+            axis.set_ylim(max(0.0, low), min(1.0, high))
     lines = [Line2D([], [], color=colors[number % len(colors)], label=arm) for number, arm in enumerate(arms)]
     figure.legend(handles=lines, loc="outside upper center", ncols=min(len(arms), 5), fontsize=9)
     write_figure(figure, path, dpi=110)
@@ -85,7 +91,7 @@ def _curve(axis: Any, table: pd.DataFrame, color: Any, has_bands: bool, places: 
     estimates = [mean_over_seeds(table[column]) for column in table]
     marker = "." if len(estimates) == 1 else None
     axis.plot(places, [estimate.value for estimate in estimates], color=color, marker=marker)
-    if has_bands and len(table) > 1:
+    if has_bands:
         low, high = np.array([(estimate.low, estimate.high) for estimate in estimates], dtype=float).T
         axis.fill_between(places, low, high, color=color, alpha=0.15, linewidth=0)
 

@@ -24,6 +24,8 @@ from .seeds import (
 from .study_picture import plot_study
 
 
+_LEAST_MEASUREMENTS = 5  # held-out ones, that a price can be read off
+_UNITS = {"rollouts": "rollouts", "generated_tokens": "generated tokens", "seconds": "seconds"}
 _INTERNALS = ("grad_norm", "rest/entropy/parameters", "rest/entropy/tool_name", "rest/entropy/reasoning")
 _Measure = Callable[[pd.DataFrame, str], pd.Series]
 
@@ -45,6 +47,8 @@ def write_report(
         ValueError: if the baseline has no finished run.
     """
     results = results[results["arm"].isin(list(study.arms)) & results["seed"].isin(study.seeds)]
+    if "step_time" in results:
+        results = results.assign(seconds=results.groupby(["arm", "seed"])["step_time"].cumsum())
     arms = [arm for arm in study.arms if (results["arm"] == arm).any()]
     if study.baseline not in arms:
         raise ValueError(f"no run of the baseline {study.baseline} is finished: run the study without --report_only")
@@ -90,7 +94,7 @@ def _head(study: Study, results: pd.DataFrame, arms: Sequence[str], versions: Ma
             "on. *Held-out* is the same among one completion, sampled at temperature 1, for each of at "
             f"most {study.held_out} prompts of the test split, always the same ones. Brackets are 95 % intervals over "
             "seeds, by Student's t unless stated. They are not widened for the number of arms. A figure without a "
-            "bracket has too few seeds for one.",
+            "bracket has too few seeds for one, or the same value in all of them.",
             "",
             "![Curves of the study](report.png)",
             "",
@@ -149,35 +153,36 @@ def _differences(results: pd.DataFrame, arms: Sequence[str], baseline: str) -> s
 
 
 def _prices(results: pd.DataFrame, arms: Sequence[str], baseline: str) -> str:
-    base, rows, sizes = curves(results, baseline, TRAINING), [], set()
+    measured = results.dropna(subset=[HELD_OUT]) if HELD_OUT in results else results.iloc[:0]
+    rows, windows = [], set()
     for arm in arms:
-        accuracies, cells = curves(results, arm, TRAINING), []
-        if arm == baseline or accuracies.empty or base.empty:
-            continue
-        pairs, reached = len(accuracies.index.intersection(base.index)), "undefined"
-        for unit in ("rollouts", "generated_tokens"):
-            price = price_of_level(accuracies, curves(results, arm, unit), base, curves(results, baseline, unit))
-            cells.append("undefined" if price is None else _estimate(price.ratio, digits=2))
-            if price is not None:
-                reached = f"{price.reached} of {pairs}"
-                sizes.add(price.window)
-        rows.append([arm, pairs, *cells, reached])
-    # An arm of fewer steps than the baseline has smaller windows, for both.
-    windows = " or ".join(map(str, sorted(sizes or {window_size(base.shape[1])})))
-    steps = f"{windows} step{'s' * (windows != '1')}"
+        for name, metric, of, window in (("training", TRAINING, results, None), ("held-out", HELD_OUT, measured, 1)):
+            ours, base = curves(of, arm, metric), curves(of, baseline, metric)
+            if arm == baseline or ours.empty or base.empty or (window and base.shape[1] < _LEAST_MEASUREMENTS):
+                continue
+            pairs, reached, cells = len(ours.index.intersection(base.index)), "undefined", []
+            for unit in _UNITS:
+                spent, base_spent = curves(of, arm, unit), curves(of, baseline, unit)
+                price = None if spent.empty else price_of_level(ours, spent, base, base_spent, window)
+                cells.append("undefined" if price is None else _estimate(price.ratio, digits=2))
+                if price is not None:
+                    reached = f"{price.reached} of {pairs}"
+            if not window:  # an arm of fewer steps than the baseline has smaller windows, for both
+                windows.add(window_size(min(ours.shape[1], base.shape[1])))
+            rows.append([arm, name, pairs, *cells, reached])
+    steps = f"{' or '.join(map(str, sorted(windows or {1})))} step{'s' * (windows != {1})}"
     text = (
         f"## Price of {baseline}'s final level\n\n"
-        f"The level is {baseline}'s mean training accuracy over its last {steps}. Both mean curves are smoothed "
-        f"over windows of {steps}, the place where each first comes to the level is interpolated between "
-        f"windows, and the ratio is what the arm has spent there over what {baseline} has (bootstrap over pairs of "
-        "seeds, which draws the level, too). *Reached* counts the seeds whose single curve comes to the level. The "
-        f"ratio is undefined where {baseline} ends no better than it starts.\n\n"
+        f"The level is {baseline}'s mean accuracy at the end: in training over its last {steps}, held-out in its last "
+        f"measurement. Mean curves, in training smoothed over windows of {steps}, are read where they first come to "
+        "the level, by interpolation, and the ratio is what the arm has spent there over what "
+        f"{baseline} has (bootstrap over pairs of seeds, which draws the level, too). *Seconds* are those of the "
+        "training steps, and mean little on a busy machine. *Reached* counts the seeds whose single "
+        f"curve comes to the level. The ratio is undefined where {baseline} ends no better than it starts; a held-out "
+        f"one needs {_LEAST_MEASUREMENTS} measurements (`evaluations`).\n\n"
     )
-    return text + (
-        markdown_table(["arm", "seeds", "rollouts", "generated tokens", "reached"], rows)
-        if rows
-        else "There is no pair."
-    )
+    header = ["arm", "accuracy", "seeds", *_UNITS.values(), "reached"]
+    return text + (markdown_table(header, rows) if rows else "There is no pair.")
 
 
 def _internals(results: pd.DataFrame, arms: Sequence[str]) -> str:
@@ -212,8 +217,8 @@ def _collapses(study: Study, results: pd.DataFrame, arms: Sequence[str], failure
             reasons.append(f"{len(missing) - len(reasons)} not finished")
             lines.append(f"- {arm}: without {len(missing)} of {len(study.seeds)} seeds ({', '.join(reasons)})")
     return (
-        "## Collapses and missing runs\n\nA run has collapsed if its smoothed training accuracy falls under half of "
-        "the best before.\n\n" + "\n".join(lines)
+        "## Collapses and missing runs\n\nA run has collapsed if its training accuracy, smoothed over 5 steps or "
+        "more, falls under half of the best before, and by more than five standard errors.\n\n" + "\n".join(lines)
     )
 
 
