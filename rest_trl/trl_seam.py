@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from accelerate.logging import get_logger
 from accelerate.utils import gather_object
 from trl import GRPOTrainer
 from trl.extras.profiling import profiling_context
@@ -19,6 +20,8 @@ from trl.trainer.utils import is_async_callable, nanstd
 
 
 __all__ = ["StagedTrainer", "is_async_callable", "nanstd"]
+
+logger = get_logger(__name__)
 
 OnForward = Callable[[torch.Tensor, torch.Tensor], None]
 
@@ -119,6 +122,13 @@ class StagedTrainer(GRPOTrainer):
         """Completions of some rows of the data set, by TRL."""
         self._num_sampled, self._prefix_lengths = 0, None
         generated = super()._generate(prompts)
+        # One of a `rollout_func` may leave out the token that ends it.
+        ends = {*self.eos_token_ids, self._tokenizer.pad_token_id}
+        if self.rollout_func is None and all(ids and ids[-1] not in ends for ids in generated[1]):
+            logger.warning_once(
+                f"all completions of a rollout are cut off at max_completion_length={self.max_completion_length}, so "
+                "none of them can be right: raise it"
+            )
         # Rewards and logs encode the messages again.
         generated = (*generated[:3], _whole_characters(generated[3]), *generated[4:])
         return self.rollout_type(inputs, prompts, generated, self._num_sampled, self._prefix_lengths)

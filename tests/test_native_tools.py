@@ -71,10 +71,9 @@ def make_trainer(path, script, config=None, **arguments):
             reward_schedule="static",
             per_device_train_batch_size=len(script),
             num_generations=len(script),
-            max_completion_length=256,
             max_steps=1,
             logging_steps=1,
-            **(config or {}),
+            **({"max_completion_length": 256} | (config or {})),
         ),
         processing_class=tokenizer,
         **({"tools": [get_weather], "train_dataset": Dataset.from_dict(rows)} | arguments),
@@ -289,3 +288,26 @@ class TestHalfCharacters:
         assert [call["arguments"]["city"] for call in calls] == ["\ufffd", "Oslo", "\U0001f600", "Oslo"]
         assert [call["name"] for call in calls] == ["get_weather", "get_\ufffd", "get_weather", "get_weather"]
         assert "Sunny in \ufffd." in seen[0][1]["content"]
+
+
+class TestCutOff:
+    """Completions that do not end within `max_completion_length`."""
+
+    class Unfinished(ScriptedTrainer):
+        def play(self, script):
+            super().play(script)
+            self._pending = [
+                [ids[:-1] if cut else ids for ids in turns] for cut, turns in zip(self.cut, self._pending, strict=True)
+            ]
+
+    @pytest.mark.parametrize("cut", [(True, True), (True, False)])
+    def test_are_never_exact_and_draw_a_warning_where_all_are(self, cut, tmp_path, caplog, monkeypatch):
+        monkeypatch.setattr(self.Unfinished, "cut", cut, raising=False)
+        monkeypatch.setitem(globals(), "ScriptedTrainer", self.Unfinished)
+        limit = 200 + sum(cut)  # a warning is given once for each limit
+        trainer = make_trainer(tmp_path, [[GOLD]] * 2, {"max_completion_length": limit}, tools=None)
+        trainer.train()
+        log = trainer.state.log_history[0]
+        exact = 1 - sum(cut) / 2
+        assert log["rest/reward/exact_with_calls"] == exact and log["rewards/tool_call_reward/mean"] == 3
+        assert ("all completions of a rollout are cut off" in caplog.text) == all(cut)
