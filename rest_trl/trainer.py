@@ -33,8 +33,8 @@ class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
     micro-batches and ranks share the same weights. The first step has no entropies yet and is plain GRPO.
 
     A reward function may return, in the place of a number, a list of one number per assistant turn, see
-    [`~rest_trl.credit.turn_rewards.TurnReward`]. A method `turn_rewards` of an environment is not a tool but a reward of
-    weight 1, see [`~rest_trl.credit.environments.EnvironmentTurns`].
+    [`~rest_trl.credit.turn_rewards.TurnReward`]. A method `turn_rewards` of an environment is not a tool but a reward
+    of weight 1, see [`~rest_trl.credit.environments.EnvironmentTurns`].
 
     Args:
         model:

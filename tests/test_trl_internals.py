@@ -40,9 +40,7 @@ TRL_INTERNALS = [
     Internal(
         "trl.GRPOTrainer", "_generate_single_turn", "branches are sampled there; environments are asked before it"
     ),
-    Internal(
-        "trl.GRPOTrainer", "_get_tool_suffix_ids", "tools may repeat half a character of the policy's"
-    ),
+    Internal("trl.GRPOTrainer", "_get_tool_suffix_ids", "tools may repeat half a character of the policy's"),
     Internal("trl.GRPOTrainer", "_env_tools", "the method of an environment that gives turn rewards is no tool"),
     Internal("trl.GRPOTrainer", "_sync_tool_dicts", "the method that gives turn rewards cannot be called as a tool"),
     Internal("trl.GRPOTrainer", "_get_per_token_logps_and_entropies", "the entropies of a micro-batch come from it"),

@@ -100,8 +100,8 @@ def bind_rule(coefficients: Any) -> CoefficientsFunc:
         return get_coefficients_func(coefficients)
     if not callable(coefficients):
         raise ValueError(
-            f"coefficients={coefficients!r} is not a rule: give one of {', '.join(PRESETS)}, a dotted path, or a mapping "
-            "such as {'rule': 'entropy', 'maximum': 1.5}"
+            f"coefficients={coefficients!r} is not a rule: give one of {', '.join(PRESETS)}, a dotted path, or a "
+            "mapping such as {'rule': 'entropy', 'maximum': 1.5}"
         )
     return coefficients
 
