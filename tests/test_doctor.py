@@ -11,19 +11,20 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from engines.fake_vllm import CONFIG, FakeVLLM
-from transformers import Qwen3Config
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 from trl import ModelConfig
 
 from rest_trl import ResTGRPOConfig
 from rest_trl.lab import doctor
-from rest_trl.lab.doctor import machine, packages, parsing, probe, recipe
-from rest_trl.lab.doctor.defaults import DEFAULTS, with_defaults
-from rest_trl.lab.doctor.server import recipe_server_url, server_findings
+from rest_trl.lab.doctor import machine, memory, packages, probe, recipe
+from rest_trl.lab.doctor.recipe import DEFAULTS
+from rest_trl.lab.doctor.vllm_server import recipe_server_url, server_findings
 from rest_trl.lab.sft import ResTSFTConfig
 from rest_trl.lab.tiny import TINY_MODEL_DIR
-from rest_trl.runs.recipes import read_table
+from rest_trl.runs.recipes import read_recipe, read_table
 
 
 ROOT = Path(__file__).parents[1]
@@ -366,18 +367,18 @@ class TestRecipe:
 
     @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
     def test_every_recipe_of_the_package_parses(self, path):
-        found = next(recipe.recipe_findings(path, recipe.read_recipe(path), {}, 0))
+        found = next(recipe.recipe_findings(path, read_recipe(path), {}, 0))
         assert found.name == "Recipe" and found.status == "ok", found.found
 
     @pytest.mark.parametrize("study", read_table("studies"))
     def test_every_study_of_the_package_parses(self, study):
         path = ROOT / "recipes" / "studies.yaml"
-        found = next(recipe.recipe_findings(path, recipe.read_recipe(path), {}, 0, study=study))
+        found = next(recipe.recipe_findings(path, read_recipe(path), {}, 0, study=study))
         assert found.status == "ok" and "parses for rest-trl study" in found.found
 
     def test_asks_for_the_study_where_there_are_several(self):
         path = ROOT / "recipes" / "studies.yaml"
-        found = next(recipe.recipe_findings(path, recipe.read_recipe(path), {}, 0))
+        found = next(recipe.recipe_findings(path, read_recipe(path), {}, 0))
         assert found.status == "problem" and "choose one of demo, decides" in found.found
 
     def test_checks_the_recipe_with_an_arm(self, monkeypatch):
@@ -402,11 +403,11 @@ class TestRecipe:
     def test_a_recipe_is_of_the_program_that_its_head_or_its_arguments_name(self, tmp_path, text, kind):
         path = tmp_path / "recipe.yaml"
         path.write_text(text)
-        assert parsing.kind_of(path, recipe.read_recipe(path)) == kind
+        assert recipe.kind_of(path, read_recipe(path)) == kind
 
     def test_arguments_that_tell_sft_are_of_sft_alone(self):
         sft, train = ({field.name for field in fields(config)} for config in (ResTSFTConfig, ResTGRPOConfig))
-        assert sft - train >= parsing.SFT_ARGUMENTS
+        assert sft - train >= recipe.SFT_ARGUMENTS
 
     @pytest.mark.parametrize(
         ("changes", "cause"),
@@ -469,10 +470,10 @@ class TestRecipe:
         "path", [path for path in RECIPES if path.parent.name == "recipes"], ids=lambda path: path.stem
     )
     def test_finds_the_server_of_every_recipe(self, path):
-        values = recipe.read_recipe(path)
+        values = read_recipe(path)
         stated = values.get("vllm_server_base_url", "http://0.0.0.0:8000")
         url = stated if values.get("vllm_mode") == "server" else None
-        assert recipe_server_url(with_defaults(values)) == url
+        assert recipe_server_url({**DEFAULTS, **values}) == url
 
 
 class TestDefaults:
@@ -481,16 +482,17 @@ class TestDefaults:
         assert {name: trl[name] for name in DEFAULTS} == DEFAULTS
 
     def test_give_way_to_the_recipe(self):
-        assert with_defaults({"dtype": "bfloat16"}) == {**DEFAULTS, "dtype": "bfloat16"}
+        (run,) = recipe.runs_of(ROOT / "recipes" / "demo.yaml", {"dtype": "bfloat16"})
+        assert run == {**DEFAULTS, "dtype": "bfloat16"}
 
 
 class TestMemory:
     RECIPE = ROOT / "recipes" / "qwen3_4b_2507_lora_24gb.yaml"
 
-    def finding(self, tmp_path, gpus=(), launch_config=None, path=RECIPE, head=None, **changes):
+    def finding(self, tmp_path, gpus=(), launch_config=None, path=RECIPE, is_rl=True, **changes):
         """
         What is found of a recipe whose model is a configuration of the size of Qwen3-4B, saved in bfloat16. Changes to
-        "absent" take an argument out of the recipe, and `head` replaces its comments.
+        "absent" take an argument out of the recipe.
         """
         model = tmp_path / "model"
         Qwen3Config(
@@ -499,33 +501,29 @@ class TestMemory:
         ).save_pretrained(model)  # fmt: skip
         values = yaml.safe_load(path.read_text()) | {"model_name_or_path": str(model)} | changes
         values = {name: value for name, value in values.items() if value != "absent"}
-        if head is not None:
-            path = tmp_path / "recipe.yaml"
-            path.write_text(head + yaml.safe_dump(values))
         learned = {"gpus": [{"memory": size * 2**30} for size in gpus], "launch_config": launch_config or {}}
-        return [*recipe.memory_findings(path, values, learned), None][0]
+        return [*memory.memory_findings(path, {**DEFAULTS, **values}, is_rl, learned), None][0]
 
-    def test_a_recipe_fits_the_card_that_it_is_meant_for(self, tmp_path):
+    def test_a_recipe_is_held_against_the_card_that_it_is_meant_for(self, tmp_path):
         finding = self.finding(tmp_path)
         assert finding.status == "ok"
-        assert "about 21.7 GiB, computed and not measured, and such a card offers 22.5" in finding.found
-        assert finding.found.endswith("vLLM writes 5 of the longest completions at once")
+        assert finding.found == (
+            "at least 19.7 GiB, and such a card offers 22.5 (weights 7.5, adapters with gradients and moments 1.0, "
+            "vLLM 11.2); the activations of an update come on top"
+        )
 
     def test_a_gpu_counts_before_the_card_that_is_meant_and_the_smallest_of_several(self, tmp_path):
         finding = self.finding(tmp_path, gpus=(79.0, 15.5))
         assert finding.status == "problem" and "the card has 15.5" in finding.found
-        assert "vllm_enable_sleep_mode" in finding.cure
+        assert "lower vllm_gpu_memory_utilization" in finding.cure
         assert self.finding(tmp_path, gpus=(79.0,)).status == "ok"
 
-    def test_a_share_that_holds_no_completion_is_a_problem(self, tmp_path):
-        finding = self.finding(tmp_path, vllm_gpu_memory_utilization=0.4)
-        assert finding.status == "problem" and finding.cure == "raise vllm_gpu_memory_utilization"
-
-    def test_little_room_is_a_warning(self, tmp_path):
-        assert self.finding(tmp_path, gpus=(22.0,), vllm_gpu_memory_utilization=0.5).status == "warning"
+    def test_a_share_that_does_not_hold_the_weights_is_a_problem(self, tmp_path):
+        finding = self.finding(tmp_path, vllm_gpu_memory_utilization=0.3)
+        assert finding.status == "problem" and finding.cure.startswith("raise vllm_gpu_memory_utilization")
 
     def part(self, finding, name):
-        """GiB of one part of the estimate."""
+        """GiB of one part."""
         (size,) = re.findall(rf"{name} (\d+\.\d)", finding.found)
         return float(size)
 
@@ -544,52 +542,48 @@ class TestMemory:
     )
     def test_weights_have_the_type_in_which_trl_loads_them(self, tmp_path, changes, width):
         finding = self.finding(tmp_path, gpus=(79.0,), **changes)
-        assert self.part(finding, "always: weights") == pytest.approx(width * 4.022e9 / 2**30, abs=0.06)
-        inputs = width * 2 * (2048 + 1024) * 36 * 2560 / 2**30  # rows, tokens, layers, their width
-        assert self.part(finding, "update: inputs of all layers") == pytest.approx(inputs, abs=0.06)
+        assert self.part(finding, "weights") == pytest.approx(width * 4.022e9 / 2**30, abs=0.06)
 
     def test_what_is_not_quantised_has_that_type_too(self, tmp_path):
         half, full = (
-            self.part(self.finding(tmp_path, gpus=(79.0,), load_in_4bit=True, dtype=dtype), "always: weights")
+            self.part(self.finding(tmp_path, gpus=(79.0,), load_in_4bit=True, dtype=dtype), "weights")
             for dtype in ("bfloat16", "float32")
         )
         assert full - half == pytest.approx(2 * 151936 * 2560 / 2**30, abs=0.11)
 
-    def test_weights_in_8_bits_are_not_estimated(self, tmp_path):
-        assert self.finding(tmp_path, load_in_8bit=True).found.startswith("not estimated")
+    @pytest.mark.parametrize("config", [Qwen3Config, LlamaConfig])
+    def test_counts_the_weights_of_the_model_and_of_its_adapters(self, config):
+        peft = pytest.importorskip("peft")
+        config = config(num_hidden_layers=3, hidden_size=64, num_attention_heads=4, num_key_value_heads=2)
+        weights, linear, adapters = memory.count(config, 32)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+            assert weights == model.num_parameters()
+            sizes = {n: p.numel() for n, p in model.named_parameters() if p.dim() == 2}
+            assert linear == sum(size for name, size in sizes.items() if "proj" in name)
+            lora = peft.LoraConfig(r=32, target_modules="all-linear", task_type="CAUSAL_LM")
+            assert adapters == peft.get_peft_model(model, lora).get_nb_trainable_parameters()[0]
 
-    def test_a_rollout_has_the_steps_that_the_recipe_gives_it(self, tmp_path):
-        own = {"gpus": (79.0,), "use_vllm": False, "generation_batch_size": None, "per_device_train_batch_size": 2}
-        rollouts = [
-            self.part(self.finding(tmp_path, **own, **steps), "rollouts: with transformers")
-            for steps in (
-                {"gradient_accumulation_steps": 8},
-                {"gradient_accumulation_steps": 2, "steps_per_generation": 8},
-                {"gradient_accumulation_steps": 2},
-            )
-        ]
-        assert rollouts[0] == rollouts[1] > 3 * rollouts[2]
+    def test_weights_in_8_bits_are_not_counted(self, tmp_path):
+        assert self.finding(tmp_path, load_in_8bit=True).found.startswith("not counted")
 
     def test_needs_no_trl(self, monkeypatch, tmp_path):
-        absent = dict.fromkeys(("per_device_train_batch_size", "gradient_accumulation_steps"), "absent")
-        changes = {"gpus": (79.0,), "use_vllm": False, "generation_batch_size": None, **absent}
-        expected = self.finding(tmp_path, **changes)
-        assert "rollouts: with transformers" in expected.found
+        expected = self.finding(tmp_path, gpus=(79.0,))
         monkeypatch.setitem(sys.modules, "rest_trl.config", None)
-        assert self.finding(tmp_path, **changes) == expected
+        assert self.finding(tmp_path, gpus=(79.0,)) == expected
 
     def test_finds_models_where_training_does(self, monkeypatch, tmp_path):
         changes = {"gpus": (79.0,), "vllm_gpu_memory_utilization": 0.5}
         monkeypatch.setenv("HOME", str(tmp_path))
         expected = self.finding(tmp_path, **changes)
         assert self.finding(tmp_path, **changes, model_name_or_path="~/model") == expected
-        assert "always: weights 0.0" in self.finding(tmp_path, **changes, model_name_or_path="tiny").found
+        assert "(weights 0.0" in self.finding(tmp_path, **changes, model_name_or_path="tiny").found
 
-    def test_sft_is_not_estimated(self, tmp_path):
-        assert self.finding(tmp_path, gpus=(79.0,), reasoning_weight=2.0, head="").found.startswith("not estimated")
+    def test_sft_is_not_counted(self, tmp_path):
+        assert self.finding(tmp_path, gpus=(79.0,), is_rl=False).found.startswith("not counted")
 
-    def test_says_which_runs_it_estimates(self, tmp_path):
-        assert self.finding(tmp_path, use_peft=False).found.startswith("not estimated: estimated are LoRA and QLoRA")
+    def test_says_which_runs_it_counts(self, tmp_path):
+        assert self.finding(tmp_path, use_peft=False).found.startswith("not counted: counted are LoRA and QLoRA")
 
     def test_says_nothing_of_runs_without_a_card_or_with_a_model_in_shards(self, tmp_path):
         assert self.finding(tmp_path, path=ROOT / "recipes" / "demo.yaml") is None
@@ -624,10 +618,10 @@ class TestServer:
     def test_an_address_that_ends_with_a_path(self, serve, end):
         url = serve()
         values = {"use_vllm": True, "vllm_mode": "server", "vllm_server_base_url": url + end}
-        findings = list(server_findings(url + end, with_defaults(values)))
+        findings = list(server_findings(url + end, {**DEFAULTS, **values}))
         (finding,) = (finding for finding in findings if finding.name == "Server: address")
         assert (finding.status, finding.cure) == ("problem", f"vllm_server_base_url: {url}")
-        assert "Server: address" not in statuses(server_findings(url, with_defaults(values)))
+        assert "Server: address" not in statuses(server_findings(url, {**DEFAULTS, **values}))
 
     def test_no_server(self):
         with FakeVLLM() as server:

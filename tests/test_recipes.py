@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+import memory_estimate as doctor
 import pytest
 import torch
 import trl
@@ -23,7 +24,6 @@ from trl.scripts.vllm_serve import build_command
 from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
 
 from rest_trl import ResTGRPOConfig
-from rest_trl.lab.doctor import memory as doctor
 from rest_trl.lab.sft import ResTSFTConfig
 from rest_trl.runs.recipes import read_table, with_arms
 from rest_trl.train import make_parser

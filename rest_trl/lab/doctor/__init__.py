@@ -52,28 +52,10 @@ def examine(
     arms: Sequence[str] = (),
     study: str | None = None,
 ) -> Iterator[Finding]:
-    """
-    Yield all findings in the order of the report.
-
-    Args:
-        config (`Path`, *optional*):
-            A recipe, a file or a name.
-        server (`str`, *optional*):
-            Address of a vLLM server. By default the recipe's, if it uses one.
-        accelerate_config (`Path`, *optional*):
-            Config of the launcher, a file or a name. By default accelerate's own.
-        arms (`Sequence[str]`, *optional*):
-            Names of arms that the recipe is run with.
-        study (`str`, *optional*):
-            Name of the study, where the file holds several.
-
-    Returns:
-        `Iterator[Finding]`
-    """
-    from ...runs.recipes import find_recipe, with_arms
-    from . import inputs, machine, packages, parsing, probe, recipe
-    from .defaults import with_defaults
-    from .server import recipe_server_url, server_findings
+    """Yield all findings in the order of the report; the arguments are those of the command line."""
+    from ...runs.recipes import find_recipe, read_recipe, with_arms
+    from . import machine, model_and_data, packages, probe, recipe
+    from .vllm_server import recipe_server_url, server_findings
 
     yield packages.python_finding()
     installed = [name for name in (*packages.IMPORTED, *packages.OPTIONAL) if packages.installed_version(name)]
@@ -88,15 +70,15 @@ def examine(
     if config is not None:
         try:
             config = find_recipe(config)
-            values = with_arms(recipe.read_recipe(config), arms)
-            runs = parsing.runs_of(config, values, study)
+            values = with_arms(read_recipe(config), arms)
+            runs = recipe.runs_of(config, values, study)
         except FileNotFoundError as error:
-            failure = Finding("Recipe", "problem", f"{config}: {error}", "rest-trl recipes lists those there are")
+            failure = Finding("Recipe", "problem", str(error), "rest-trl recipes lists those there are")
         except (ValueError, OSError) as error:
             cure = "mend the file: a YAML mapping of arguments, such as rest-trl recipes demo prints"
-            failure = Finding("Recipe", "problem", f"{config}: {error}", cure)
+            failure = Finding("Recipe", "problem", str(error), cure)
     pushes = any(run.get("push_to_hub") for run in runs)
-    hub_error = machine.hub_error() if pushes or any(map(inputs.needs_hub, runs)) else None
+    hub_error = machine.hub_error() if pushes or any(map(model_and_data.needs_hub, runs)) else None
     if hub_error is not None:
         learned["hub_error"] = hub_error
     yield from machine.hub_findings(pushes, hub_error)
@@ -118,7 +100,7 @@ def examine(
         yield failure
     elif config is not None:
         yield from recipe.recipe_findings(config, values, learned, gpus, arms, study)
-    arguments = with_defaults(runs[0]) if runs else {}  # arms of a study have one server
+    arguments = runs[0] if runs else {}  # arms of a study have one server
     server = server or recipe_server_url(arguments)
     if server is not None:
         yield from server_findings(server, arguments)

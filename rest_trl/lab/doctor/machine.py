@@ -19,13 +19,7 @@ _HUB_TIMEOUT = 5  # seconds
 
 
 def gpu_finding(learned: dict[str, Any]) -> Finding:
-    """
-    Describe the GPUs that torch sees.
-
-    Args:
-        learned (`dict[str, Any]`):
-            From [`~rest_trl.lab.doctor.probe.probe`].
-    """
+    """Describe the GPUs that torch sees, as [`~rest_trl.lab.doctor.probe.probe`] learned."""
     if "gpus" not in learned:
         error = learned.get("gpus_error", "torch cannot be imported")
         return Finding("GPU", "problem", f"unknown: {error}", "see torch, or the driver (nvidia-smi, rocm-smi)")
@@ -54,10 +48,9 @@ def cpu_finding() -> Finding:
 
 def hub_error() -> str | None:
     """
-    Ask the Hub for an answer once. Look-ups of models and data sets repeat a request that fails, for about a minute.
+    Ask the Hub for an answer once, and return why it cannot be reached; `None` also if it must not be asked.
 
-    Returns:
-        `str`, or `None` if the Hub answers or is not to be asked (`HF_HUB_OFFLINE`): why it cannot be reached.
+    Look-ups of models and data sets repeat a request that fails, for about a minute.
     """
     try:
         constants: Any = importlib.import_module("huggingface_hub.constants")
@@ -71,15 +64,7 @@ def hub_error() -> str | None:
 
 
 def hub_findings(pushes: bool = False, error: str | None = None) -> Iterator[Finding]:
-    """
-    Describe the token, the offline mode and the cache of the Hub.
-
-    Args:
-        pushes (`bool`, *optional*, defaults to `False`):
-            Whether the run needs a token that can write.
-        error (`str`, *optional*):
-            From [`hub_error`], if the run needs the Hub.
-    """
+    """Describe token, offline mode and cache of the Hub; `error` is from [`hub_error`], if the run needs the Hub."""
     try:
         hub: Any = importlib.import_module("huggingface_hub")
     except Exception as broken:  # a broken package may raise anything, and that is the finding
@@ -110,29 +95,14 @@ def existing_parent(path: str | os.PathLike[str]) -> Path:
 
 
 def disk_finding(name: str, path: str | os.PathLike[str], cure: str) -> Finding:
-    """
-    Judge the free disk space where a path is or will be.
-
-    Args:
-        name (`str`):
-            Name of the finding.
-        path (`str` or `os.PathLike`):
-            The path.
-        cure (`str`):
-            What to do if there is little.
-    """
+    """Judge the free disk space where a path is or will be."""
     free = shutil.disk_usage(existing_parent(path)).free
     status: Any = "problem" if free < _DISK_PROBLEM else "warning" if free < _DISK_WARNING else "ok"
     return Finding(name, status, f"{path}: {free / _GIB:.1f} GiB free", cure if status != "ok" else "")
 
 
 def read_launch_config(path: str | os.PathLike[str] | None) -> dict[str, Any]:
-    """
-    Read an accelerate config; the result is empty if there is no file.
-
-    Raises:
-        ValueError: if it cannot be read.
-    """
+    """Read an accelerate config; the result is empty if there is no file."""
     if path is None or not Path(path).is_file():
         return {}
     try:
@@ -145,15 +115,7 @@ def read_launch_config(path: str | os.PathLike[str] | None) -> dict[str, Any]:
 
 
 def launch_finding(path: str | os.PathLike[str] | None, gpus: int | None) -> Finding:
-    """
-    Say what `accelerate launch` would do.
-
-    Args:
-        path (`str` or `os.PathLike`, *optional*):
-            Its config.
-        gpus (`int`, *optional*):
-            Number of GPUs, `None` if it is not known.
-    """
+    """Say what `accelerate launch` would do with the config at `path`; `gpus` is `None` if it is not known."""
     # Measured with accelerate 1.15, whose launcher starts no second process on a CPU and does not say so.
     processes = (
         "accelerate launch --cpu --num_processes 2 runs ONE process; for more on a CPU: "

