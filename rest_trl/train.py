@@ -18,6 +18,7 @@ from .runs.logs import configure_logging  # before PEFT is imported
 from dataclasses import dataclass, field
 from typing import Any
 
+from accelerate.logging import get_logger
 from trl import ModelConfig
 
 from .config import ResTGRPOConfig
@@ -28,6 +29,9 @@ from .runs.parser import RecipeParser
 from .runs.preflight import check_processes
 from .runs.program import DataArguments, recipe_parser, run, trainer_inputs
 from .trainer import ResTGRPOTrainer
+
+
+logger = get_logger("rest_trl.train")  # as a program, this module has another name
 
 
 @dataclass
@@ -97,6 +101,10 @@ def make_trainer(
         ValueError: if an argument is missing or wrong.
     """
     recipe = changed_arguments(script_args, training_args, model_args)  # before `trainer_inputs` fills in some of them
+    if training_args.log_completions and training_args.num_completions_to_print is None:
+        training_args.num_completions_to_print = 0  # by default, TRL prints all that it writes to files
+        where = f"{training_args.output_dir}: rest-trl inspect {training_args.output_dir}"
+        logger.info(f"Completions are not printed but written to {where} shows them")
     rewards, environment = script_args.reward_funcs, script_args.environment_factory
     trainer = ResTGRPOTrainer(
         reward_funcs=None if rewards is None else [get_reward_func(name) for name in rewards],

@@ -190,7 +190,8 @@ class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
         if self._completion_log is not None:
             known = None if needs_forward_pass(self.rule) else self._coefficients(batch)
             rewards = turn_values(self.reward_funcs, rollout.completion_ids)
-            self.log_column("regions", self._completion_log.add(batch, known, rewards))
+            golds = [row.get("solution") for row in rollout.inputs]
+            self.log_column("regions", self._completion_log.add(batch, known, rewards, golds))
 
     @staticmethod
     def _policy_mask(batch: dict[str, Any]) -> torch.Tensor:

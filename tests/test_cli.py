@@ -52,6 +52,25 @@ class TestMain:
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
         assert "'in_this_folder.Mine' is not a subclass of rest_trl.lab.evaluation" in done.stderr
 
+    @pytest.mark.parametrize("command", ["inspect", "data", "data show", "doctor"])
+    def test_help_imports_nothing_that_takes_seconds(self, command):
+        code = (
+            "import sys\nfrom rest_trl import cli\ntry:\n    cli.main()\nexcept SystemExit:\n"
+            "    print({'torch', 'transformers', 'trl', 'datasets', 'pandas', 'numpy'} & set(sys.modules))"
+        )
+        arguments = [sys.executable, "-c", code, *command.split(), "--help"]
+        done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+        assert done.stdout.endswith("set()\n") and "usage: rest-trl" in done.stdout
+
+    def test_finds_code_of_the_user_in_the_working_directory(self, monkeypatch, capsys, tmp_path):
+        (tmp_path / "rules_of_mine.py").write_text("def double(mask, **kwargs):\n    return 2.0 * mask\n")
+        (tmp_path / "completion.txt").write_text("Hello.")
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "path", [path for path in sys.path if path])  # as of the installed command
+        arguments = ("--model_name_or_path", "tiny", "--coefficients", "rules_of_mine.double")
+        run(monkeypatch, "inspect", "completion.txt", *arguments)
+        assert "coefficient 2.000" in capsys.readouterr().out
+
     def test_shows_no_warning_of_kernels_that_it_does_not_use(self, tmp_path):
         (tmp_path / "completion.txt").write_text("Hello.")
         command = [
@@ -60,7 +79,7 @@ class TestMain:
             "rest_trl.cli",
             "inspect",
             str(tmp_path / "completion.txt"),
-            "--model",
+            "--model_name_or_path",
             "tiny",
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -88,5 +107,7 @@ class TestModules:
 
     def test_show_what_they_show_as_a_command(self, tmp_path, fork_server):
         (tmp_path / "completion.txt").write_text("Hello.")
-        (end,) = fork_server.run("-m", "rest_trl.lab.inspect", tmp_path / "completion.txt", "--model", "tiny")
+        (end,) = fork_server.run(
+            "-m", "rest_trl.lab.inspect", tmp_path / "completion.txt", "--model_name_or_path", "tiny"
+        )
         assert "Hello." in end.stdout

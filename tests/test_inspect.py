@@ -1,4 +1,5 @@
 import json
+import re
 import sys
 from functools import partial
 
@@ -9,11 +10,12 @@ from test_native_tools import GOLD, make_trainer
 from trl import GRPOTrainer
 
 from rest_trl import ResTGRPOConfig, ResTGRPOTrainer, cli
-from rest_trl.lab.display.completions import read_completions
+from rest_trl.lab.display.completion_files import read_completions
 from rest_trl.tool_calls import Part, Region
 from rest_trl.train import main
 
 
+TINY = ("--model_name_or_path", "tiny")
 COMPLETION = (
     '<think>\nfünf < 6 & "7"\n</think>\n<tool_call>\n'
     '{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</tool_call>'
@@ -34,7 +36,7 @@ def text_file(tmp_path):
 
 class TestMain:
     def test_shows_text_and_says_what_is_not_known(self, text_file, monkeypatch, capsys):
-        run(monkeypatch, text_file, "--model", "tiny")
+        run(monkeypatch, text_file, *TINY)
         out = capsys.readouterr().out
         assert "Token ids were made from text" in out and "syntax hermes" in out
         assert "get_weather" in out and "tool_name: 2 tokens\n" in out
@@ -49,11 +51,11 @@ class TestMain:
         ],
     )
     def test_shows_the_coefficients_of_a_rule(self, arguments, shown, text_file, monkeypatch, capsys):
-        run(monkeypatch, text_file, "--model", "tiny", *arguments)
+        run(monkeypatch, text_file, *TINY, *arguments)
         assert shown in capsys.readouterr().out
 
     def test_takes_the_name_of_a_recipe(self, text_file, monkeypatch, capsys):
-        run(monkeypatch, text_file, "--model", "tiny", "--config", "demo", "--coefficients", "released")
+        run(monkeypatch, text_file, *TINY, "--config", "demo", "--coefficients", "released")
         assert "Coefficients: released at rollout 0." in capsys.readouterr().out
 
     def test_reads_ids_texts_and_parquets(self, tmp_path, monkeypatch, capsys):
@@ -62,7 +64,7 @@ class TestMain:
         messages = pandas.DataFrame({"completion": [[{"role": "assistant", "content": COMPLETION}]]})
         messages.to_parquet(tmp_path / "messages.parquet")
         for name in ("ids.jsonl", "completions.parquet", "messages.parquet"):
-            run(monkeypatch, tmp_path / name, "--model", "tiny")
+            run(monkeypatch, tmp_path / name, *TINY)
         out = capsys.readouterr().out
         assert "Completion 0, step 3" in out and "Tokens are those of the file" in out
         assert out.count('{"name": "get_weather"') == 2
@@ -72,13 +74,13 @@ class TestMain:
         path = tmp_path / "[/x].jsonl"
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps(row) + "\n")
-        run(monkeypatch, path, "--model", "tiny", "--html", path.with_suffix(".html"))
+        run(monkeypatch, path, *TINY, "--html", path.with_suffix(".html"))
         out = capsys.readouterr().out
         assert "[INST] a [/INST] :smile:" in out and "step [/INST]" in out and "[/b]" in out
         assert f"Page: {path.with_suffix('.html')}" in out.replace("\n", "")
 
     def test_writes_a_page(self, text_file, tmp_path, monkeypatch, capsys):
-        run(monkeypatch, text_file, "--model", "tiny", "--html", tmp_path / "page.html")
+        run(monkeypatch, text_file, *TINY, "--html", tmp_path / "page.html")
         page = (tmp_path / "page.html").read_text(encoding="utf-8")
         assert "<h1>Completions of completion.txt</h1>" in page and "Token ids were made from text" in page
         assert "Page: " in capsys.readouterr().out and not (tmp_path / "page.tmp").exists()
@@ -92,12 +94,20 @@ class TestMain:
 
         monkeypatch.setattr("rest_trl.runs.inputs.AutoTokenizer.from_pretrained", from_pretrained)
         with pytest.raises(SystemExit, match="not here"):
-            run(monkeypatch, text_file, "--model", "org/model", "--revision", "v2", "--trust_remote_code")
+            run(
+                monkeypatch,
+                text_file,
+                "--model_name_or_path",
+                "org/model",
+                "--model_revision",
+                "v2",
+                "--trust_remote_code",
+            )
         assert given == {"name": "org/model", "revision": "v2", "trust_remote_code": True}
 
     def test_a_model_that_is_not_there_is_one_line(self, text_file, monkeypatch):
         with pytest.raises(SystemExit, match="error: there is no model directory /no/such: check the path"):
-            run(monkeypatch, text_file, "--model", "/no/such")
+            run(monkeypatch, text_file, "--model_name_or_path", "/no/such")
 
     @pytest.mark.parametrize(
         ("name", "content", "arguments", "message"),
@@ -117,7 +127,7 @@ class TestMain:
         if content is not None:
             (tmp_path / name).write_text(content)
         with pytest.raises(SystemExit, match=message) as error:
-            run(monkeypatch, tmp_path / name, "--model", "tiny", *arguments)
+            run(monkeypatch, tmp_path / name, *TINY, *arguments)
         assert str(error.value).startswith("rest-trl inspect: error: ") and "\n" not in str(error.value)
 
 
@@ -156,8 +166,9 @@ def trained(tmp_path_factory):
     compute_loss = GRPOTrainer.compute_loss
 
     def keep(self, model, inputs, *args, **kwargs):
+        loss = compute_loss(self, model, inputs, *args, **kwargs)  # it weighs the advantages after its forward pass
         used[:] = inputs["completion_ids"], inputs["advantages"]
-        return compute_loss(self, model, inputs, *args, **kwargs)
+        return loss
 
     arguments = RUN | {"output_dir": path}
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -182,25 +193,41 @@ class TestRun:
             assert not any(values[length:])
 
     def test_shows_prompt_reward_region_and_coefficient(self, trained, monkeypatch, capsys):
-        run(monkeypatch, trained[0], "--model", "tiny", "--limit", "1")
+        run(monkeypatch, trained[0], *TINY, "--limit", "1")
         out = capsys.readouterr().out
         assert "Tokens and regions are those that training stored." in out
         assert "Coefficients: those that training stored" in out and "Completion 0, step 3" in out
         assert "<|im_start|>user" in out and "layout_reward " in out and "advantage " in out
         assert " tokens, coefficient " in out
 
+    def test_takes_the_tokenizer_of_the_run(self, trained, text_file, monkeypatch, capsys):
+        for path in (trained[0], trained[0] / "completions" / "completions_00003.parquet"):
+            run(monkeypatch, path, "--limit", "1")
+            assert "Completion 0, step 3" in capsys.readouterr().out
+        with pytest.raises(SystemExit, match="holds no tokenizer: name the policy with --model_name_or_path"):
+            run(monkeypatch, text_file)
+
+    def test_shows_the_gold_of_every_completion_and_every_step(self, trained, tmp_path, monkeypatch, capsys):
+        run(monkeypatch, trained[0], "--limit", "2", "--all_steps", "--html", tmp_path / "page.html")
+        out = capsys.readouterr().out
+        titles = [f"Completion {number}, step {step}" for step in (1, 2, 3) for number in (0, 1)]
+        assert [title in out for title in titles] == [True] * 6
+        assert len(re.findall("Gold, (exact|wrong) calls:", out)) == 6
+        page = (tmp_path / "page.html").read_text(encoding="utf-8")
+        assert page.count("<h3>Gold</h3>") == 6 and not re.search(r"\bnan\b", page)
+
     def test_counts_no_rollouts_for_stored_coefficients(self, trained, monkeypatch):
         with pytest.raises(SystemExit, match="error: --step has no effect"):
-            run(monkeypatch, trained[0], "--model", "tiny", "--step", "100")
+            run(monkeypatch, trained[0], *TINY, "--step", "100")
 
     @pytest.mark.parametrize("rule", ["released", "uniform", f"{__name__}.double_rule"])
     def test_shows_another_rule_on_the_stored_regions(self, rule, trained, monkeypatch, capsys):
-        run(monkeypatch, trained[0], "--model", "tiny", "--coefficients", rule, "--limit", "1")
+        run(monkeypatch, trained[0], *TINY, "--coefficients", rule, "--limit", "1")
         out = capsys.readouterr().out
         assert f"Coefficients: {rule} at rollout 0." in out and "those that training stored." in out
 
     def test_takes_the_region_entropies_of_a_checkpoint(self, trained, text_file, monkeypatch, capsys):
-        run(monkeypatch, text_file, "--model", "tiny", "--checkpoint", trained[0])
+        run(monkeypatch, text_file, *TINY, "--checkpoint", trained[0])
         out = capsys.readouterr().out
         assert "entropy with the region entropies of step 3, 100% of the training" in out
         assert "coefficient " in out.split("get_weather")[0]
@@ -221,7 +248,7 @@ class TestRunWithTools:
         results = text([i for i, own in zip(item.completion_ids, item.policy, strict=True) if not own])
         assert policy.count("get_weather") == 1 and "Sunny in Oslo" not in policy and "Sunny in Oslo" in results
         assert {Part.TOOL_NAME, Part.PARAMETER_VALUE, Part.NONE} <= set(item.part_ids) and all(other.policy)
-        run(monkeypatch, tmp_path, "--model", "tiny")
+        run(monkeypatch, tmp_path, *TINY)
         out = capsys.readouterr().out
         assert "not the policy's: " in out and "tool_name: 2 tokens, coefficient 1.000" in out
 
@@ -235,7 +262,7 @@ class TestRunWithTurnRewards:
         config = {"credit": "turn", "scale_rewards": "none", "coefficients": {"scope": "turn"}}
         trainer = make_trainer(tmp_path, [[GOLD, "Sunny."], ["No."]], config, reward_funcs=[paid])
         trainer.train()
-        run(monkeypatch, tmp_path, "--model", "tiny", "--html", tmp_path / "page.html")
+        run(monkeypatch, tmp_path, *TINY, "--html", tmp_path / "page.html")
         out = capsys.readouterr().out
         # The other one has earned nothing and stops, so the mean of all others is 0.
         assert "paid 1.000, advantage 1.500, coefficient 1.000" in out

@@ -209,7 +209,8 @@ def _run(trainer: ResTGRPOTrainer, console: Console, resume: str | None, dataset
     with naming_full_disk(f"the trained model in {output}", output):
         trainer.save_model()
         write_atomically(output / RESULTS, json.dumps(results))
-        plot_curves(logs, output / "curves.png", *([] if other is None else [other["log_history"], other["name"]]))
+        baseline, of_baseline = ([], "") if other is None else (other["log_history"], other["name"])
+        plot_curves(logs, output / "curves.png", baseline, of_baseline, f"{output.name}: {name}")
     if other is not None and other["total"] == HELD_OUT:
         counts.append((f"end, {other['name']}", other["exact"]))
     console.print(results_table(name, counts, HELD_OUT))

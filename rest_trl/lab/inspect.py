@@ -2,9 +2,9 @@
 `rest-trl inspect`: completions with their prompts, rewards, regions and coefficients.
 
 ```shell
-rest-trl inspect outputs/demo --model tiny --html completions.html
-rest-trl inspect completion.txt --model Qwen/Qwen3-1.7B --checkpoint outputs/run/checkpoint-100
-rest-trl inspect completion.txt --model Qwen/Qwen3-1.7B --coefficients released --step 100
+rest-trl inspect outputs/demo --html completions.html
+rest-trl inspect completion.txt --model_name_or_path Qwen/Qwen3-1.7B --checkpoint outputs/run/checkpoint-100
+rest-trl inspect completion.txt --model_name_or_path Qwen/Qwen3-1.7B --coefficients released --step 100
 ```
 
 For a run with `log_completions`, it shows the tokens, regions and coefficients that training stored.
@@ -13,20 +13,16 @@ For a run with `log_completions`, it shows the tokens, regions and coefficients 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-from rich.console import Console
-from transformers import PreTrainedTokenizerBase
 
-from ..regions.partition import Partitioner, to_regions
-from ..runs.files import write_atomically
-from ..runs.inputs import find_model, load_tokenizer
-from ..runs.recipes import find_recipe
-from ..tool_calls import detect_syntax, get_syntax
-from .display.completions import Completion, Inspected, read_completions
-from .display.offline_rules import Rule, make_rule
-from .display.page import html_page
-from .display.terminal import described_completion, legend
+if TYPE_CHECKING:
+    from ..tool_calls import ToolCallSyntax
+    from .display.completion_files import Completion
+    from .display.described import Inspected
+    from .display.offline_rules import Rule
+
+# The functions below import what they need, because these imports take seconds and `--help` needs none of them.
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -41,9 +37,10 @@ def make_parser() -> argparse.ArgumentParser:
         "`completion` or `completion_ids`, or a text file",
     )
     parser.add_argument(
-        "--model", required=True, help="the policy's tokenizer: a path, an id on the Hub, tiny or tiny/TASK"
+        "--model_name_or_path",
+        help="the policy's tokenizer: a path, an id on the Hub, tiny or tiny/TASK (default: the run's)",
     )
-    parser.add_argument("--revision", default="main", help="branch, tag or commit of the model on the Hub")
+    parser.add_argument("--model_revision", default="main", help="branch, tag or commit of the model on the Hub")
     parser.add_argument("--trust_remote_code", action="store_true", help="run the code that the tokenizer brings")
     parser.add_argument("--tool_call_syntax", help="wire syntax (default: the model's)")
     group = parser.add_mutually_exclusive_group()
@@ -59,87 +56,94 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", help="recipe of the run, a file or a name, for the settings of the rule entropy")
     parser.add_argument("--step", type=int, help="rollouts done, for released (default: the checkpoint's, else 0)")
     parser.add_argument("--limit", type=int, default=10, help="completions to show (default: 10)")
+    parser.add_argument("--all_steps", action="store_true", help="show every table of a run (default: the last one)")
     parser.add_argument("--html", type=Path, help="also write one self-contained page to this file")
     return parser
 
 
-def inspect(completions: Sequence[Completion], partitioner: Partitioner, rule: Rule | None) -> list[Inspected]:
+def inspect(
+    completions: "Sequence[Completion]", tokenizer: Any, syntax: "ToolCallSyntax", rule: "Rule | None"
+) -> "list[Inspected]":
     """
-    Regions and coefficients of completions.
+    Find the regions of completions that do not bring them, and give the tokens the coefficients of a rule.
 
-    Args:
-        completions (`Sequence[Completion]`):
-            Completions of a file. Where the file has the parts of their tokens, these are used.
-        partitioner ([`~rest_trl.regions.partition.Partitioner`]):
-            Finds the parts of the tokens of all other completions.
-        rule (`Callable`, *optional*):
-            Coefficients of one completion, see [`~rest_trl.lab.display.offline_rules.make_rule`]. By default, the
-            coefficients of the file are kept.
-
-    Returns:
-        `list[Inspected]`
-
-    Raises:
-        ValueError: if the rule fails.
+    Without a rule, the coefficients of the file are kept.
     """
+    import torch
+
+    from ..regions.partition import Partitioner, to_regions
+    from ..rewards import is_exact
+    from .display.completion_files import encode
+    from .display.described import Inspected
+
+    partitioner = Partitioner(tokenizer, syntax)
     inspected = []
     for completion in completions:
         ids = torch.tensor([completion.completion_ids], dtype=torch.long)
         mask = torch.tensor([completion.policy], dtype=torch.long)
-        if completion.part_ids is None:
-            part_ids = partitioner(ids, mask)
-        else:
+        reading = partitioner.read(ids, mask)
+        part_ids, turns = reading.part_ids, reading.turns[0]
+        if completion.part_ids is not None:
             part_ids = torch.tensor([completion.part_ids], dtype=torch.int8)
         coefficients = completion.coefficients
         if rule is not None:
             coefficients = rule(completion_ids=ids, mask=mask, part_ids=part_ids)[0].tolist()
-        inspected.append(Inspected(completion, to_regions(part_ids)[0].tolist(), coefficients))
+        item = Inspected(completion, to_regions(part_ids)[0].tolist(), coefficients)
+        if completion.solution is not None:
+            gold_ids = torch.tensor([encode(completion.solution, tokenizer)], dtype=torch.long)
+            regions = to_regions(partitioner(gold_ids, torch.ones_like(gold_ids)))[0].tolist()
+            gold = syntax.parse(completion.solution)
+            exact = is_exact(turns[0].parsed, gold) if len(turns) == 1 else None
+            item = item._replace(gold_ids=gold_ids[0].tolist(), gold_region_ids=regions, exact=exact)
+        inspected.append(item)
     return inspected
 
 
-def make_notes(items: Sequence[Inspected], tool_call_syntax: str, rule_name: str) -> list[str]:
-    """
-    Notes that tell the reader where the token ids, regions and coefficients come from.
-
-    Args:
-        items (`Sequence[Inspected]`):
-            The completions that are shown.
-        tool_call_syntax (`str`):
-            Name of the wire syntax.
-        rule_name (`str`):
-            Where the coefficients come from.
-
-    Returns:
-        `list[str]`
-    """
-    notes = []
+def make_notes(items: "Sequence[Inspected]", tool_call_syntax: str, rule_name: str) -> list[str]:
+    """Tell the reader where token ids, regions and coefficients come from."""
     if all(item.completion.part_ids is not None for item in items):
-        notes.append("Tokens and regions are those that training stored.")
+        tokens = "Tokens and regions are those that training stored."
     elif any(item.completion.from_text for item in items):
-        notes.append(
+        tokens = (
             f"Token ids were made from text, and may differ from the sampled ones; regions are those of the syntax "
             f"{tool_call_syntax}."
         )
     else:
-        notes.append(f"Tokens are those of the file; regions are those of the syntax {tool_call_syntax}.")
+        tokens = f"Tokens are those of the file; regions are those of the syntax {tool_call_syntax}."
     if any(item.coefficients is not None for item in items):
-        notes.append(f"Coefficients: {rule_name}.")
-    else:
-        notes.append(
-            "Coefficients are not known: the rule entropy needs the region entropies of a run, so give "
-            "--checkpoint DIR, or --weights, or another rule with --coefficients."
-        )
-    return notes
+        return [tokens, f"Coefficients: {rule_name}."]
+    return [
+        tokens,
+        "Coefficients are not known: the rule entropy needs the region entropies of a run, so give "
+        "--checkpoint DIR, or --weights, or another rule with --coefficients.",
+    ]
 
 
-def _inspect(arguments: argparse.Namespace) -> tuple[list[Inspected], list[str], PreTrainedTokenizerBase]:
+def _tokenizer_source(path: Path) -> str:
+    """The directory of the tokenizer of a run, which every checkpoint and the trained model hold."""
+    run = path if path.is_dir() else path.parent
+    run = run.parent if run.name == "completions" else run
+    for folder in (run, *sorted(run.glob("checkpoint-*"))):
+        if (folder / "tokenizer_config.json").exists():
+            return str(folder)
+    raise ValueError(f"{run} holds no tokenizer: name the policy with --model_name_or_path")
+
+
+def _inspect(arguments: argparse.Namespace) -> "tuple[list[Inspected], list[str], Any]":
+    from ..runs.inputs import find_model, load_tokenizer
+    from ..runs.recipes import find_recipe
+    from ..tool_calls import detect_syntax, get_syntax
+    from .display.completion_files import read_completions
+    from .display.offline_rules import make_rule
+
     if arguments.step is not None and (arguments.weights or arguments.coefficients in (None, "entropy", "uniform")):
         raise ValueError(
             "--step has no effect on these coefficients, which do not depend on the rollouts done: give "
             "--coefficients released or a rule of your own, or leave out --step"
         )
-    tokenizer = load_tokenizer(find_model(arguments.model), arguments.revision, arguments.trust_remote_code)
-    completions = read_completions(arguments.path, tokenizer, arguments.limit)
+    model = find_model(arguments.model_name_or_path or _tokenizer_source(arguments.path))
+    tokenizer = load_tokenizer(model, arguments.model_revision, arguments.trust_remote_code)
+    completions = read_completions(arguments.path, tokenizer, arguments.limit, arguments.all_steps)
     syntax = get_syntax(arguments.tool_call_syntax or detect_syntax(tokenizer))
     chosen = arguments.coefficients or arguments.weights or arguments.checkpoint or arguments.config
     if chosen is None and all(completion.coefficients is not None for completion in completions):
@@ -154,7 +158,7 @@ def _inspect(arguments: argparse.Namespace) -> tuple[list[Inspected], list[str],
         )
         if rule is None:
             completions = [completion._replace(coefficients=None) for completion in completions]
-    items = inspect(completions, Partitioner(tokenizer, syntax), rule)
+    items = inspect(completions, tokenizer, syntax, rule)
     return items, make_notes(items, syntax.name, name), tokenizer
 
 
@@ -170,6 +174,12 @@ def main(args: list[str] | None = None) -> None:
         SystemExit: with one line, if the file or an argument is wrong.
     """
     arguments = make_parser().parse_args(args)
+    from rich.console import Console
+
+    from ..runs.files import write_atomically
+    from .display.page import html_page
+    from .display.terminal import described_completion, legend
+
     try:
         items, notes, tokenizer = _inspect(arguments)
         if arguments.html:

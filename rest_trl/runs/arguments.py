@@ -1,8 +1,4 @@
-"""
-The arguments of a run, as they may be published: those that the user changed, without what tells of the machine.
-
-The model card shows them as a recipe.
-"""
+"""The arguments of a run as a model card publishes them: a recipe without what tells of the machine."""
 
 import dataclasses
 import re
@@ -45,7 +41,7 @@ _INNER_PATH = re.compile(r"(?<![\w.:/<])(?:~|[A-Za-z]:)?(?:[/\\][\w.@+-]+)+[/\\]
 
 def changed_arguments(*groups: Any) -> dict[str, Any]:
     """
-    Arguments that differ from their defaults, as a recipe of [`rest_trl.train`](rest_trl.train.make_parser) has them.
+    Collect the arguments that differ from their defaults, as a recipe of `rest-trl train` has them.
 
     Left out are those that say where a run happened (directories, hosts, tokens, names) and those that
     `TrainingArguments` derives from the machine.
@@ -77,16 +73,7 @@ def changed_arguments(*groups: Any) -> dict[str, Any]:
 
 def without_directories(value: Any) -> Any:
     """
-    A value without the directories of this machine: of a path, the last component stays.
-
-    Args:
-        value:
-            Anything; what JSON cannot hold becomes the name of its type.
-
-    Returns:
-        The value as scalars, lists and dicts.
-
-    Example:
+    Reduce paths in a value to their last components; what JSON cannot hold becomes the name of its type.
 
     ```python
     >>> without_directories({"files": ["/home/me/secret/train.jsonl", "Qwen/Qwen3-1.7B"], "stop": "</tool_call>"})
@@ -103,15 +90,13 @@ def without_directories(value: Any) -> Any:
     if isinstance(value, list | tuple | set):
         return [without_directories(item) for item in value]
     if isinstance(value, str):
-        return last_component(value) if is_local_path(value) else _INNER_PATH.sub(r"\1", value)
+        # Of a path of any system, the last component stays.
+        return re.split(r"[/\\]", value.rstrip("/\\"))[-1] if is_local_path(value) else _INNER_PATH.sub(r"\1", value)
     return value if value is None or isinstance(value, bool | int | float) else type(value).__name__
 
 
-def last_component(path: str) -> str:
-    """The last component of a path of any system."""
-    return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
-
-
 def is_hub_id(name: str | None) -> bool:
-    """Whether a name is `owner/name`, and not a path on this machine."""
-    return name is not None and not is_local_path(name) and re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None
+    """Whether a name is `owner/name`, and neither a path on this machine nor a model or data set of the package."""
+    if name is None or name.startswith("tiny/") or is_local_path(name):
+        return False
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None

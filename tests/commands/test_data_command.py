@@ -15,6 +15,9 @@ from rest_trl.runs.inputs import TINY_EVAL_SIZE, load_split
 from rest_trl.train import ResTScriptArguments
 
 
+TINY = ("--model_name_or_path", "tiny")
+
+
 def write(path, rows):
     path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     return str(path)
@@ -34,7 +37,7 @@ def run(capsys, monkeypatch):
 
 class TestShow:
     def test_says_what_was_read_as_what_and_what_was_skipped(self, run, tmp_path):
-        out = run("show", write(tmp_path / "a.jsonl", [TOOLACE, {"system": "x"}, TOOLACE]), "--model", "tiny")
+        out = run("show", write(tmp_path / "a.jsonl", [TOOLACE, {"system": "x"}, TOOLACE]), *TINY)
         cells = [cell.strip() for line in out.splitlines() if "a.jsonl │" in line for cell in line.split("│")]
         assert cells[1:-1] == [
             "a.jsonl", "ToolACE rows, calls in text (by conversations + system and 2 of the first 2 rows)",
@@ -46,30 +49,30 @@ class TestShow:
     def test_shows_lengths_and_the_share_over_the_limit(self, run, tmp_path):
         rows = [{"prompt": "a " * length, "solution": "b"} for length in (10, 20, 30, 400)]
         file = write(tmp_path / "a.jsonl", rows)
-        out = run("show", file, "--model", "tiny", "--max_prompt_length", "100", "--limit", 0)
+        out = run("show", file, *TINY, "--max_prompt_length", "100", "--limit", 0)
         assert "over 100: 25.0%" in out and "Prompts over 100 tokens, dropped: 1\n  a.jsonl#3, step 0" in out
         bars = [line for line in out.splitlines() if "█" in line]
         assert [line.split()[-1] for line in bars[:2]] == ["3", "1"]
 
     def test_shows_prompts_and_golds(self, run, tmp_path):
         file = write(tmp_path / "a.jsonl", [XLAM, {**XLAM, "query": "Not shown?"}])
-        out = run("show", file, "--model", "tiny", "--limit", "1")
+        out = run("show", file, *TINY, "--limit", "1")
         assert "Depth at Brest and at Lorient?<|im_end|>" in out and "Not shown?" not in out
         assert '{"name": "depth", "arguments": {"port": "Lorient"}}' in out
 
     def test_masks_names(self, run, tmp_path):
         file = write(tmp_path / "a.jsonl", [XLAM])
-        out = run("show", file, "--model", "tiny", "--mask_tools", "functions", "parameters")
+        out = run("show", file, *TINY, "--mask_tools", "functions", "parameters")
         assert '"name": "depth"' not in out and '"port"' not in out and '"Lorient"' in out
 
     def test_names_golds_that_a_syntax_cannot_read(self, run, tmp_path):
         row = {"prompt": "a", "solution": '<tool_call>\n{"name": \n</tool_call>'}
-        out = run("show", write(tmp_path / "a.jsonl", [row]), "--model", "tiny")
+        out = run("show", write(tmp_path / "a.jsonl", [row]), *TINY)
         assert "1 unreadable" in out and "Unreadable golds, which give no reward: 1\n  a.jsonl#0, step 0: " in out
 
     def test_tells_of_tools_that_are_not_declared_and_of_notes(self, run, tmp_path):
         row = {key: value for key, value in OPENAI.items() if key != "functions"}
-        out = run("show", write(tmp_path / "a.jsonl", [row]), "--model", "tiny")
+        out = run("show", write(tmp_path / "a.jsonl", [row]), *TINY)
         assert "golds with calls and no tools in their row: 2" in out and "1 x assistant turn of weight 0" in out
 
     def test_takes_the_rest_from_a_recipe(self, run, tmp_path):
@@ -81,10 +84,10 @@ class TestShow:
         assert "over 44: 0.0%" in run("show", file, "--config", tmp_path / "recipe.yaml", "--max_prompt_length", 44)
 
     def test_the_tiny_world_is_a_data_set(self, run):
-        assert "1,606 with calls, 442 without, 0 unreadable" in run("show", "tiny", "--model", "tiny", "--limit", "0")
+        assert "1,606 with calls, 442 without, 0 unreadable" in run("show", "tiny", *TINY, "--limit", "0")
 
     def test_shows_the_split_of_the_tiny_world_that_is_asked_for(self, run):
-        out = run("show", "tiny", "--model", "tiny", "--split", "test", "--limit", "1")
+        out = run("show", "tiny", *TINY, "--split", "test", "--limit", "1")
         (row,) = (line for line in out.splitlines() if "tiny" in line and "│" in line)
         assert [cell.strip() for cell in row.split("│")][3] == str(TINY_EVAL_SIZE)
         held_out = load_tiny_dataset("test", size=1)
@@ -112,19 +115,19 @@ class TestShow:
         config = ResTGRPOConfig("out", use_cpu=True, bf16=False)
         rows = load_split(ResTScriptArguments(file, mask_tools=masks), config, tokenizer, "train")
         call = json.loads(re.search(r"<tool_call>\n(.*)\n", rows["solution"][0])[1])
-        for source in ([file, "--model", "tiny"], ["--config", tmp_path / "recipe.yaml"]):
+        for source in ([file, *TINY], ["--config", tmp_path / "recipe.yaml"]):
             out = run("show", *source, "--mask_tools", *masks)
             assert f'"name": "{call["name"]}"' in out and f'"{next(iter(call["arguments"]))}"' in out
 
     def test_a_name_in_brackets_is_no_markup(self, run, tmp_path):
         file = write(tmp_path / "[bold]:bug:.jsonl", [{"prompt": "[/INST] a", "solution": "[b] c [/b]"}])
-        out = run("show", file, "--model", "tiny")
+        out = run("show", file, *TINY)
         assert "[bold]:bug:.jsonl#0, step 0" in out and "[/INST] a" in out and "[b] c [/b]" in out
 
     def test_ctrl_c_is_one_line(self, run, monkeypatch, capsys):
         monkeypatch.setattr(loading, "prepare_sources", lambda *args, **kwargs: signal.raise_signal(signal.SIGINT))
         with pytest.raises(SystemExit) as error:
-            run("show", "tiny", "--model", "tiny")
+            run("show", "tiny", *TINY)
         assert error.value.code == 130
         assert capsys.readouterr().err.splitlines()[-1] == "rest-trl data: interrupted before it was done"
 
@@ -137,12 +140,15 @@ class TestShow:
     @pytest.mark.parametrize(
         ("args", "message"),
         [
-            (["tiny", "--model", "tiny", "--split", "dev"], "tiny has the splits 'train' and 'test', not 'dev'"),
-            (["tiny", "--model", "tiny", "--dataset_config", "small"], "tiny has no configurations"),
-            (["x.jsonl", "--model", "tiny"], "There is no file or directory x.jsonl"),
-            (["--model", "tiny"], "give a data set, or a recipe"),
-            (["tiny"], "give --model, or a recipe"),
-            (["tiny", "--model", "tiny", "--mask_tools", "functions"], "tiny has prompts of text"),
+            (
+                ["tiny", *TINY, "--split", "dev"],
+                "tiny has the splits 'train' and 'test', not 'dev'",
+            ),
+            (["tiny", *TINY, "--dataset_config", "small"], "tiny has no configurations"),
+            (["x.jsonl", *TINY], "There is no file or directory x.jsonl"),
+            ([*TINY], "give a data set, or a recipe"),
+            (["tiny"], "give --model_name_or_path, or a recipe"),
+            (["tiny", *TINY, "--mask_tools", "functions"], "tiny has prompts of text"),
             (["tiny", "--config", "none.yaml"], "none.yaml"),
         ],
     )

@@ -79,6 +79,14 @@ class TestPlotCurves:
         assert raw.get_alpha() < 0.5 and list(raw.get_ydata()) == [float(step % 5) for step in range(1, 51)]
         assert smooth.get_alpha() is None and list(smooth.get_ydata()) == smoothed(raw.get_ydata())
 
+    def test_names_the_run_and_covers_no_line(self, axes, tmp_path):
+        plot_curves(history(50), tmp_path / "curves.png", history(50), "GRPO", name="run 7, arm region")
+        assert axes[0].figure.get_suptitle() == "run 7, arm region"
+        width = axes[0].figure.bbox.width
+        for axis in axes:
+            legend, lines = axis.get_legend().get_window_extent(), axis.get_window_extent()
+            assert not legend.overlaps(lines) and legend.x1 <= width
+
     def test_shows_few_points_as_they_are(self, axes, tmp_path):
         plot_curves(history(3), tmp_path / "curves.png")
         assert len(axes[2].lines) == 1

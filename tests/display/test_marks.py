@@ -6,8 +6,8 @@ import torch
 from transformers import AutoTokenizer
 
 from rest_trl.lab.display.colors import COLORS
-from rest_trl.lab.display.completions import read_completions
-from rest_trl.lab.display.marks import mark_regions
+from rest_trl.lab.display.completion_files import read_completions
+from rest_trl.lab.display.token_log import mark_regions
 from rest_trl.lab.tiny import TINY_MODEL_DIR
 from rest_trl.regions.partition import partition
 from rest_trl.regions.token_bytes import TokenBytes
@@ -99,7 +99,7 @@ class TestLoggedTable:
             assert row.regions == mark_regions(ids, torch.ones_like(ids), regions, TokenBytes(tokenizer, []))[0]
 
     def test_has_the_column(self, tmp_path, capsys):
-        arguments = RUN | {"output_dir": tmp_path, "log_completions": True}
+        arguments = RUN | {"output_dir": tmp_path, "log_completions": True, "num_completions_to_print": 4}
         main([text for name, value in arguments.items() for text in (f"--{name}", str(value))])
         table = pandas.read_parquet(tmp_path / "completions" / "completions_00002.parquet")
         assert len(table) == 4 and table["completion"].nunique() > 1
@@ -124,6 +124,12 @@ class TestLoggedTable:
         assert texts == list(table["completion"]) and all(item.coefficients for item in stored)
         assert table["completion"].nunique() > 2
         self.check(table)
+
+    def test_is_not_printed_unless_that_is_asked_for(self, tmp_path, capsys):
+        arguments = RUN | {"output_dir": tmp_path, "log_completions": True}
+        main([text for name, value in arguments.items() for text in (f"--{name}", str(value))])
+        assert (tmp_path / "completions" / "completions_00002.parquet").exists()
+        assert "completion" not in capsys.readouterr().out
 
     def test_costs_nothing_if_it_is_off(self, tmp_path, monkeypatch):
         monkeypatch.setattr("rest_trl.lab.display.token_log.mark_regions", pytest.fail)

@@ -108,5 +108,5 @@ class TestMakeRule:
 
     def test_refuses_what_is_no_recipe(self, checkpoint, tmp_path):
         (tmp_path / "recipe.yaml").write_text("- a\n")
-        with pytest.raises(ValueError, match="no recipe"):
+        with pytest.raises(ValueError, match="is not a YAML mapping"):
             make_rule("entropy", checkpoint=checkpoint, recipe=tmp_path / "recipe.yaml")

@@ -6,10 +6,13 @@ from html.parser import HTMLParser
 import pytest
 from transformers import AutoTokenizer
 
-from rest_trl.lab.display.completions import Completion, Inspected
+from rest_trl.lab.display.completion_files import Completion
+from rest_trl.lab.display.described import Inspected
 from rest_trl.lab.display.page import html_page
+from rest_trl.lab.inspect import inspect
 from rest_trl.lab.tiny import TINY_MODEL_DIR
 from rest_trl.regions import Region, partition
+from rest_trl.tool_calls import get_syntax
 
 
 TEXT = (
@@ -54,6 +57,34 @@ def page():
     return html_page("Page <1>", [item, item._replace(coefficients=None)], tokenizer, ["A note & more."])
 
 
+@pytest.fixture(scope="module")
+def filtered():
+    """A page of two completions with golds, the right calls and the wrong ones, of two steps."""
+    tokenizer = AutoTokenizer.from_pretrained(TINY_MODEL_DIR)
+    completions = []
+    for step, text, advantage in ((1, TEXT, 1.0), (2, TEXT.replace("Oslo", "Rome"), -0.5)):
+        ids = tokenizer(text)["input_ids"]
+        completion = Completion("C", "p", {"advantage": advantage}, ids, [True] * len(ids), None, None, True)
+        completions.append(completion._replace(solution=TEXT, step=step))
+    return html_page("Page", inspect(completions, tokenizer, get_syntax("hermes"), None), tokenizer)
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """Renders a page in a browser and returns its elements."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on this machine: the page is not rendered")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--no-first-run"]
+    flags += ["--disable-background-networking", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}"]
+
+    def dump(path):
+        command = [chromium, *flags, "--dump-dom", path.as_uri()]
+        return subprocess.run(command, check=True, capture_output=True, timeout=120).stdout.decode()
+
+    return dump
+
+
 class TestHtmlPage:
     def test_shows_every_token_with_its_region_and_coefficient(self, page):
         tokens = Tokens(page).tokens
@@ -76,6 +107,37 @@ class TestHtmlPage:
         assert "<p>A note &amp; more.</p>" in page
         assert re.search(r"tool_name: \d+ tokens, coefficient 1.250</li>", page)
 
+    def test_shows_the_gold_beside_and_whether_the_calls_are_its(self, filtered):
+        assert filtered.count('<div class="beside">') == 2 and filtered.count("<h3>Gold</h3>") == 2
+        gold = filtered.split("<h3>Gold</h3>")[1].split("</pre>")[0]
+        assert f'<span class="r{Region.TOOL_NAME.value}">' in gold
+        assert [verdict in filtered for verdict in ("exact calls</b>", "wrong calls</b>")] == [True, True]
+
+    def test_shades_every_token_by_its_advantage(self, filtered):
+        first, second = re.findall(r"<section.*?</section>", filtered, re.DOTALL)
+        assert set(re.findall(r"--depth: (\d+)%; --sign: var\(--(more|less)\)", first)) == {("70", "more")}
+        assert set(re.findall(r"--depth: (\d+)%; --sign: var\(--(more|less)\)", second)) == {("35", "less")}
+        assert "advantage: 1.0000" in first and "advantage: -0.5000" in second
+
+    def test_offers_the_filters_that_tell_completions_apart(self, page, filtered):
+        names = ["color", "exact", "step", "region"]
+        assert [f'<select id="{name}"' in filtered for name in names] == [True] * 4
+        assert [f'<select id="{name}"' in page for name in names] == [True, False, False, True]
+        assert 'data-exact="yes" data-step="1"' in filtered and 'data-exact="no" data-step="2"' in filtered
+
+    @pytest.mark.parametrize(
+        ("choice", "value", "shown"),
+        [("exact", "no", [False, True]), ("step", "1", [True, False]), ("region", "4", [True, True])],
+    )
+    def test_hides_what_is_filtered_out(self, choice, value, shown, filtered, browser, tmp_path):
+        script = f"<script>document.getElementById('{choice}').value = '{value}'; show();</script></body>"
+        (tmp_path / "page.html").write_text(filtered.replace("</body>", script), encoding="utf-8")
+        dom = browser(tmp_path / "page.html")
+        sections = re.findall(r"<section [^>]*>", dom)
+        assert ["hidden" not in section for section in sections] == shown
+        assert f'<span id="count">{sum(shown)} of 2</span>' in dom
+        assert ("faded" in dom.split("<section", 1)[1].split("<script>")[0]) == (choice == "region")
+
     def test_needs_nothing_else(self, page):
         assert Tokens(page).external == []
         assert not re.search(r"https?:|@import|url\(", page)
@@ -84,23 +146,13 @@ class TestHtmlPage:
         assert "@media (prefers-color-scheme: dark)" in page
 
     @pytest.mark.parametrize("width", [420, 1000])
-    def test_fits_the_width_of_a_browser(self, width, page, tmp_path):
-        chromium = shutil.which("chromium") or shutil.which("google-chrome")
-        if chromium is None:
-            pytest.skip("no Chromium on this machine: the page is not rendered")
+    @pytest.mark.parametrize("kind", ["page", "filtered"])
+    def test_fits_the_width_of_a_browser(self, kind, width, request, browser, tmp_path):
         # The page lies in a frame of the width, and says by how much its content is wider.
-        (tmp_path / "page.html").write_text(page, encoding="utf-8")
+        (tmp_path / "page.html").write_text(request.getfixturevalue(kind), encoding="utf-8")
         (tmp_path / "frame.html").write_text(
             "<script>function measure(frame) { const root = frame.contentDocument.documentElement;"
             "document.body.dataset.overflow = root.scrollWidth - root.clientWidth; }</script>"
             f'<iframe src="page.html" style="width: {width}px; height: 500px" onload="measure(this)"></iframe>'
         )
-        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--no-first-run"]
-        flags += ["--disable-background-networking", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}"]
-        dom = subprocess.run(
-            [chromium, *flags, "--dump-dom", (tmp_path / "frame.html").as_uri()],
-            check=True,
-            capture_output=True,
-            timeout=120,
-        )
-        assert 'data-overflow="0"' in dom.stdout.decode()
+        assert 'data-overflow="0"' in browser(tmp_path / "frame.html")

@@ -1,5 +1,6 @@
 from rest_trl.lab.display.colors import COLORS
-from rest_trl.lab.display.completions import Completion, Inspected
+from rest_trl.lab.display.completion_files import Completion
+from rest_trl.lab.display.described import Inspected
 from rest_trl.lab.display.terminal import colored_completion, described_completion, legend
 from rest_trl.tool_calls import Region
 

@@ -68,6 +68,7 @@ class TestIsHubId:
         [
             ("Qwen/Qwen3-1.7B", True),
             ("tiny", False),
+            ("tiny/calls", False),  # in the package
             (None, False),
             ("./a/b", False),
             ("a/b/c", False),

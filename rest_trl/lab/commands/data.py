@@ -2,7 +2,7 @@
 `rest-trl data`: a data set as training sees it, and the paper's mixture.
 
 ```shell
-rest-trl data show Team-ACE/ToolACE --model Qwen/Qwen3-1.7B --max_prompt_length 2048
+rest-trl data show Team-ACE/ToolACE --model_name_or_path Qwen/Qwen3-1.7B --max_prompt_length 2048
 rest-trl data show --config recipes/qwen3_1.7b.yaml
 rest-trl data mix --output data/mixture/train.parquet --test 80 --exclude BFCL_v3_simple.json
 ```
@@ -10,35 +10,32 @@ rest-trl data mix --output data/mixture/train.parquet --test 80 --exclude BFCL_v
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import yaml
-from rich.console import Console
+from ...runs.recipes import find_recipe, read_recipe
 
-from ...data.masking import MASKS
-from ...runs.logs import configure_logging
-from ...runs.recipes import find_recipe
-from ...tool_calls import detect_syntax, get_syntax
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# The functions below import what they need, because these imports take seconds and `--help` needs none of them.
 
 TOOLACE, XLAM = "Team-ACE/ToolACE", "Salesforce/xlam-function-calling-60k"
 NUMBERS = (2000, 1000, 1000)  # [paper] section 4: ToolACE, Hammer with masked names, xLAM
-
-# Keys of a recipe that determine what training sees, and the command-line options of the same meaning.
-_RECIPE = {
-    "dataset_name": "dataset",
-    "model_name_or_path": "model",
-    "model_revision": "revision",
-    "trust_remote_code": "trust_remote_code",
-    "dataset_train_split": "split",
-    "dataset_config": "dataset_config",
-    "max_prompt_length": "max_prompt_length",
-    "max_completion_length": "max_completion_length",
-    "tool_call_syntax": "tool_call_syntax",
-    "chat_template_kwargs": "chat_template_kwargs",
-    "mask_tools": "mask_tools",
-    "seed": "seed",
-}
+# Arguments of `show` that have the name and the meaning of arguments of the training program.
+_SHARED = (
+    "dataset_name",
+    "dataset_config",
+    "model_name_or_path",
+    "model_revision",
+    "trust_remote_code",
+    "max_prompt_length",
+    "max_completion_length",
+    "tool_call_syntax",
+    "chat_template_kwargs",
+    "mask_tools",
+    "seed",
+)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -46,17 +43,21 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("rest-trl data", description="Look at data sets, and build the paper's mixture.")
     commands = parser.add_subparsers(dest="command", required=True)
     show = commands.add_parser("show", help="show a data set as training sees it")
-    show.add_argument("dataset", nargs="?", help="a file, a directory, a Hub id, tiny or tiny/TASK")
+    show.add_argument("dataset_name", nargs="?", help="a file, a directory, a Hub id, tiny or tiny/TASK")
     show.add_argument("--config", type=Path, metavar="RECIPE", help="take what is not given here from this recipe")
-    show.add_argument("--model", help="the policy's tokenizer: a path, an id on the Hub, tiny or tiny/TASK")
-    show.add_argument("--revision", help="branch, tag or commit of the model on the Hub (default: main)")
+    show.add_argument(
+        "--model_name_or_path", help="the policy's tokenizer: a path, an id on the Hub, tiny or tiny/TASK"
+    )
+    show.add_argument("--model_revision", help="branch, tag or commit of the model on the Hub (default: main)")
     show.add_argument("--trust_remote_code", action="store_const", const=True, help="run the tokenizer's own code")
     show.add_argument("--split", help="split of the data set (default: train)")
     show.add_argument("--dataset_config", help="configuration of the data set, for those that have several")
     show.add_argument("--max_prompt_length", type=int, metavar="TOKENS", help="limit of a prompt")
     show.add_argument("--max_completion_length", type=int, metavar="TOKENS", help="limit of a completion")
     show.add_argument("--tool_call_syntax", help="wire syntax (default: the model's)")
-    show.add_argument("--mask_tools", nargs="+", choices=MASKS, help="give these names random ones, as Hammer does")
+    show.add_argument(
+        "--mask_tools", nargs="+", metavar="KIND", help="functions, parameters or both: give these random names"
+    )
     show.add_argument("--seed", type=int, help="seed of the random names (default: that of training)")
     show.add_argument("--limit", type=int, default=3, help="examples to show (default: 3)")
     mix = commands.add_parser("mix", help="build the paper's mixture of ToolACE, Hammer with masked names, and xLAM")
@@ -74,14 +75,13 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The value of each option: from the command line, else from the recipe, else the command's default."""
+    of_recipe = {} if arguments.config is None else _recipe_options(arguments.config)
     from transformers import TrainingArguments
 
-    options: dict[str, Any] = dict.fromkeys(_RECIPE.values())
-    options |= {"split": "train", "revision": "main", "seed": TrainingArguments.seed}
-    if arguments.config is not None:
-        options |= _recipe_options(arguments.config)
+    options: dict[str, Any] = dict.fromkeys(_SHARED)
+    options |= {"split": "train", "model_revision": "main", "seed": TrainingArguments.seed} | of_recipe
     options |= {name: value for name, value in vars(arguments).items() if name in options and value is not None}
-    for name, option in (("dataset", "a data set"), ("model", "--model")):
+    for name, option in (("dataset_name", "a data set"), ("model_name_or_path", "--model_name_or_path")):
         if options[name] is None:
             raise ValueError(f"give {option}, or a recipe that names it with --config")
     return options
@@ -89,40 +89,35 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _recipe_options(config: Path) -> dict[str, Any]:
     """What a recipe gives, as the parser of the training program reads it."""
+    recipe = read_recipe(find_recipe(config))
     from ...train import make_parser as make_recipe_parser
 
-    with find_recipe(config).open(encoding="utf-8") as file:  # an error of YAML names the file that it reads from
-        recipe = yaml.safe_load(file)
-    if not isinstance(recipe, dict):
-        raise ValueError(f"{config} is no YAML mapping of arguments")
-    given = {key: value for key, value in recipe.items() if key in _RECIPE}
+    given = {key: value for key, value in recipe.items() if key in (*_SHARED, "dataset_train_split")}
     parser = make_recipe_parser("rest-trl data")
     parser.set_defaults_with_config(**given, use_cpu=True, bf16=False)  # this machine need not be able to train
     parsed = {name: value for part in parser.parse_args_into_dataclasses([]) for name, value in vars(part).items()}
-    return {_RECIPE[key]: parsed[key] for key in given}
+    return {"split" if key == "dataset_train_split" else key: parsed[key] for key in given}
 
 
-def _show(arguments: argparse.Namespace, console: Console) -> None:
-    # These imports take seconds, and `--help` does not need them.
+def _show(arguments: argparse.Namespace, console: "Console") -> None:
+    options = _options(arguments)
     from ...data.loading import prepare_sources
     from ...data.sources import dataset_source, open_sources
     from ...data.summary import summarize
     from ...runs.inputs import find_model, load_tiny_split, load_tokenizer
-    from ..display.dataset import show_examples, show_sources, show_summary
+    from ...tool_calls import detect_syntax, get_syntax
+    from ..display.data_tables import show_examples, show_sources, show_summary
     from ..tiny import TINY_DATASETS, is_tiny
 
-    options = _options(arguments)
-    tokenizer = load_tokenizer(find_model(options["model"]), options["revision"], bool(options["trust_remote_code"]))
+    name, model = options["dataset_name"], find_model(options["model_name_or_path"])
+    tokenizer = load_tokenizer(model, options["model_revision"], bool(options["trust_remote_code"]))
     syntax = get_syntax(options["tool_call_syntax"] or detect_syntax(tokenizer))
-    if is_tiny(options["dataset"], TINY_DATASETS):
+    if is_tiny(name, TINY_DATASETS):
         if options["mask_tools"]:
-            raise ValueError(
-                f"--mask_tools needs rows with tools in a column, and {options['dataset']} has prompts of text"
-            )
-        rows = load_tiny_split(options["dataset"], options["split"], options["dataset_config"])
-        sources = [dataset_source(rows, options["dataset"])]
+            raise ValueError(f"--mask_tools needs rows with tools in a column, and {name} has prompts of text")
+        sources = [dataset_source(load_tiny_split(name, options["split"], options["dataset_config"]), name)]
     else:
-        sources = open_sources(options["dataset"], options["split"], options["dataset_config"])
+        sources = open_sources(name, options["split"], options["dataset_config"])
     prepared = prepare_sources(
         sources,
         tokenizer,
@@ -131,18 +126,19 @@ def _show(arguments: argparse.Namespace, console: Console) -> None:
         mask_tools=options["mask_tools"] or (),
         seed=options["seed"],
     )
-    for shown in show_sources(prepared):
-        console.print(shown)
     summary = summarize(prepared, tokenizer, syntax)
-    for shown in show_summary(summary, prepared.max_prompt_length, options["max_completion_length"], syntax.name):
-        console.print(shown)
-    for shown in show_examples(prepared.examples[: arguments.limit], tokenizer, syntax.name):
+    for shown in (
+        *show_sources(prepared),
+        *show_summary(summary, prepared.max_prompt_length, options["max_completion_length"], syntax.name),
+        *show_examples(prepared.examples[: arguments.limit], tokenizer, syntax.name),
+    ):
         console.print(shown)
 
 
-def _mix(arguments: argparse.Namespace, console: Console) -> None:
+def _mix(arguments: argparse.Namespace, console: "Console") -> None:
+    from ...data.masking import MASKS
     from ...data.mixture import MixturePart, TestQuestions, build_mixture, write_mixture
-    from ..display.dataset import show_mixture
+    from ..display.data_tables import show_mixture
 
     toolace, hammer, xlam = arguments.numbers
     test_path = arguments.output.with_name("test.parquet")
@@ -175,9 +171,12 @@ def main(args: list[str] | None = None) -> None:
         SystemExit: with one line, if a file or an argument is wrong.
     """
     arguments = make_parser().parse_args(args)
-    configure_logging()
-    from ...runs.endings import setup_errors  # here, because it takes seconds, and `--help` does not need it
+    from rich.console import Console
 
+    from ...runs.endings import setup_errors
+    from ...runs.logs import configure_logging
+
+    configure_logging()
     with setup_errors("rest-trl data", before="it was done"):
         # Without markup, because rows and paths may hold what rich would replace.
         (_show if arguments.command == "show" else _mix)(arguments, Console(markup=False, emoji=False))

@@ -7,19 +7,8 @@ from ...tool_calls import Region
 
 class RegionColors(NamedTuple):
     """
-    How one region is shown.
-
-    Args:
-        terminal (`str`):
-            A style of [rich](https://rich.readthedocs.io/en/stable/style.html).
-        light (`str`):
-            Background of the region's tokens on a light page.
-        dark (`str`):
-            Background of the region's tokens on a dark page.
-        line (`str`):
-            Colour of the region's curves, on white.
-        square (`str`):
-            The character that stands before the region in plain text.
+    How one region is shown: rich's style in a terminal, backgrounds of its tokens on a light and a dark page, the
+    colour of its curves on white, and the character that stands before it in plain text.
     """
 
     terminal: str

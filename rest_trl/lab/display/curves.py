@@ -15,17 +15,9 @@ _WINDOW = 0.1  # share of the points that a smoothed value is the mean of
 
 def smoothed(values: Sequence[float]) -> list[float]:
     """
-    Centred running means of a curve.
+    Smooth a curve by centred running means.
 
-    Args:
-        values (`Sequence[float]` of length `N`):
-            The curve.
-
-    Returns:
-        `list[float]` of length `N`: at the ends the mean of the neighbours that there are, and the same number of
-        them on both sides, so that a trend is not bent.
-
-    Example:
+    At the ends they are over fewer points, the same number on both sides, so that a trend is not bent.
 
     ```python
     >>> smoothed([0.0, 6.0, 0.0, 6.0])
@@ -47,6 +39,7 @@ def plot_curves(
     path: Path,
     baseline: Sequence[dict[str, float]] = (),
     baseline_name: str = "baseline",
+    name: str = "",
 ) -> None:
     """
     Rewards, unscaled scores, region entropies and coefficients over the steps, as a PNG.
@@ -66,13 +59,16 @@ def plot_curves(
             dashes of the same colours.
         baseline_name (`str`, *optional*, defaults to `"baseline"`):
             What the legends call it.
+        name (`str`, *optional*, defaults to `""`):
+            The run and its arm, as the heading of the picture.
     """
     # Not pyplot: a checkpoint in the middle of a run must not touch the backend of the user's notebook.
     from matplotlib.figure import Figure
 
     logs = [log for log in log_history if "rest/progress" in log]
     keys = sorted({key for log in logs for key in log})
-    figure = Figure(figsize=(10, 7), layout="constrained")
+    figure = Figure(figsize=(13, 7), layout="constrained")
+    figure.suptitle(name)
     axes = figure.subplots(2, 2, sharex=True)
     rewards = [key for key in keys if key.startswith("rewards/") and key.endswith("/mean")]
     _curve(axes[0, 0], logs, "reward", "sum", "black")
@@ -109,11 +105,13 @@ def plot_curves(
         axis.set_title(title)
         axis.grid(alpha=0.3)
         if axis.lines:
-            axis.legend(fontsize=8, framealpha=0.6)
+            # Beside the axes, where it covers no line.
+            axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), borderaxespad=0.2, frameon=False)
         else:
             axis.text(0.5, 0.5, "none logged", ha="center", va="center", transform=axis.transAxes)
     for axis in axes[1]:
         axis.set_xlabel("step")
+        axis.locator_params(axis="x", integer=True)
     write_figure(figure, path, dpi=120)
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 
 from ...regions import normalize, to_regions
 from ...regions.rules import bind_rule, checked_coefficients, rule_name
+from ...runs.recipes import read_recipe
 
 
 # Takes completion_ids, mask and part_ids of shape (1, T); returns coefficients of shape (1, T).
@@ -19,17 +19,8 @@ Rule = Callable[..., torch.Tensor]
 
 class RunState(NamedTuple):
     """
-    What a checkpoint says of its run.
-
-    Args:
-        step (`int`):
-            Optimiser steps done.
-        progress (`float`):
-            Share of the steps that are done.
-        region_entropies (`torch.Tensor` of shape `(R,)`):
-            Running mean entropy per region in nats, NaN where none was observed.
-        region_shares (`torch.Tensor` of shape `(R,)`):
-            Running share of the tokens per region.
+    What a checkpoint says of its run: optimiser steps, share of them that is done, and, of shape `(R,)`, running means
+    of the entropy per region in nats (NaN where none was observed) and of the share of the tokens.
     """
 
     step: int
@@ -39,19 +30,7 @@ class RunState(NamedTuple):
 
 
 def read_state(checkpoint: Path) -> RunState:
-    """
-    The state of a run at one of its checkpoints.
-
-    Args:
-        checkpoint (`Path`):
-            A directory with a `trainer_state.json`.
-
-    Returns:
-        [`RunState`]
-
-    Raises:
-        ValueError: if there is none, or it is not of a [`ResTGRPOTrainer`].
-    """
+    """Read the state of a run from the `trainer_state.json` of one of its checkpoints."""
     path = checkpoint / "trainer_state.json"
     if not path.exists():
         raise ValueError(f"{checkpoint} holds no trainer_state.json: give a checkpoint-<step> directory of the run")
@@ -77,7 +56,7 @@ def make_rule(
     step: int | None = None,
 ) -> tuple[Rule | None, str]:
     """
-    A rule as training would apply it at a checkpoint.
+    Make a rule as training would apply it at a checkpoint.
 
     Args:
         name (`str`):
@@ -101,7 +80,7 @@ def make_rule(
     if weights is not None:
         return partial(_weigh, torch.tensor([0.0, *weights])), "the weights that were given"
     state = None if checkpoint is None else read_state(checkpoint)
-    coefficients = {} if recipe is None else _settings(recipe).get("coefficients", {})
+    coefficients = {} if recipe is None else read_recipe(recipe).get("coefficients", {})
     has_arguments = isinstance(coefficients, dict) and rule_name(coefficients) == name
     function = bind_rule(coefficients if has_arguments else name)
     if name == "entropy" and state is None:
@@ -117,13 +96,6 @@ def make_rule(
     if name == "entropy" and recipe is None:
         described += ", with the default arguments of the rule (--config gives others)"
     return partial(_apply, function, name, known), described
-
-
-def _settings(recipe: Path) -> dict[str, Any]:
-    settings = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    if not isinstance(settings, dict):
-        raise ValueError(f"{recipe} is no recipe: it must be a YAML file of arguments")
-    return settings
 
 
 def _weigh(weights: torch.Tensor, *, mask: torch.Tensor, part_ids: torch.Tensor, **kwargs: object) -> torch.Tensor:

@@ -8,8 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ...tool_calls import Region
 from .colors import COLORS
-from .completions import Inspected, region_summary
-from .turns import described_piece, has_turns, pieces_of
+from .described import Inspected, described_piece, has_turns, pieces_of, region_summary
 
 
 _PROMPT_END = 600  # characters: a prompt begins with the schemas of its tools and ends with the question
@@ -19,7 +18,7 @@ def colored_completion(
     completion_ids: Sequence[int], region_ids: Sequence[int], tokenizer: PreTrainedTokenizerBase
 ) -> Text:
     """
-    A completion with the colour of its region on every token.
+    Color a completion by the regions of its tokens.
 
     Args:
         completion_ids (`Sequence[int]` of length `T`):
@@ -49,19 +48,7 @@ def legend() -> Text:
 
 
 def described_completion(item: Inspected, tokenizer: PreTrainedTokenizerBase) -> Text:
-    """
-    A completion with all that is known of it: the end of its prompt, rewards, coefficients per region, and the text,
-    turn by turn if tools have answered in it.
-
-    Args:
-        item ([`Inspected`]):
-            The completion.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The policy's tokenizer.
-
-    Returns:
-        [`rich.text.Text`]
-    """
+    """Describe a completion: end of its prompt, rewards, coefficients per region, and the text, turn by turn."""
     completion = item.completion
     lines = []
     if completion.prompt is not None:
@@ -76,4 +63,8 @@ def described_completion(item: Inspected, tokenizer: PreTrainedTokenizerBase) ->
         place = slice(piece.start, piece.stop)
         lines.append(Text(described_piece(item, piece), style="dim" if piece.turn is None else "bold"))
         lines.append(colored_completion(completion.completion_ids[place], item.region_ids[place], tokenizer))
+    if item.gold_ids is not None and item.gold_region_ids is not None:
+        verdict = {None: "", True: ", exact calls", False: ", wrong calls"}[item.exact]
+        lines.append(Text(f"Gold{verdict}:", style="bold"))
+        lines.append(colored_completion(item.gold_ids, item.gold_region_ids, tokenizer))
     return Text("\n").join(lines)

@@ -1,7 +1,7 @@
-"""What training saw of the completions that it logs: their tokens, with the part and the coefficient of each."""
+"""What training saw of the completions that it logs: their tokens, with part, coefficient and advantage of each."""
 
 import json
-import os
+from codecs import getincrementaldecoder
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,12 +14,54 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ...regions import to_regions
 from ...regions.token_bytes import TokenBytes
-from .completions import tokens_path
-from .marks import mark_regions
+from ...runs.files import write_table
+from ...tool_calls import Region
+from .colors import COLORS
+from .completion_files import tokens_path
 from .writing import warned_if_failing
 
 
-COLUMNS = ["completion_ids", "part_ids", "coefficients", "advantages", "turn_rewards"]
+COLUMNS = ["completion_ids", "part_ids", "coefficients", "advantages", "turn_rewards", "solution"]
+
+
+def mark_regions(
+    completion_ids: torch.Tensor, completion_mask: torch.Tensor, region_ids: torch.Tensor, token_bytes: TokenBytes
+) -> list[str]:
+    """
+    Put a coloured square before every run of tokens of one region: the column `regions` of TRL's table.
+
+    Squares keep their colour wherever a table is shown: TRL prints, stores and uploads one and the same string, and it
+    escapes markup in the terminal. Without the squares this is the text of the sampled ids, except for special tokens
+    that are no markers of the syntax. A character that is split over regions goes with its last token.
+
+    Args:
+        completion_ids (`torch.Tensor` of shape `(B, T)`):
+            Sampled token ids.
+        completion_mask (`torch.Tensor` of shape `(B, T)`):
+            Zero at padding.
+        region_ids (`torch.Tensor` of shape `(B, T)`):
+            [`Region`] per token; `NONE` within the mask is what came from tools.
+        token_bytes ([`~rest_trl.regions.token_bytes.TokenBytes`]):
+            The bytes of the policy's tokens.
+
+    Returns:
+        `list[str]` of length `B`
+    """
+    token_bytes.cover(int(completion_ids.max()) if completion_ids.numel() else 0)
+    marked = []
+    for ids, regions, mask in zip(completion_ids.cpu(), region_ids.cpu(), completion_mask.cpu().bool(), strict=True):
+        kept, values = ids[mask].numpy(), regions[mask]
+        runs, lengths = torch.unique_consecutive(values, return_counts=True)
+        decode = getincrementaldecoder("utf-8")("replace").decode
+        text, start, last = "", 0, None
+        for region, length in zip(runs.tolist(), lengths.tolist(), strict=True):
+            run = decode(token_bytes.bytes(kept[start : start + length]))
+            start += length
+            if run:
+                text += run if region == last else COLORS[Region(region)].square + run
+                last = region
+        marked.append(text + decode(b"", final=True))
+    return marked
 
 
 class TokenLog(TrainerCallback):
@@ -30,9 +72,10 @@ class TokenLog(TrainerCallback):
     `completion_tokens/completion_tokens_00010.parquet`, with the same rows in the same order and the columns
     `completion_ids`, `part_ids` ([`~rest_trl.tool_calls.Part`]), `coefficients` (null where they are not known before
     the update) and `advantages` (before the coefficients; null where all tokens share the one in TRL's table), each a
-    list over the tokens; and `turn_rewards`, a JSON object with one list over the turns per reward function.
+    list over the tokens; `turn_rewards`, a JSON object with one list over the turns per reward function; and
+    `solution`, the gold completion.
 
-    These are no columns of TRL's table, because TRL prints every column in the terminal and sends it to the trackers.
+    These are not columns of TRL's table, because TRL prints every column in the terminal and sends it to the trackers.
     They have a folder of their own, because TRL can upload its folder as a data set, whose files need equal columns.
 
     Args:
@@ -52,6 +95,7 @@ class TokenLog(TrainerCallback):
         batch: Mapping[str, Any],
         coefficients: torch.Tensor | None,
         turn_rewards: Sequence[dict[str, list[float]]],
+        golds: Sequence[str | None],
     ) -> list[str]:
         """
         Take in completions, on all ranks at once, in the order in which TRL logs them.
@@ -65,6 +109,8 @@ class TokenLog(TrainerCallback):
                 update knows.
             turn_rewards (`Sequence[dict[str, list[float]]]` of length `B`):
                 Rewards of the turns, by the names of the functions that gave them.
+            golds (`Sequence[str | None]` of length `B`):
+                The gold completions; `None` where the data set has none.
 
         Returns:
             `list[str]` of length `B`: the completions of this process, with their regions marked.
@@ -79,9 +125,8 @@ class TokenLog(TrainerCallback):
             {name: column[row][kept].numpy() for name, column in columns.items()}
             for row, kept in enumerate(mask.cpu().bool())
         ]
-        for row, rewards in zip(rows, turn_rewards, strict=True):
-            if rewards:
-                row["turn_rewards"] = json.dumps(rewards)
+        for row, rewards, gold in zip(rows, turn_rewards, golds, strict=True):
+            row |= {"turn_rewards": json.dumps(rewards) if rewards else None, "solution": gold}
         self._rows.extend(gather_object(rows))
         return mark_regions(completion_ids, mask, to_regions(part_ids), self._token_bytes)
 
@@ -90,14 +135,5 @@ class TokenLog(TrainerCallback):
         if state.is_world_process_zero and self._rows:
             path = tokens_path(self._output_dir / "completions" / f"completions_{state.global_step:05d}.parquet")
             with warned_if_failing(f"{path}, which `rest-trl inspect` reads,"):
-                self._write(path)
-
-    def _write(self, path: Path) -> None:
-        table = pandas.DataFrame(list(self._rows), columns=COLUMNS)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        try:
-            table.to_parquet(temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_table(pandas.DataFrame(list(self._rows), columns=COLUMNS), path)

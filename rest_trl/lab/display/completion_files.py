@@ -1,4 +1,4 @@
-"""Completions of a file, as token ids with everything that the file says about them."""
+"""Reads completions from files, as token ids with everything that the file says about them."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -43,6 +43,10 @@ class Completion(NamedTuple):
             Advantage per token before the coefficients, if the file has it; else all tokens have that of `scores`.
         turn_rewards (`Mapping[str, list[float]]`, *optional*):
             Rewards of the turns, by the names of the functions that gave them.
+        solution (`str`, *optional*):
+            The gold completion, if the file has it.
+        step (`int`, *optional*):
+            The step of the training, if the file has it.
     """
 
     title: str
@@ -55,80 +59,34 @@ class Completion(NamedTuple):
     from_text: bool
     advantages: list[float] | None = None
     turn_rewards: Mapping[str, list[float]] = MappingProxyType({})
+    solution: str | None = None
+    step: int | None = None
 
 
-class Inspected(NamedTuple):
+def read_completions(
+    path: Path, tokenizer: PreTrainedTokenizerBase, limit: int, all_steps: bool = False
+) -> list[Completion]:
     """
-    A completion with its regions and coefficients.
+    Read completions from a parquet or .jsonl file, a text file, or the tables in the output directory of a run.
 
-    Args:
-        completion ([`Completion`]):
-            What the file says.
-        region_ids (`list[int]` of length `T`):
-            [`Region`] per token.
-        coefficients (`list[float]` of length `T`, *optional*):
-            Coefficient per token, if it is known.
-    """
-
-    completion: Completion
-    region_ids: list[int]
-    coefficients: list[float] | None
-
-
-def region_summary(item: Inspected) -> list[tuple[Region, str]]:
-    """
-    Number of tokens and mean coefficient of every region that a completion has.
-
-    Args:
-        item ([`Inspected`]):
-            The completion.
-
-    Returns:
-        `list[tuple[Region, str]]`: with the range of the coefficients where a region has several.
-    """
-    summary = []
-    for region in Region:
-        places = [place for place, region_id in enumerate(item.region_ids) if region_id == region]
-        if not places:
-            continue
-        name = "not the policy's" if region is Region.NONE else region.name.lower()
-        text = f"{name}: {len(places)} token{'s' if len(places) > 1 else ''}"
-        if item.coefficients is not None and region is not Region.NONE:
-            values = [item.coefficients[place] for place in places]
-            text += f", coefficient {sum(values) / len(values):.3f}"
-            if max(values) - min(values) >= 0.0005:
-                text += f" ({min(values):.3f} to {max(values):.3f})"
-        summary.append((region, text))
-    return summary
-
-
-def read_completions(path: Path, tokenizer: PreTrainedTokenizerBase, limit: int) -> list[Completion]:
-    """
-    Completions of a file.
+    Of a run, the last table is read, or all with `all_steps`, and `limit` completions of each.
 
     The tokens that training saw are taken where they are stored: in columns `completion_ids` and `part_ids`, or for a
     table of TRL in the file beside it, see [`tokens_path`]. Otherwise text is tokenised here. The column `regions` is
     preferred to `completion`, because it holds markers that are special tokens and tells tool results apart.
 
-    Args:
-        path (`Path`):
-            A parquet or .jsonl with one of the columns `completion_ids`, `regions` and `completion`, a text file, or
-            the output directory of a run, of which the last table is read.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The policy's tokenizer.
-        limit (`int`):
-            Completions to read at most.
-
-    Returns:
-        `list[Completion]`
-
     Raises:
-        ValueError: if a row has none of the columns, its calls have been taken out of the text, or a line is no JSON
-            object.
+        ValueError: if a row has none of the columns, its calls have been taken out of the text, or a line is not a
+            JSON object.
         FileNotFoundError: if there is no such file.
     """
     if path.is_dir():
-        path = _last_table(path)
+        tables = _tables(path)
+        return [
+            completion
+            for table in (tables if all_steps else tables[-1:])
+            for completion in read_completions(table, tokenizer, limit)
+        ]
     if path.suffix == ".parquet":
         rows = _table(path, limit)
     elif path.suffix in (".jsonl", ".json"):
@@ -143,13 +101,13 @@ def tokens_path(path: Path) -> Path:
     return path.parent.parent / "completion_tokens" / path.name.replace("completions", "completion_tokens", 1)
 
 
-def _last_table(path: Path) -> Path:
+def _tables(path: Path) -> list[Path]:
     tables = [*path.glob("completions_*.parquet"), *path.glob("completions/completions_*.parquet")]
     # By number, because from step 100,000 on names have another length.
     steps = {int(step): table for table in tables if (step := table.stem.removeprefix("completions_")).isdecimal()}
     if not steps:
-        raise ValueError(f"{path} holds no tables of completions: train with log_completions, or give a file")
-    return steps[max(steps)]
+        raise ValueError(f"{path} has no tables of completions: train with log_completions, or give a file")
+    return [steps[step] for step in sorted(steps)]
 
 
 def _lines(path: Path, limit: int) -> list[dict[str, Any]]:
@@ -161,7 +119,9 @@ def _lines(path: Path, limit: int) -> list[dict[str, Any]]:
             except json.JSONDecodeError:
                 row = None
             if not isinstance(row, dict):
-                raise ValueError(f"line {number} of {path} is no JSON object: write each completion as one on a line")
+                raise ValueError(
+                    f"line {number} of {path} is not a JSON object: write one object per line, each a completion"
+                )
             rows.append(row)
     return rows
 
@@ -192,18 +152,18 @@ def _completion(where: str, index: int, row: dict[str, Any], tokenizer: PreTrain
     else:
         completion_ids, policy = [], []
         for text, of_policy in _turns(where, row):
-            ids = _encode(text, tokenizer)
+            ids = encode(text, tokenizer)
             completion_ids += ids
             policy += [of_policy] * len(ids)
     turn_rewards = row.get("turn_rewards")
     return Completion(
         title=f"Completion {index}" + (f", step {row['step']}" if "step" in row else ""),
         prompt=_prompt(row.get("prompt")),
-        # TRL's table has a column per reward function, and one for the advantage.
+        # TRL's table has a column per reward function, NaN where it gave none, and one for the advantage.
         scores={
             name: float(value)
             for name, value in row.items()
-            if isinstance(value, int | float) and not isinstance(value, bool) and name != "step"
+            if isinstance(value, int | float) and not isinstance(value, bool) and value == value and name != "step"
         },
         completion_ids=completion_ids,
         policy=policy,
@@ -212,6 +172,8 @@ def _completion(where: str, index: int, row: dict[str, Any], tokenizer: PreTrain
         from_text=from_text,
         advantages=advantages,
         turn_rewards=json.loads(turn_rewards) if isinstance(turn_rewards, str) else {},
+        solution=row["solution"] if isinstance(row.get("solution"), str) else None,
+        step=int(row["step"]) if isinstance(row.get("step"), int) else None,
     )
 
 
@@ -262,7 +224,8 @@ def _as_list(values: Any) -> list[Any] | None:
     return values if isinstance(values, list) else None
 
 
-def _encode(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def encode(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids of text that the policy wrote or might write."""
     # Markers are added tokens, and often special ones: each must become its own token, not be split as text.
     ids: Any = tokenizer(text, add_special_tokens=False, split_special_tokens=False)["input_ids"]
     return [int(token_id) for token_id in ids]

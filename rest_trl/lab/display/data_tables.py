@@ -1,6 +1,5 @@
-"""A data set as training sees it, in the terminal."""
+"""Tables and histograms of a data set as training sees it, for the terminal."""
 
-import math
 from collections.abc import Iterator, Sequence
 from statistics import median
 
@@ -24,16 +23,7 @@ _PROMPT_START, _PROMPT_END = 400, 800  # characters: tools stand at the start of
 
 
 def show_sources(prepared: Prepared) -> Iterator[RenderableType]:
-    """
-    Say what was read as what, and what was skipped and why.
-
-    Args:
-        prepared ([`~rest_trl.data.loading.Prepared`]):
-            The examples and reports.
-
-    Returns:
-        `Iterator[RenderableType]`: for [`rich.console.Console`].
-    """
+    """Say what was read as what, and what was skipped and why."""
     table = Table("source", "read as", "rows", "of use", "steps", "skipped", title="What was read")
     for report in prepared.reports:
         numbers = (report.rows, report.rows_kept, report.examples, len(report.malformed))
@@ -54,22 +44,7 @@ def show_sources(prepared: Prepared) -> Iterator[RenderableType]:
 
 
 def show_summary(summary: Summary, limit: int, completion_limit: int | None, syntax: str) -> Iterator[RenderableType]:
-    """
-    Show lengths, tools and golds.
-
-    Args:
-        summary ([`~rest_trl.data.summary.Summary`]):
-            The figures.
-        limit (`int`):
-            Tokens of the longest prompt that is kept.
-        completion_limit (`int`, *optional*):
-            Tokens that the policy may write.
-        syntax (`str`):
-            Name of the syntax in which golds are read.
-
-    Returns:
-        `Iterator[RenderableType]`: for [`rich.console.Console`].
-    """
+    """Show lengths, tools and golds; `limit` and `completion_limit` are in tokens."""
     yield histogram("Tokens of a prompt", summary.prompt_lengths, limit)
     yield histogram("Tokens of a gold completion", summary.solution_lengths, completion_limit)
     total = sum(summary.tools.values())
@@ -85,20 +60,7 @@ def show_summary(summary: Summary, limit: int, completion_limit: int | None, syn
 def show_examples(
     examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, syntax: str
 ) -> Iterator[RenderableType]:
-    """
-    Show the first prompts, and their golds with the regions in colour.
-
-    Args:
-        examples (`Sequence[Example]`):
-            What to show.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The policy's tokenizer.
-        syntax (`str`):
-            Name of the wire syntax.
-
-    Returns:
-        `Iterator[RenderableType]`: for [`rich.console.Console`].
-    """
+    """Show prompts, and their golds with the regions in colour."""
     if examples:
         yield Group(Text("Golds, their regions in colour:"), legend())
     for example in examples:
@@ -114,16 +76,7 @@ def show_examples(
 
 
 def show_mixture(reports: Sequence[PartReport]) -> Table:
-    """
-    Say what each part of a mixture was drawn from.
-
-    Args:
-        reports (`Sequence[PartReport]`):
-            From [`~rest_trl.data.mixture.build_mixture`].
-
-    Returns:
-        [`rich.table.Table`]
-    """
+    """Say what each part of a mixture was drawn from."""
     columns = ("part", "read as", "rows", "malformed", "same question", "questions of tests", "train", "test")
     table = Table(*columns, title="Mixture, in rows and steps")
     for report in reports:
@@ -133,25 +86,13 @@ def show_mixture(reports: Sequence[PartReport]) -> Table:
 
 
 def histogram(title: str, values: list[int], limit: int | None) -> Text:
-    """
-    Draw the distribution of lengths.
-
-    Args:
-        title (`str`):
-            What has these lengths.
-        values (`list[int]`):
-            The lengths.
-        limit (`int`, *optional*):
-            Lengths over it are counted apart and drawn in red.
-
-    Returns:
-        [`rich.text.Text`]
-    """
+    """Draw a distribution of lengths; those over `limit` are counted apart and drawn in red."""
     if not values:
         return Text(f"{title}: none")
     ordered = sorted(values)
-    high = ordered[math.ceil(0.95 * len(ordered)) - 1]  # at least 95% of the values are not larger
-    text = Text(f"{title}: median {median(ordered):,g}, 95% {high:,}, longest {ordered[-1]:,}", style="bold")
+    # Nearest rank: at least 95 % of the lengths are no longer than that.
+    middle, high = median(ordered), ordered[-(-95 * len(ordered) // 100) - 1]
+    text = Text(f"{title}: median {middle:,.10g}, 95% {high:,}, longest {ordered[-1]:,}", style="bold")
     if limit is not None:
         share = sum(value > limit for value in values) / len(values)
         text.append(f"; over {limit:,}: {share:.1%}", style="red" if share else "green")

@@ -5,7 +5,7 @@ from rich.console import Console
 
 from rest_trl.data.examples import Example
 from rest_trl.data.mixture import PartReport
-from rest_trl.lab.display.dataset import histogram, show_examples, show_mixture
+from rest_trl.lab.display.data_tables import histogram, show_examples, show_mixture
 
 
 def shown(*items):

@@ -1,9 +1,9 @@
 import pytest
 
-from rest_trl.lab.display.completions import Completion, Inspected
+from rest_trl.lab.display.completion_files import Completion
+from rest_trl.lab.display.described import Inspected, Piece, described_piece, has_turns, pieces_of
 from rest_trl.lab.display.page import html_page
 from rest_trl.lab.display.terminal import described_completion
-from rest_trl.lab.display.turns import Piece, described_piece, has_turns, pieces_of
 from rest_trl.regions import Region
 
 

@@ -5,7 +5,8 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from rest_trl.lab.display.completions import Inspected, read_completions, region_summary, tokens_path
+from rest_trl.lab.display.completion_files import read_completions, tokens_path
+from rest_trl.lab.display.described import Inspected, region_summary
 from rest_trl.tool_calls import Region
 
 
@@ -83,7 +84,7 @@ class TestReadCompletions:
     )
     def test_names_the_line_that_is_no_object(self, tokenizer, tmp_path, text, line):
         (tmp_path / "a.json").write_text(text)
-        with pytest.raises(ValueError, match=rf"line {line} of .*a\.json is no JSON object"):
+        with pytest.raises(ValueError, match=rf"line {line} of .*a\.json is not a JSON object"):
             read_completions(tmp_path / "a.json", tokenizer, 9)
 
     def test_reads_as_many_as_are_wanted(self, tokenizer, tmp_path):
@@ -115,6 +116,19 @@ class TestTablesOfARun:
         for path in (run, run / "completions"):
             assert read_completions(path, tokenizer, 1)[0].title == "Completion 0, step 100000"
 
+    def test_are_all_read_if_they_are_wanted(self, run, tokenizer):
+        items = read_completions(run, tokenizer, 1, all_steps=True)
+        assert [item.step for item in items] == [9, 99_999, 100_000]
+
+    def test_have_golds_and_no_scores_that_nothing_gave(self, run, tokenizer):
+        table = run / "completions" / "completions_100000.parquet"
+        pandas.read_parquet(table).assign(other_reward=[float("nan"), 2.0]).to_parquet(table)
+        path = tokens_path(table)
+        pandas.read_parquet(path).assign(solution=["gold", None]).to_parquet(path)
+        first, second = read_completions(run, tokenizer, 2)
+        assert first.scores == {"my_reward": 0.0} and second.scores == {"my_reward": 1.0, "other_reward": 2.0}
+        assert (first.solution, second.solution) == ("gold", None)
+
     def test_may_lack_coefficients(self, run, tokenizer):
         path = run / "completion_tokens" / "completion_tokens_100000.parquet"
         pandas.read_parquet(path).assign(coefficients=None).to_parquet(path)
@@ -128,7 +142,7 @@ class TestTablesOfARun:
             read_completions(run, tokenizer, 1)
 
     def test_must_be_there(self, tmp_path, tokenizer):
-        with pytest.raises(ValueError, match="holds no tables of completions: train with log_completions"):
+        with pytest.raises(ValueError, match="has no tables of completions: train with log_completions"):
             read_completions(tmp_path, tokenizer, 1)
 
 
