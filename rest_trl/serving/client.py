@@ -6,8 +6,11 @@ recovery during it, `rest-trl doctor` and the evaluation. It imports neither TRL
 also runs where these are missing.
 """
 
+import logging
 import socket
 import time
+from collections.abc import Iterator
+from http.client import BadStatusLine
 from typing import Any
 
 import requests
@@ -15,6 +18,8 @@ from requests.adapters import HTTPAdapter
 from requests.exceptions import InvalidJSONError
 from urllib3.util.retry import Retry
 
+
+logger = logging.getLogger(__name__)
 
 _CONNECT, _READ = 5.0, 30.0  # seconds for all but completions
 _POLL = 2.0  # seconds between two looks at a server that does not answer
@@ -27,6 +32,15 @@ _ASK_AGAIN = Retry(
 def server_url(base_url: str | None, host: str, port: int) -> str:
     """Address of a run's server."""
     return base_url or f"http://{host}:{port}"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and those that it wraps, as requests and urllib3 wrap them: as causes or as arguments."""
+    seen: list[BaseException] = [error]
+    for found in seen:
+        yield found
+        wrapped = [found.__cause__, found.__context__, *found.args]
+        seen += [other for other in wrapped if isinstance(other, BaseException) and other not in seen]
 
 
 class KeepAliveAdapter(HTTPAdapter):
@@ -88,18 +102,36 @@ class ServerClient:
         return self._session.get(f"{self.url}/health", timeout=_CONNECT).status_code
 
     def wait_until_healthy(self, timeout: float) -> None:
-        """Wait for the server."""
+        """
+        Wait for the server, and say so; what answers and is not a vLLM server is not waited for.
+
+        Raises:
+            ConnectionError: if it is not healthy within `timeout` seconds, or another service answers.
+        """
         deadline = time.monotonic() + timeout
+        is_said = False
         while True:
             try:
                 status = self.health()
                 if status == requests.codes.ok:
+                    self.models()
                     return
                 answer = f"GET /health gives {status}"
+                if (
+                    status < requests.codes.internal_server_error
+                ):  # vLLM answers with 200 or 503, a proxy with 502 to 504
+                    raise ConnectionError(f"what answers at {self.url} is not a vLLM server ({answer})")
+            except (requests.HTTPError, InvalidJSONError) as error:  # of /v1/models
+                raise ConnectionError(f"what answers at {self.url} is not a vLLM server ({error})") from None
             except requests.RequestException as error:
+                if any(isinstance(cause, BadStatusLine) for cause in _causes(error)):
+                    raise ConnectionError(f"what answers at {self.url} does not speak HTTP") from None
                 answer = type(error).__name__
             if time.monotonic() >= deadline:
                 raise ConnectionError(f"no vLLM server answers at {self.url} for {timeout:.0f} s ({answer})")
+            if not is_said:
+                logger.warning(f"waiting for a vLLM server at {self.url} for at most {timeout:.0f} s ({answer})")
+                is_said = True
             time.sleep(_POLL)
 
     def models(self) -> list[dict[str, Any]]:

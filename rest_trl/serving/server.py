@@ -14,6 +14,7 @@ from .command import serve_command
 
 logger = get_logger(__name__)
 
+_START_TIMEOUT = 30.0  # seconds
 # What must be equal for the weights of one model to fit another.
 _SIZES = (
     "model_type",
@@ -85,7 +86,12 @@ def _check_room_for_turns(client: ServerClient, args: GRPOConfig) -> None:
 
 
 def check_server(model: Any, args: GRPOConfig, calls_tools: bool = False) -> None:
-    """Wait for the vLLM server and check that it can serve the policy, before the model is loaded."""
+    """
+    Wait for the vLLM server and check that it can serve the policy, before the model is loaded.
+
+    It waits for 30 seconds, or for as long as a `vllm_server_timeout` other than TRL's default says. That default is
+    what a restarted server is waited for during training.
+    """
     problem: list[Exception | None] = [None]
     if PartialState().is_main_process:
         try:
@@ -97,9 +103,12 @@ def check_server(model: Any, args: GRPOConfig, calls_tools: bool = False) -> Non
                     f"vllm_server_base_url={url} is not an address to which TRL can add its paths: write {client.url}"
                 )
             try:
-                client.wait_until_healthy(args.vllm_server_timeout)
+                is_default = args.vllm_server_timeout == GRPOConfig.vllm_server_timeout
+                client.wait_until_healthy(_START_TIMEOUT if is_default else args.vllm_server_timeout)
             except ConnectionError as error:
-                raise ConnectionError(f"{error}: start it: {start_command(args, name)}") from None
+                raise ConnectionError(
+                    f"{error}: start it: {start_command(args, name)}; vllm_server_timeout says how long to wait"
+                ) from None
             init_kwargs: Any = args.model_init_kwargs or {}
             revision = init_kwargs.get("revision")
             config = (

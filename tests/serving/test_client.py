@@ -1,4 +1,5 @@
 import socket
+import threading
 import time
 
 import pytest
@@ -70,13 +71,46 @@ class TestServerClient:
 class TestWaitUntilHealthy:
     def test_waits_for_a_server_that_starts(self, monkeypatch):
         monkeypatch.setattr("rest_trl.serving.client._POLL", 0.01)
-        with FakeVLLM({"/health": [404, 404, b""]}) as server:
+        with FakeVLLM({"/health": [503, 503, b""]}) as server:
             ServerClient(server.url).wait_until_healthy(10)
-            assert len(server.requests) == 3
+            assert server.paths("GET").count("/health") == 3
 
-    def test_says_what_answers_instead(self):
-        with FakeVLLM({"/health": 404}) as server, pytest.raises(ConnectionError, match="GET /health gives 404"):
-            ServerClient(server.url).wait_until_healthy(0)
+    def test_says_at_once_what_it_waits_for(self, closed, caplog):
+        with pytest.raises(ConnectionError):
+            ServerClient(closed).wait_until_healthy(0.1)
+        (record,) = caplog.records
+        assert record.getMessage() == f"waiting for a vLLM server at {closed} for at most 0 s (ConnectionError)"
+
+    @pytest.mark.parametrize(
+        ("answers", "cause"),
+        [
+            ({"/health": 404}, "GET /health gives 404"),
+            ({"/health": 401}, "GET /health gives 401"),
+            ({"/v1/models": 404}, "404"),
+            ({"/v1/models": b"<html>"}, "Expecting value"),
+            ({"/v1/models": {"models": []}}, "says nothing of data"),
+        ],
+    )
+    def test_does_not_wait_for_another_service(self, answers, cause):
+        begin = time.monotonic()
+        with FakeVLLM(answers) as server, pytest.raises(ConnectionError, match="is not a vLLM server .*" + cause):
+            ServerClient(server.url).wait_until_healthy(60)
+        assert time.monotonic() - begin < 30
+
+    def test_does_not_wait_for_what_speaks_another_protocol(self):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+
+            def answer():
+                for _ in range(8):
+                    connection, _ = listener.accept()
+                    connection.recv(1024)
+                    connection.sendall(b"SSH-2.0-OpenSSH\r\n\r\n")
+                    connection.close()
+
+            threading.Thread(target=answer, daemon=True).start()
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            with pytest.raises(ConnectionError, match=f"what answers at {url} does not speak HTTP"):
+                ServerClient(url).wait_until_healthy(60)
 
     def test_gives_up(self, closed):
         begin = time.monotonic()
