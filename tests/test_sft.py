@@ -15,8 +15,7 @@ from trl import SFTConfig, SFTTrainer
 
 from rest_trl import Region, partition
 from rest_trl.lab.sft import ResTSFTConfig, ResTSFTTrainer, main
-from rest_trl.lab.sft.rows import tokenize_rows
-from rest_trl.lab.sft.turn_end import end_of_turn, stop_ids
+from rest_trl.lab.sft.rows import end_of_turn, stop_ids, tokenize_rows
 from rest_trl.lab.tiny import TINY_MODEL_DIR
 
 

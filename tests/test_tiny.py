@@ -19,7 +19,7 @@ from rest_trl.lab.tiny.build import (
     train_on_faulty,
     train_on_gold,
 )
-from rest_trl.lab.tiny.corruption import corrupt
+from rest_trl.lab.tiny.faults import corrupt_world
 from rest_trl.lab.tiny.tokenization import MARKERS, build_tokenizer
 from rest_trl.lab.tiny.tools import TOOLS
 from rest_trl.lab.tiny.world import DIALOGUE_SHARES, generate, split_of
@@ -156,14 +156,14 @@ class TestCorruption:
         rng = Random(0)
         for step in steps("train", 500):
             before = step.solution
-            assert corrupt(step, rng).calls != step.calls
+            assert corrupt_world(step, rng).calls != step.calls
             assert step.solution == before
 
     def test_faults_are_well_formed_calls_of_offered_tools(self):
         rng = Random(0)
         for step in steps("train", 500):
             offered = {tool["function"]["name"] for tool in step.tools}
-            for call in corrupt(step, rng).calls:
+            for call in corrupt_world(step, rng).calls:
                 assert call["name"] in offered
                 assert set(call["arguments"]) == set(TOOLS[call["name"]].parameters)
 

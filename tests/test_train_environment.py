@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from rest_trl.lab.tiny.agents import AGENTS_MODEL_DIR
+from rest_trl.lab.tiny import TINY_AGENTS, TINY_MODELS
 from rest_trl.train import main, make_parser, make_trainer
 
 
@@ -62,7 +62,9 @@ def counter(tmp_path, monkeypatch):
 class TestRecipe:
     def test_trains_in_the_help_desk_by_turns(self, tmp_path):
         main(["--config", RECIPE, *SHORT, "--max_steps", "2", "--output_dir", str(tmp_path / "run")])
-        trained, before = (AutoModelForCausalLM.from_pretrained(path) for path in (tmp_path / "run", AGENTS_MODEL_DIR))
+        trained, before = (
+            AutoModelForCausalLM.from_pretrained(path) for path in (tmp_path / "run", TINY_MODELS[TINY_AGENTS])
+        )
         pairs = zip(trained.parameters(), before.parameters(), strict=True)
         assert any(not torch.equal(one, other) for one, other in pairs)
 

@@ -51,28 +51,13 @@ from .tiny import TINY, TINY_DATASETS, is_tiny, load_tiny_dataset
 
 
 HELD_OUT = 512  # number of prompts, for which the half-width of a 95% interval is at most 4.3 points
-
-
 SHOWN = "demo.txt"  # output of the demo; its presence marks a directory that the next demo may overwrite
-RESULTS = "demo.json"  # results, which the demo of the other arm shows beside its own
+RESULTS = "demo.json"  # results, which the demos of other arms show beside their own
 _BASELINE = "grpo"  # its demo is in outputs/demo-grpo, beside outputs/demo, outputs/demo-rest and those of other arms
 
 
 def results_table(name: str, counts: Sequence[tuple[str, int]], total: int) -> Group:
-    """
-    Accuracies with 95% Wilson intervals.
-
-    Args:
-        name (`str`):
-            Title of the table.
-        counts (`Sequence[tuple[str, int]]`):
-            Label and number of exact completions.
-        total (`int`):
-            Number of prompts.
-
-    Returns:
-        [`rich.console.Group`]: the title and the table.
-    """
+    """Exact completions of so many prompts by label, as accuracies with 95% Wilson intervals."""
     table = Table("policy", "accuracy", "95% interval")
     for label, count in counts:
         interval = binomtest(count, total).proportion_ci(method="wilson")
@@ -82,16 +67,7 @@ def results_table(name: str, counts: Sequence[tuple[str, int]], total: int) -> G
 
 
 def arm_name(args: Any) -> str:
-    """
-    Name of the method that a demo trains with.
-
-    Args:
-        args ([`ResTGRPOConfig`]):
-            Arguments of the training.
-
-    Returns:
-        `str`: such as `"GRPO"`, `"ResT (entropy)"` or `"region credit, uniform"`.
-    """
+    """Name of the method that a demo trains with, such as `region credit, uniform`."""
     if args.credit != "completion":
         return f"{args.credit} credit, {args.coefficients}"
     return "GRPO" if args.coefficients == "uniform" else f"ResT ({args.coefficients})"
@@ -101,13 +77,6 @@ def other_arm(output: Path) -> Path:
     """
     The directory of the demo that this one is compared with: the baseline's, or for the baseline that of a method
     which has run.
-
-    Args:
-        output (`Path`):
-            Directory of a demo.
-
-    Returns:
-        `Path`
     """
     arms = read_table("arms")
     stem, _, arm = output.name.rpartition("-")
@@ -120,18 +89,7 @@ def other_arm(output: Path) -> Path:
 
 
 def next_command(args: Sequence[str], output: Path) -> str:
-    """
-    What to try after a demo: the other arm, and once that is there, a study of both.
-
-    Args:
-        args (`Sequence[str]`):
-            The command line of the demo.
-        output (`Path`):
-            Its directory.
-
-    Returns:
-        `str`: a command that runs as it stands in the directory of the demo.
-    """
+    """A command to try after a demo: the other arm, and once that is there, a study of both."""
     python = os.path.relpath(sys.executable) if sys.executable.startswith(os.getcwd() + os.sep) else "python"
     other = other_arm(output)
     if (other / RESULTS).exists():
@@ -144,16 +102,7 @@ def next_command(args: Sequence[str], output: Path) -> str:
 
 
 def main(args: list[str] | None = None) -> ResTGRPOTrainer:
-    """
-    Run the demo.
-
-    Args:
-        args (`list[str]`, *optional*):
-            A recipe and overrides, as of [`rest_trl.train`](rest_trl.train.main).
-
-    Returns:
-        [`ResTGRPOTrainer`]: the trainer after training.
-    """
+    """Run the demo with a recipe and overrides, as of [`rest_trl.train`](rest_trl.train.main)."""
     console = Console(record=True, highlight=False, markup=False, emoji=False)
     start = time.perf_counter()
     prog = "rest_trl.lab.demo"

@@ -10,7 +10,8 @@ from rest_trl.lab.evaluation.evaluate import main
 from rest_trl.lab.evaluation.generation import Completion, prompt_token_ids
 from rest_trl.lab.evaluation.summary import evaluate, mean_cell, read_scores
 from rest_trl.lab.intervals import mean_interval
-from rest_trl.lab.tiny.agents import AGENTS_MODEL_DIR, Task
+from rest_trl.lab.tiny import TINY_AGENTS, TINY_MODELS
+from rest_trl.lab.tiny.agents import Task
 from rest_trl.lab.tiny.agents.dialogues import play
 
 
@@ -38,7 +39,7 @@ class Policy:
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return AutoTokenizer.from_pretrained(AGENTS_MODEL_DIR)
+    return AutoTokenizer.from_pretrained(TINY_MODELS[TINY_AGENTS])
 
 
 def run(tokenizer, path, policy, **options):

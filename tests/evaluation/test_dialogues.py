@@ -9,7 +9,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rest_trl import ResTGRPOConfig
 from rest_trl.lab.evaluation.agents_benchmark import Dialogue, tools_of
-from rest_trl.lab.tiny.agents import AGENTS_MODEL_DIR, HelpDesk, generate_tasks, load_tasks
+from rest_trl.lab.tiny import TINY_AGENTS, TINY_MODELS
+from rest_trl.lab.tiny.agents import HelpDesk, generate_tasks, load_tasks
 from rest_trl.lab.tiny.agents.dialogues import play
 from rest_trl.tool_calls import get_syntax
 
@@ -32,7 +33,7 @@ SCRIPTS = {
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return AutoTokenizer.from_pretrained(AGENTS_MODEL_DIR)
+    return AutoTokenizer.from_pretrained(TINY_MODELS[TINY_AGENTS])
 
 
 def lead(tokenizer, script, factory=HelpDesk):
@@ -49,12 +50,12 @@ def lead(tokenizer, script, factory=HelpDesk):
 @pytest.fixture(scope="module", params=["its own", "qwen3"])
 def rollout(request, tokenizer, tmp_path_factory):
     """All scripts in TRL's loop, with the tiny model's template and with that of Qwen3."""
-    tokenizer = AutoTokenizer.from_pretrained(AGENTS_MODEL_DIR)
+    tokenizer = AutoTokenizer.from_pretrained(TINY_MODELS[TINY_AGENTS])
     if request.param != "its own":
         tokenizer.chat_template = TEMPLATES[request.param]
     row = {"prompt": [{"role": "user", "content": TASK.request}], "task": TASK.to_json()}
     trainer = ScriptedTrainer(
-        AutoModelForCausalLM.from_pretrained(AGENTS_MODEL_DIR),
+        AutoModelForCausalLM.from_pretrained(TINY_MODELS[TINY_AGENTS]),
         args=ResTGRPOConfig(
             str(tmp_path_factory.mktemp("run")),
             use_cpu=True,

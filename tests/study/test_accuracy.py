@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerControl, Tr
 from rest_trl.lab.sampling import sample
 from rest_trl.lab.study.accuracy import HeldOutCalls, HeldOutDialogues
 from rest_trl.lab.study.seeds import HELD_OUT
-from rest_trl.lab.tiny import TINY_MODEL_DIR, load_tiny_dataset
-from rest_trl.lab.tiny.agents import AGENTS_MODEL_DIR, HelpDesk, OutcomeHelpDesk, Task, load_tasks
+from rest_trl.lab.tiny import TINY_AGENTS, TINY_MODEL_DIR, TINY_MODELS, load_tiny_dataset
+from rest_trl.lab.tiny.agents import HelpDesk, OutcomeHelpDesk, Task, load_tasks
 from rest_trl.lab.tiny.agents.dialogues import play
 
 
@@ -69,10 +69,10 @@ class TestHeldOut:
 
 @pytest.fixture(scope="module")
 def agent_trainer():
-    agent = AutoModelForCausalLM.from_pretrained(AGENTS_MODEL_DIR)
+    agent = AutoModelForCausalLM.from_pretrained(TINY_MODELS[TINY_AGENTS])
     return SimpleNamespace(
         model=agent,
-        processing_class=AutoTokenizer.from_pretrained(AGENTS_MODEL_DIR, padding_side="left"),
+        processing_class=AutoTokenizer.from_pretrained(TINY_MODELS[TINY_AGENTS], padding_side="left"),
         tool_call_syntax="hermes",
         accelerator=SimpleNamespace(unwrap_model=lambda model: model),
         args=SimpleNamespace(

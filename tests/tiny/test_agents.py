@@ -11,9 +11,9 @@ import yaml
 from transformers import AutoTokenizer
 
 from rest_trl.lab.evaluation.agents_benchmark import tools_of
-from rest_trl.lab.tiny import load_tiny_dataset
-from rest_trl.lab.tiny.agents import AGENTS_MODEL_DIR, HelpDesk, OutcomeHelpDesk, faults, generate_tasks, load_tasks
-from rest_trl.lab.tiny.agents.dialogues import TOOLS, play, tool_definitions
+from rest_trl.lab.tiny import TINY_AGENTS, TINY_MODELS, load_tiny_dataset
+from rest_trl.lab.tiny.agents import HelpDesk, OutcomeHelpDesk, generate_tasks, load_tasks
+from rest_trl.lab.tiny.agents.dialogues import TOOLS, faulty_call, play, play_with_faults, tool_definitions
 from rest_trl.lab.tiny.agents.tasks import KINDS, LOOKUPS
 from rest_trl.lab.tiny.language import PEOPLE, TEAMS, TOPICS
 from rest_trl.lab.tiny.tokenization import render_prompt
@@ -249,7 +249,7 @@ class TestDialogues:
 
 class TestTokenizer:
     def test_reads_completions_back_into_messages(self):
-        tokenizer = AutoTokenizer.from_pretrained(AGENTS_MODEL_DIR)
+        tokenizer = AutoTokenizer.from_pretrained(TINY_MODELS[TINY_AGENTS])
         for task in TASKS[:30]:
             for step in play(task):
                 found = tokenizer.parse_response(tokenizer(step.solution + tokenizer.eos_token).input_ids, prefix=[])
@@ -263,7 +263,7 @@ class TestFaultyDialogues:
         rng, outcomes = Random(0), []
         for task in TASKS:
             desk = start(task)
-            for step in faults.play(task, rng):
+            for step in play_with_faults(task, rng):
                 follow(desk, step.calls)
             outcomes.append(desk.get_reward())
         assert 0.4 < sum(outcomes) / len(outcomes) < 0.75
@@ -271,7 +271,7 @@ class TestFaultyDialogues:
     def test_show_what_the_desk_says_to_faulty_calls(self):
         rng, errors = Random(0), 0
         for task in TASKS:
-            desk, *_, last = start(task), *faults.play(task, rng)
+            desk, *_, last = start(task), *play_with_faults(task, rng)
             calls = [call["function"] for message in last.messages for call in message.get("tool_calls", [])]
             results = [message["content"] for message in last.messages if message["role"] == "tool"]
             for call, result in zip(calls, results, strict=True):
@@ -284,7 +284,7 @@ class TestFaultyDialogues:
         rng, wrong = Random(0), {}
         for _ in range(4000):
             team = rng.choice(TEAMS)
-            found = faults.faulty_call({"name": "get_lead", "arguments": {"team": team}}, rng)["arguments"]["team"]
+            found = faulty_call({"name": "get_lead", "arguments": {"team": team}}, rng)["arguments"]["team"]
             if found != team:
                 wrong.setdefault(team, []).append(found)
         assert all(len(set(values)) == 1 for values in wrong.values())
@@ -294,12 +294,12 @@ class TestFaultyDialogues:
 
 class TestCheckpoint:
     def test_is_small_and_agrees_with_its_tokenizer(self):
-        assert sum(file.stat().st_size for file in AGENTS_MODEL_DIR.iterdir()) < 2_000_000
-        config = json.loads((AGENTS_MODEL_DIR / "config.json").read_text())
-        assert config["vocab_size"] == len(AutoTokenizer.from_pretrained(AGENTS_MODEL_DIR))
+        assert sum(file.stat().st_size for file in TINY_MODELS[TINY_AGENTS].iterdir()) < 2_000_000
+        config = json.loads((TINY_MODELS[TINY_AGENTS] / "config.json").read_text())
+        assert config["vocab_size"] == len(AutoTokenizer.from_pretrained(TINY_MODELS[TINY_AGENTS]))
 
     def test_dialogues_fit_the_recipe(self):
-        tokenizer = AutoTokenizer.from_pretrained(AGENTS_MODEL_DIR)
+        tokenizer = AutoTokenizer.from_pretrained(TINY_MODELS[TINY_AGENTS])
         recipe = yaml.safe_load((Path(__file__).parents[2] / "recipes" / "tiny" / "agents.yaml").read_text())
         for task in TASKS:
             first, *_, last = play(task)

@@ -10,15 +10,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rest_trl.lab.tiny import TINY_DATASETS, TINY_MODELS, is_tiny, load_tiny_dataset, resolve_model
 from rest_trl.lab.tiny.build import BuildArguments, generate_faulty, generate_gold
-from rest_trl.lab.tiny.tasks import TASK_MODEL_DIRS, TASKS, generate_task
-from rest_trl.lab.tiny.tasks.decides import NAMES
-from rest_trl.lab.tiny.tasks.faults import corrupt, slip_in_reasoning
+from rest_trl.lab.tiny.faults import corrupt_task, slip_in_reasoning
+from rest_trl.lab.tiny.tasks import NAMES, TASKS, generate_task
 from rest_trl.lab.tiny.world import split_of
 from rest_trl.rewards.scoring import call_score, is_exact
 from rest_trl.tool_calls import get_syntax
 
 
 PYTHON_TYPES = {"string": str, "integer": int}
+MODELS = {task: TINY_MODELS[f"tiny/{task}"] for task in TASKS}
 every_task = pytest.mark.parametrize("task", TASKS)
 parse = get_syntax("hermes").parse
 
@@ -63,7 +63,7 @@ class TestEveryTask:
     def test_faults_leave_the_source_alone_and_many_steps_whole(self, task):
         rng, gold = Random(0), steps(task, "train", 400)
         before = [step.solution for step in gold]
-        faulty = [corrupt(step, rng) for step in gold]
+        faulty = [corrupt_task(step, rng) for step in gold]
         assert [step.solution for step in gold] == before
         whole = sum(is_exact(parse(one.solution), parse(other)) for one, other in zip(faulty, before, strict=True))
         assert 0.2 < whole / len(gold) < 0.75
@@ -138,7 +138,7 @@ class TestArguments:
 class TestNames:
     def test_models_and_data_sets_have_the_same(self):
         assert list(TINY_DATASETS) == list(TINY_MODELS) == ["tiny", *(f"tiny/{task}" for task in TASKS), "tiny/agents"]
-        assert resolve_model("tiny/decides") == str(TASK_MODEL_DIRS["decides"])
+        assert resolve_model("tiny/decides") == str(MODELS["decides"])
 
     def test_other_names_are_left_alone(self, tmp_path, monkeypatch):
         assert resolve_model("someone/tiny") == "someone/tiny"
@@ -167,15 +167,15 @@ class TestDemonstrations:
         assert 10 < sum(one.solution != other.solution for one, other in zip(faulty, gold, strict=True)) < 70
 
 
-@pytest.mark.parametrize("task", TASK_MODEL_DIRS)
+@every_task
 class TestCheckpoint:
     def test_is_small_and_agrees_with_its_tokenizer(self, task):
-        assert sum(file.stat().st_size for file in TASK_MODEL_DIRS[task].iterdir()) < 2_500_000
-        config = json.loads((TASK_MODEL_DIRS[task] / "config.json").read_text())
-        assert config["vocab_size"] == len(AutoTokenizer.from_pretrained(TASK_MODEL_DIRS[task]))
+        assert sum(file.stat().st_size for file in MODELS[task].iterdir()) < 2_500_000
+        config = json.loads((MODELS[task] / "config.json").read_text())
+        assert config["vocab_size"] == len(AutoTokenizer.from_pretrained(MODELS[task]))
 
     def test_prompts_and_completions_are_short(self, task):
-        tokenizer = AutoTokenizer.from_pretrained(TASK_MODEL_DIRS[task])
+        tokenizer = AutoTokenizer.from_pretrained(MODELS[task])
         dataset = load_tiny_dataset("test", size=200, name=f"tiny/{task}")
         assert dataset.column_names == ["prompt", "solution"]
         prompts, completions = (
@@ -185,8 +185,8 @@ class TestCheckpoint:
         assert completions[100] < 80 and completions[-1] < (128 if task == "calls" else 96)
 
     def test_samples_calls_that_can_be_read(self, task):
-        tokenizer = AutoTokenizer.from_pretrained(TASK_MODEL_DIRS[task])
-        model = AutoModelForCausalLM.from_pretrained(TASK_MODEL_DIRS[task])
+        tokenizer = AutoTokenizer.from_pretrained(MODELS[task])
+        model = AutoModelForCausalLM.from_pretrained(MODELS[task])
         dataset = load_tiny_dataset("test", size=32, name=f"tiny/{task}")
         inputs = tokenizer(dataset["prompt"][:], return_tensors="pt", padding=True, padding_side="left")
         torch.manual_seed(0)

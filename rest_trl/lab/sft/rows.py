@@ -1,16 +1,18 @@
-"""Rows of a data set as the token ids that supervised fine-tuning reads."""
+"""Rows of a data set as the token ids that supervised fine-tuning reads, and the tokens that end a completion."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from accelerate.logging import get_logger
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
+from jinja2 import TemplateError
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 
 logger = get_logger(__name__)
 
 IGNORED = -100  # label of a token without a loss
+_PROBE = "rest-trl-probe"
 
 
 def tokenize_rows(
@@ -22,30 +24,11 @@ def tokenize_rows(
     end_of_turn: Sequence[int] | None = None,
 ) -> Dataset:
     """
-    Tokenize prompts and gold completions.
+    Tokenize prompts and gold completions, columns `prompt` and `solution`, to `input_ids` and `labels`.
 
     Both are tokenized separately, because a policy samples its completion after the tokens of the prompt: tokenized
-    together, they could share a token.
-
-    Args:
-        dataset ([`~datasets.Dataset`]):
-            Columns `prompt` and `solution`, both text, as [`~rest_trl.data.load_rest_dataset`] returns them. A data
-            set that has `input_ids` and `labels` is returned as it is.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The policy's tokenizer.
-        name (`str`):
-            Name of the data set in messages.
-        max_length (`int`, *optional*):
-            Number of tokens that the trainer keeps of a row. Rows that lose tokens of their completion are counted in
-            a warning.
-        num_proc (`int`, *optional*):
-            Number of processes that tokenize.
-        end_of_turn (`Sequence[int]`, *optional*):
-            Tokens that end the completion, see [`~rest_trl.lab.sft.turn_end.end_of_turn`]. By default the tokenizer's
-            end-of-sequence token.
-
-    Returns:
-        [`~datasets.Dataset`] with columns `input_ids` and `labels`, which are -100 at the prompt.
+    together, they could share a token. A data set that has `input_ids` and `labels` is returned as it is. Rows of
+    which `max_length` leaves out tokens of the completion are counted in a warning.
 
     Raises:
         ValueError: if the data set has other columns or no text in them, or no row has room for a completion.
@@ -65,7 +48,7 @@ def tokenize_rows(
     def tokenize(row: dict[str, Any]) -> dict[str, list[int]]:
         if not isinstance(row["prompt"], str) or not isinstance(row["solution"], str):
             raise ValueError(
-                f"the {name} data set has a prompt or a solution that is no text: render it with "
+                f"the {name} data set has a prompt or a solution that is not text: render it with "
                 "rest_trl.data.prepare_dataset"
             )
         prompt_ids = tokenizer(row["prompt"])["input_ids"]
@@ -91,3 +74,49 @@ def _check_lengths(dataset: Dataset, name: str, max_length: int) -> None:
             f"{len(too_long)} of {len(dataset)} rows of the {name} data set are longer than max_length={max_length}: "
             f"{lost} lose their whole completion and are dropped, the others lose its end; raise max_length"
         )
+
+
+def stop_ids(model: Any, revision: str = "main") -> set[int]:
+    """The tokens at which generation of a model, or of its path or id, stops; empty without a generation config."""
+    if isinstance(model, str):
+        try:
+            config: Any = GenerationConfig.from_pretrained(model, revision=revision)
+        except OSError:  # not every checkpoint has the file
+            return set()
+    else:
+        config = model.generation_config
+    found = config.eos_token_id
+    return set() if found is None else set(found) if isinstance(found, list) else {found}
+
+
+def end_of_turn(
+    tokenizer: PreTrainedTokenizerBase,
+    stops: Collection[int],
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> list[int]:
+    """
+    How a policy should end its turn: with what the chat template writes there, up to the first token at which
+    generation stops (`stops`, or the end-of-sequence token).
+
+    That need not be the tokenizer's end-of-sequence token: Gemma 3 ends a turn with `<end_of_turn>`. Where generation
+    would not stop at what the template writes, as with many base models, or the template writes nothing there, it is
+    the end-of-sequence token.
+    """
+    end: Any = tokenizer.eos_token_id
+    ids: list[int] = tokenizer(_after_a_turn(tokenizer, chat_template_kwargs or {}), add_special_tokens=False)[
+        "input_ids"
+    ]
+    stop = next((place for place, token in enumerate(ids) if token in {*stops, end}), None)
+    return [end] if stop is None else ids[: stop + 1]
+
+
+def _after_a_turn(tokenizer: PreTrainedTokenizerBase, chat_template_kwargs: Mapping[str, Any]) -> str:
+    """What the chat template writes after the text of an assistant's turn; nothing without a template."""
+    if tokenizer.chat_template is None and "chat_template" not in chat_template_kwargs:
+        return ""
+    messages: Any = [{"role": "user", "content": "."}, {"role": "assistant", "content": _PROBE}]
+    try:
+        rendered = str(tokenizer.apply_chat_template(messages, tokenize=False, **chat_template_kwargs))
+    except (TemplateError, TypeError, LookupError):  # a template that refuses such messages may be given text alone
+        return ""
+    return rendered.rpartition(_PROBE)[2] if _PROBE in rendered else ""

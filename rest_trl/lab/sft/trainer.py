@@ -12,8 +12,7 @@ from ...regions import Partitioner, normalize, region_sums, to_regions
 from ...runs.checkpoints import WholeCheckpoints
 from ...tool_calls import Region, detect_syntax, get_syntax
 from .config import ResTSFTConfig
-from .rows import IGNORED, tokenize_rows
-from .turn_end import end_of_turn, stop_ids
+from .rows import IGNORED, end_of_turn, stop_ids, tokenize_rows
 
 
 class ResTSFTTrainer(WholeCheckpoints, SFTTrainer):
@@ -25,7 +24,7 @@ class ResTSFTTrainer(WholeCheckpoints, SFTTrainer):
     read from the ids that the loss is on. With equal weights the loss is TRL's own, to the bit.
 
     A gold completion ends with the `eos_token` of `args`, and by default as the chat template ends a turn, see
-    [`~rest_trl.lab.sft.turn_end.end_of_turn`].
+    [`~rest_trl.lab.sft.rows.end_of_turn`].
 
     It logs means over all tokens between two logs: `rest/nll/all` and `rest/nll/{region}`, the negative log-likelihood
     in nats without the weights; `rest/share/{region}`, the share of the tokens; and `rest/coefficient/{region}`, the
@@ -41,8 +40,8 @@ class ResTSFTTrainer(WholeCheckpoints, SFTTrainer):
             [`~rest_trl.data.load_rest_dataset`].
 
     Raises:
-        ValueError: if `args` is no [`ResTSFTConfig`], the syntax of the model is not known, its tokenizer has no byte
-            table, a data set has other columns, or sequences are split over ranks.
+        ValueError: if `args` is not a [`ResTSFTConfig`], the syntax of the model is not known, its tokenizer has no
+            byte table, a data set has other columns, or sequences are split over ranks.
     """
 
     args: ResTSFTConfig

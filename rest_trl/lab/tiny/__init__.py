@@ -5,8 +5,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .agents import AGENTS_MODEL_DIR, generate_agent_steps
-from .tasks import TASK_MODEL_DIRS, generate_task
+from .agents import generate_agent_steps
+from .tasks import generate_task
 from .world import Split, Step, generate
 
 
@@ -14,29 +14,24 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 TINY = "tiny"
-TINY_MODEL_DIR = Path(__file__).parent / "checkpoint"
-# Names of the embedded models and data sets. A model has the name of the data set that it was warm-started on.
 TINY_AGENTS = f"{TINY}/agents"
+_CHECKPOINTS = Path(__file__).parent / "checkpoints"
+# The embedded models. Each has the name of the data set that it was warm-started on.
 TINY_MODELS = {
-    TINY: TINY_MODEL_DIR,
-    **{f"{TINY}/{task}": path for task, path in TASK_MODEL_DIRS.items()},
-    TINY_AGENTS: AGENTS_MODEL_DIR,
+    TINY: _CHECKPOINTS / "world",
+    f"{TINY}/decides": _CHECKPOINTS / "decides",
+    # They share a checkpoint, because both tasks copy values from the request into calls.
+    f"{TINY}/calls": _CHECKPOINTS / "copies",
+    f"{TINY}/arguments": _CHECKPOINTS / "copies",
+    TINY_AGENTS: _CHECKPOINTS / "agents",
 }
+TINY_MODEL_DIR = TINY_MODELS[TINY]
 TINY_DATASETS = tuple(TINY_MODELS)
 
 
 def is_tiny(name: str, choices: Collection[str]) -> bool:
     """
-    Whether a name is that of an embedded model or data set.
-
-    Args:
-        name (`str`):
-            Any name of a model or data set, or a path.
-        choices (`Collection[str]`):
-            `TINY_MODELS` or `TINY_DATASETS`.
-
-    Returns:
-        `bool`
+    Whether a name is one of the choices, which are `TINY_MODELS` or `TINY_DATASETS`.
 
     Raises:
         ValueError: if it begins with `tiny/`, and is neither among the choices nor an existing path.
@@ -49,40 +44,12 @@ def is_tiny(name: str, choices: Collection[str]) -> bool:
 
 
 def resolve_model(name: str) -> str:
-    """
-    The directory of an embedded model. Any other name is returned as it is.
-
-    Args:
-        name (`str`):
-            A key of `TINY_MODELS`, a path or an id.
-
-    Returns:
-        `str`
-
-    Raises:
-        ValueError: as for [`is_tiny`].
-    """
+    """The directory of an embedded model; any other name is returned as it is. Raises as [`is_tiny`] does."""
     return str(TINY_MODELS[name]) if is_tiny(name, TINY_MODELS) else name
 
 
 def generate_steps(name: str, split: Split, seed: int = 0) -> Iterator[Step]:
-    """
-    Generate distinct steps of an embedded data set's split without end.
-
-    Args:
-        name (`str`):
-            One of `TINY_DATASETS`.
-        split (`str`):
-            `"train"` or `"test"`.
-        seed (`int`, *optional*, defaults to `0`):
-            Seed of the world.
-
-    Returns:
-        `Iterator[Step]`
-
-    Raises:
-        ValueError: if there is no such name or split.
-    """
+    """Distinct steps of an embedded data set's split without end; raises `ValueError` for an unknown name or split."""
     if name not in TINY_DATASETS:
         raise ValueError(f"the package holds no data set {name}: choose one of {', '.join(TINY_DATASETS)}")
     if name == TINY_AGENTS:

@@ -1,16 +1,17 @@
 """
 Rebuilds the tiny checkpoint of the world, of tasks or of the help desk, on one CPU core and without a network:
 
-    OMP_NUM_THREADS=1 python -m rest_trl.lab.tiny.build --output_dir rest_trl/lab/tiny/checkpoint
-    OMP_NUM_THREADS=1 python -m rest_trl.lab.tiny.build --demonstrations decides --gold_steps 1600 \
-        --output_dir rest_trl/lab/tiny/tasks/checkpoints/decides
-    OMP_NUM_THREADS=1 python -m rest_trl.lab.tiny.build --demonstrations copies --gold_steps 2400 --faulty_steps 80 \
-        --output_dir rest_trl/lab/tiny/tasks/checkpoints/copies
-    OMP_NUM_THREADS=1 python -m rest_trl.lab.tiny.build --demonstrations agents --gold_steps 2000 --faulty_steps 500 \
-        --output_dir rest_trl/lab/tiny/agents/checkpoint
+    export OMP_NUM_THREADS=1
+    python -m rest_trl.lab.tiny.build --output_dir rest_trl/lab/tiny/checkpoints/world
+    python -m rest_trl.lab.tiny.build --demonstrations decides --gold_steps 1600 \
+        --output_dir rest_trl/lab/tiny/checkpoints/decides
+    python -m rest_trl.lab.tiny.build --demonstrations copies --gold_steps 2400 --faulty_steps 80 \
+        --output_dir rest_trl/lab/tiny/checkpoints/copies
+    python -m rest_trl.lab.tiny.build --demonstrations agents --gold_steps 2000 --faulty_steps 500 \
+        --output_dir rest_trl/lab/tiny/checkpoints/agents
 
-The warm start first learns gold demonstrations and ends on partly faulty ones (`rest_trl.lab.tiny.corruption`,
-`rest_trl.lab.tiny.tasks.faults`, `rest_trl.lab.tiny.agents.faults`). The completions that such a model samples are
+The warm start first learns gold demonstrations and ends on partly faulty ones (`rest_trl.lab.tiny.faults`,
+`rest_trl.lab.tiny.agents.dialogues`). The completions that such a model samples are
 well-formed but often wrong, and reinforcement learning can correct them.
 """
 
@@ -27,10 +28,10 @@ from tqdm.auto import tqdm
 from transformers import GenerationConfig, HfArgumentParser, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from transformers.hf_argparser import DataClassType
 
-from .agents import faults as agent_faults
 from .agents import generate_agent_steps
-from .corruption import corrupt
-from .tasks import faults, generate_task
+from .agents.dialogues import sample_faulty_dialogue
+from .faults import corrupt_task, corrupt_world
+from .tasks import generate_task
 from .tokenization import MAX_LENGTH, RESPONSE_TEMPLATE, build_tokenizer, render_prompt
 from .world import Step, generate
 
@@ -79,11 +80,11 @@ def generate_gold(args: BuildArguments, seed: int) -> Iterator[Step]:
 def generate_faulty(args: BuildArguments, seed: int, rng: Random) -> Iterator[Step]:
     """Endless steps for training, some of which are faulty."""
     if args.demonstrations == "agents":
-        return generate("train", seed, agent_faults.sample_dialogue)
+        return generate("train", seed, sample_faulty_dialogue)
     gold = generate_gold(args, seed)
     if args.demonstrations == "world":
-        return (corrupt(step, rng) if rng.random() < args.faulty_share else step for step in gold)
-    return (faults.corrupt(step, rng) for step in gold)
+        return (corrupt_world(step, rng) if rng.random() < args.faulty_share else step for step in gold)
+    return (corrupt_task(step, rng) for step in gold)
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
@@ -116,9 +117,8 @@ def demonstration_batches(
     """
     Batches of demonstrations, padded right, until `steps` ends; a last batch that is not full is dropped.
 
-    Yields:
-        `dict[str, torch.Tensor]`: `input_ids` and `attention_mask` of shape `(batch_size, T)`, and `loss_mask` of
-        shape `(batch_size, T - 1)`: true where the next token belongs to the completion or ends its turn.
+    `input_ids` and `attention_mask` have the shape `(batch_size, T)`, and `loss_mask` has `(batch_size, T - 1)`: true
+    where the next token belongs to the completion or ends its turn.
     """
     while pool := [encode(step, tokenizer) for step in islice(steps, POOL_BATCHES * batch_size)]:
         pool.sort(key=lambda row: len(row[0]))
@@ -156,16 +156,7 @@ def train(
     learning_rate: Callable[[int], float],
     description: str,
 ) -> list[float]:
-    """
-    Supervised fine-tuning on `num_steps` batches.
-
-    Args:
-        learning_rate (`Callable[[int], float]`):
-            Learning rate by step.
-
-    Returns:
-        `list[float]`: the loss of each step.
-    """
+    """Supervised fine-tuning on `num_steps` batches, with a learning rate by step. Returns the loss of each step."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1.0, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate)
     losses = []

@@ -7,59 +7,18 @@ from random import Random
 from typing import Any
 
 
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 YEAR = 2026
 # The names are spelt out, because `strftime` would follow the user's locale.
-MONTHS = (
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-)
+MONTHS = _words("January February March April May June July August September October November December")
 
-CITIES = (
-    "Paris",
-    "Rome",
-    "Berlin",
-    "Madrid",
-    "London",
-    "Oslo",
-    "Vienna",
-    "Prague",
-    "Lisbon",
-    "Dublin",
-    "Athens",
-    "Warsaw",
-    "Cairo",
-    "Tokyo",
-    "Boston",
-    "Zurich",
+CITIES = _words(
+    "Paris Rome Berlin Madrid London Oslo Vienna Prague Lisbon Dublin Athens Warsaw Cairo Tokyo Boston Zurich"
 )
-PEOPLE = (
-    "Anna",
-    "Ben",
-    "Clara",
-    "David",
-    "Emma",
-    "Felix",
-    "Grace",
-    "Henry",
-    "Ivan",
-    "Julia",
-    "Karim",
-    "Laura",
-    "Marco",
-    "Nina",
-    "Omar",
-    "Paula",
-)
+PEOPLE = _words("Anna Ben Clara David Emma Felix Grace Henry Ivan Julia Karim Laura Marco Nina Omar Paula")
 TEAMS = ("sales", "support", "finance", "design", "legal", "research")
 TOPICS = ("budget", "holiday", "contract", "meeting", "invoice", "party", "report", "deadline")
 LABELS = ("gym", "medicine", "breakfast", "school", "yoga", "flight")
@@ -71,61 +30,24 @@ NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "
 
 @dataclass(frozen=True)
 class Kind:
-    """
-    A type of argument value.
+    """A type of argument value."""
 
-    Args:
-        schema (`dict[str, Any]`):
-            JSON schema of the value, as it stands in the tool's definition.
-        sample (`Callable[[Random], tuple[str, Any]]`):
-            Draws a value, and returns how a request says it and its JSON value.
-    """
-
-    schema: dict[str, Any]
-    sample: Callable[[Random], tuple[str, Any]]
+    schema: dict[str, Any]  # JSON schema of the value, as it stands in the tool's definition
+    sample: Callable[[Random], tuple[str, Any]]  # draws a value: how a request says it, and its JSON value
 
 
 def word_of(words: tuple[str, ...]) -> Kind:
-    """
-    The kind of strings that a request says literally.
-
-    Args:
-        words (`tuple[str, ...]`):
-            The strings.
-
-    Returns:
-        [`Kind`]
-    """
+    """The kind of strings that a request says literally."""
     return Kind({"type": "string"}, lambda rng: (word := rng.choice(words), word))
 
 
 def one_of(spoken: dict[str, Any], schema: dict[str, Any]) -> Kind:
-    """
-    The kind of a fixed set of values.
-
-    Args:
-        spoken (`dict[str, Any]`):
-            What a request says, and the value that each expression stands for.
-        schema (`dict[str, Any]`):
-            Their JSON schema.
-
-    Returns:
-        [`Kind`]
-    """
+    """The kind of a fixed set of values, each with what a request says for it."""
     return Kind(schema, lambda rng: rng.choice(list(spoken.items())))
 
 
 def flag(yes: str, no: str) -> Kind:
-    """
-    The kind of booleans.
-
-    Args:
-        yes, no (`str`):
-            How a request says true and false.
-
-    Returns:
-        [`Kind`]
-    """
+    """The kind of booleans, with how a request says true and false."""
     return one_of({yes: True, no: False}, {"type": "boolean"})
 
 
@@ -152,16 +74,7 @@ def _sample_amount(rng: Random) -> tuple[str, int]:
 
 
 def sample_identifier(rng: Random) -> tuple[str, int]:
-    """
-    Draw an identifier of three digits.
-
-    Args:
-        rng (`random.Random`):
-            Source of randomness.
-
-    Returns:
-        `tuple[str, int]`: how a request says it, and its JSON value.
-    """
+    """An identifier of three digits: how a request says it, and its JSON value."""
     identifier = rng.randint(100, 999)
     return str(identifier), identifier
 

@@ -80,16 +80,10 @@ RESPONSE_TEMPLATE = {
 
 def build_tokenizer(texts: Iterable[str], vocab_size: int = 1200) -> PreTrainedTokenizerFast:
     """
-    Trains the tokenizer.
+    Train the tokenizer on texts, from which special tokens and markers are cut out.
 
-    Args:
-        texts (`Iterable[str]`):
-            Training texts. Special tokens and markers in them are cut out and never merged with their surroundings.
-        vocab_size (`int`, *optional*, defaults to `1200`):
-            Upper bound of the vocabulary, special tokens and markers included. Few different words give fewer merges.
-
-    Returns:
-        `PreTrainedTokenizerFast`: every byte has a token, `<|im_end|>` ends a turn, `<|endoftext|>` pads.
+    Every byte has a token, `<|im_end|>` ends a turn, `<|endoftext|>` pads. `vocab_size` is an upper bound, special
+    tokens and markers included: few different words give fewer merges.
     """
     added = [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
     added += [AddedToken(token, special=False, normalized=False) for token in MARKERS]
@@ -115,18 +109,7 @@ def build_tokenizer(texts: Iterable[str], vocab_size: int = 1200) -> PreTrainedT
 
 
 def render_prompt(step: Step, tokenizer: PreTrainedTokenizerBase) -> str:
-    """
-    Render what the model sees before a step.
-
-    Args:
-        step ([`Step`]):
-            The step.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Tokenizer whose chat template is used.
-
-    Returns:
-        `str`: tools, history and the opened assistant turn.
-    """
+    """What the model sees before a step: tools, history and the opened assistant turn."""
     prompt = tokenizer.apply_chat_template(
         step.messages, tools=list(step.tools), add_generation_prompt=True, tokenize=False
     )

@@ -28,23 +28,11 @@ from .language import (
 
 @dataclass(frozen=True)
 class Tool:
-    """
-    A tool of the world.
-
-    Args:
-        description (`str`):
-            One sentence for the tool's definition.
-        parameters (`dict[str, Kind]`):
-            Kinds of the parameters by name. All are required.
-        requests (`tuple[str, ...]`):
-            Paraphrased requests; each has one `{slot}` per parameter.
-        result (`Callable[[Random], dict[str, Any]]`):
-            Draws the result of a call.
-    """
+    """A tool of the world."""
 
     description: str
-    parameters: dict[str, Kind]
-    requests: tuple[str, ...]
+    parameters: dict[str, Kind]  # all are required
+    requests: tuple[str, ...]  # paraphrases, each with one `{slot}` per parameter
     result: Callable[[Random], dict[str, Any]] = lambda rng: {"ok": True}
 
 

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from .language import (
     CITIES,
@@ -28,6 +28,7 @@ from .language import (
 from .tools import CHAINS, TOOLS
 
 
+Item = TypeVar("Item")
 Split = Literal["train", "test"]
 Arguments = dict[str, Any]
 Call = dict[str, Any]  # {"name": str, "arguments": Arguments}
@@ -40,30 +41,14 @@ INFORMATIVE_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Step:
-    """
-    One assistant step: what the model sees and what it should do.
+    """One assistant step: what the model sees and what it should do."""
 
-    Args:
-        kind (`str`):
-            `"single"`, `"parallel"`, `"no_tool"` or `"multi_step"`; steps of other worlds bear the world's name.
-        tools (`list[dict[str, Any]]`):
-            Tools on offer, as OpenAI function definitions.
-        messages (`list[dict[str, Any]]`):
-            History before this step: the user's request, earlier calls and their results.
-        reasoning (`str`):
-            Gold reasoning. In this world it says half of the time what to call, else it is mere noise.
-        calls (`list[dict[str, Any]]`):
-            Gold calls (`name`, `arguments`). Empty when no tool fits or the task is finished.
-        answer (`str`):
-            Gold answer. Empty when there are calls.
-    """
-
-    kind: str
-    tools: list[dict[str, Any]]
-    messages: list[dict[str, Any]]
-    reasoning: str
-    calls: list[Call]
-    answer: str
+    kind: str  # "single", "parallel", "no_tool" or "multi_step"; steps of other worlds bear the world's name
+    tools: list[dict[str, Any]]  # on offer, as OpenAI function definitions
+    messages: list[dict[str, Any]]  # history: the user's request, earlier calls and their results
+    reasoning: str  # in this world half of the time what to call, else mere noise
+    calls: list[Call]  # empty when no tool fits or the task is finished
+    answer: str  # empty when there are calls
 
     @property
     def solution(self) -> str:
@@ -72,36 +57,20 @@ class Step:
         return "\n".join([f"<think>\n{self.reasoning}\n</think>", *blocks, *([self.answer] if self.answer else [])])
 
 
-def tool_definition(name: str) -> dict[str, Any]:
-    """
-    The definition of a tool of the world.
-
-    Args:
-        name (`str`):
-            Name of the tool, one of `TOOLS`.
-
-    Returns:
-        `dict[str, Any]`: an OpenAI function definition.
-    """
-    properties = {parameter: kind.schema for parameter, kind in TOOLS[name].parameters.items()}
+def function_definition(name: str, description: str, properties: dict[str, Any]) -> dict[str, Any]:
+    """The OpenAI definition of a function whose parameters, given by their JSON schemas, are all required."""
     parameters = {"type": "object", "properties": properties, "required": list(properties)}
-    function = {"name": name, "description": TOOLS[name].description, "parameters": parameters}
-    return {"type": "function", "function": function}
+    return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
+
+
+def tool_definition(name: str) -> dict[str, Any]:
+    """The definition of a tool of the world."""
+    properties = {parameter: kind.schema for parameter, kind in TOOLS[name].parameters.items()}
+    return function_definition(name, TOOLS[name].description, properties)
 
 
 def sample_arguments(name: str, rng: Random) -> tuple[dict[str, str], Arguments]:
-    """
-    Draw the arguments of a tool, all of them different.
-
-    Args:
-        name (`str`):
-            Name of the tool, one of `TOOLS`.
-        rng (`random.Random`):
-            Source of randomness.
-
-    Returns:
-        `tuple[dict[str, str], dict[str, Any]]`: the words of a request by parameter, and the JSON value by parameter.
-    """
+    """Arguments of a tool, all of them different: the words of a request and the JSON values, by parameter."""
     spoken: dict[str, str] = {}
     arguments: Arguments = {}
     for parameter, kind in TOOLS[name].parameters.items():
@@ -190,16 +159,7 @@ def _multi_step_dialogue(rng: Random) -> list[Step]:
 
 
 def sample_dialogue(rng: Random) -> list[Step]:
-    """
-    Draw a dialogue, decomposed into its assistant steps.
-
-    Args:
-        rng (`random.Random`):
-            Source of randomness.
-
-    Returns:
-        `list[Step]`: the steps in order.
-    """
+    """A dialogue, decomposed into its assistant steps."""
     (kind,) = rng.choices(list(DIALOGUE_SHARES), weights=list(DIALOGUE_SHARES.values()))
     if kind == "no_tool":
         return _no_tool_dialogue(rng)
@@ -209,51 +169,38 @@ def sample_dialogue(rng: Random) -> list[Step]:
 
 
 def split_of(step: Step) -> Split:
-    """
-    The split that a step's dialogue belongs to, which depends on the user's request alone.
-
-    Args:
-        step (`Step`):
-            Any step of the dialogue.
-
-    Returns:
-        `str`: `"train"` or `"test"`.
-    """
+    """The split that a step's dialogue belongs to, which depends on the user's request alone."""
     return split_of_request(step.messages[0]["content"])
 
 
 def split_of_request(request: str) -> Split:
-    """
-    The split that a user's request belongs to, with its whole dialogue.
-
-    Args:
-        request (`str`):
-            The request.
-
-    Returns:
-        `str`: `"train"` or `"test"`.
-    """
+    """The split that a user's request belongs to, with its whole dialogue."""
     return "test" if zlib.crc32(request.encode()) % TEST_SHARE == 0 else "train"
 
 
-def check_split(split: str) -> None:
-    """
-    Refuse an unknown split.
-
-    Args:
-        split (`str`):
-            Name of a split.
-
-    Raises:
-        ValueError: if it is neither `"train"` nor `"test"`.
-    """
+def distinct(
+    split: Split,
+    seed: int,
+    sample: Callable[[Random], list[Item]],
+    request: Callable[[Item], str],
+    key: Callable[[Item], str],
+) -> Iterator[Item]:
+    """Items of a split without end, no two of which have the same key."""
     if split not in ("train", "test"):
         raise ValueError(f"Unknown split {split!r} of the tiny world: use 'train' or 'test'.")
+    rng = Random(f"{split}-{seed}")
+    seen: set[str] = set()
+    while True:
+        for item in sample(rng):
+            name = key(item)
+            if split_of_request(request(item)) == split and name not in seen:
+                seen.add(name)
+                yield item
 
 
 def generate(split: Split, seed: int = 0, sample: Callable[[Random], list[Step]] = sample_dialogue) -> Iterator[Step]:
     """
-    Generate distinct steps of a split without end.
+    Distinct steps of a split without end: no two have the same tools and messages.
 
     Args:
         split (`str`):
@@ -263,18 +210,13 @@ def generate(split: Split, seed: int = 0, sample: Callable[[Random], list[Step]]
         sample (`Callable`, *optional*, defaults to [`sample_dialogue`]):
             Draws the steps of one dialogue.
 
-    Yields:
-        `Step`: steps no two of which have the same tools and messages.
-
     Raises:
         ValueError: if there is no such split.
     """
-    check_split(split)
-    rng = Random(f"{split}-{seed}")
-    seen: set[str] = set()
-    while True:
-        for step in sample(rng):
-            key = json.dumps([step.tools, step.messages])
-            if split_of(step) == split and key not in seen:
-                seen.add(key)
-                yield step
+    return distinct(
+        split,
+        seed,
+        sample,
+        lambda step: step.messages[0]["content"],
+        lambda step: json.dumps([step.tools, step.messages]),
+    )

@@ -9,7 +9,6 @@ environment_factory: rest_trl.lab.tiny.agents.HelpDesk
 
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..world import Split, Step, generate
@@ -23,25 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["HelpDesk", "OutcomeHelpDesk", "Task", "generate_agent_steps", "generate_tasks", "load_tasks"]
 
-AGENTS_MODEL_DIR = Path(__file__).parent / "checkpoint"
-
 
 def generate_agent_steps(split: Split, seed: int = 0) -> Iterator[Step]:
-    """
-    Generate distinct steps of gold dialogues without end.
-
-    Args:
-        split (`str`):
-            `"train"` or `"test"`. No request of one split occurs in the other, whatever the seeds.
-        seed (`int`, *optional*, defaults to `0`):
-            The same seed gives the same stream.
-
-    Returns:
-        `Iterator[Step]`: as [`~rest_trl.lab.tiny.world.generate`] yields them.
-
-    Raises:
-        ValueError: if there is no such split.
-    """
+    """Distinct steps of gold dialogues without end, as [`~rest_trl.lab.tiny.world.generate`] yields them."""
     return generate(split, seed, sample_dialogue)
 
 

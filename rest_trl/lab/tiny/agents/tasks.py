@@ -14,7 +14,7 @@ from random import Random
 from typing import Any
 
 from ..language import PEOPLE, TEAMS, TOPICS
-from ..world import Call, Split, check_split, split_of_request
+from ..world import Call, Split, distinct
 
 
 SUBJECTS = ("printer", "login", "website", "backup", "payroll", "keyboard", "network", "monitor", "email", "scanner")
@@ -26,62 +26,31 @@ LOOKUPS = ("find_ticket", "get_lead", "get_owner")
 
 @dataclass(frozen=True)
 class Task:
-    """
-    A task.
+    """A task; its JSON text stands in a column of a data set, and `Task(**json.loads(text))` reads it."""
 
-    Args:
-        kind (`str`):
-            One of `KINDS`.
-        request (`str`):
-            What the user asks for.
-        tickets (`list[dict[str, Any]]`):
-            Tickets at the start: `number`, `subject`, `owner` and `status`, which is `"open"` or `"closed"`.
-        leads (`dict[str, str]`):
-            The lead of each team.
-        changes (`dict[str, Any]`):
-            What the request asks for: a new `status` or `owner` of the ticket `number`, and a `message`, which is a
-            list of person and topic.
-        lookups (`list[list[Any]]`):
-            What must be looked up for that: name of the tool and its argument.
-        plan (`list[list[dict[str, Any]]]`):
-            Calls that do what is asked for, turn by turn.
-    """
-
-    kind: str
-    request: str
-    tickets: list[dict[str, Any]]
-    leads: dict[str, str]
+    kind: str  # one of `KINDS`
+    request: str  # what the user asks for
+    tickets: list[dict[str, Any]]  # at the start: `number`, `subject`, `owner` and `status`, "open" or "closed"
+    leads: dict[str, str]  # of the teams
+    # What the request asks for: a new `status` or `owner` of the ticket `number`, and a `message`: person and topic.
     changes: dict[str, Any]
-    lookups: list[list[Any]]
-    plan: list[list[Call]]
+    lookups: list[list[Any]]  # what must be looked up for that: name of the tool and its argument
+    plan: list[list[Call]]  # calls that do what is asked for, turn by turn
 
     def to_json(self) -> str:
-        """The task as text, for a column of a data set; `Task(**json.loads(text))` reads it."""
         return json.dumps(vars(self))
 
 
 @dataclass(frozen=True)
 class Kind:
-    """
-    A kind of task.
+    """A kind of task."""
 
-    Args:
-        requests (`tuple[str, ...]`):
-            Paraphrases with slots `verb`, `number`, `subject`, `person`, `team` and `topic`.
-        finds (`bool`):
-            Whether the request names a ticket by its subject, and not by its number.
-        status, assigns, messages (`bool`):
-            Whether it asks for another status, for another owner, for a message to the owner.
-        lead (`bool`):
-            Whether the new owner is named as the lead of a team.
-    """
-
-    requests: tuple[str, ...]
-    finds: bool = False
-    status: bool = False
-    assigns: bool = False
-    messages: bool = False
-    lead: bool = False
+    requests: tuple[str, ...]  # with slots `verb`, `number`, `subject`, `person`, `team` and `topic`
+    finds: bool = False  # the request names a ticket by its subject, and not by its number
+    status: bool = False  # it asks for another status
+    assigns: bool = False  # it asks for another owner
+    messages: bool = False  # it asks for a message to the owner
+    lead: bool = False  # the new owner is named as the lead of a team
 
 
 KINDS = {
@@ -138,16 +107,7 @@ def _call(name: str, **arguments: Any) -> Call:
 
 
 def sample_task(rng: Random) -> Task:
-    """
-    Draw a task.
-
-    Args:
-        rng (`random.Random`):
-            Source of randomness.
-
-    Returns:
-        [`Task`]
-    """
+    """Draw a task."""
     (name,) = rng.choices(list(KINDS), weights=_WEIGHTS)
     kind = KINDS[name]
     # Two tickets of each status and four owners: whatever is done to all tickets alike does harm to one of them.
@@ -187,7 +147,7 @@ def sample_task(rng: Random) -> Task:
 
 def generate_tasks(split: Split, seed: int = 0) -> Iterator[Task]:
     """
-    Generate distinct tasks of a split without end.
+    Distinct tasks of a split without end.
 
     Args:
         split (`str`):
@@ -195,18 +155,7 @@ def generate_tasks(split: Split, seed: int = 0) -> Iterator[Task]:
         seed (`int`, *optional*, defaults to `0`):
             The same seed gives the same stream.
 
-    Yields:
-        [`Task`]
-
     Raises:
         ValueError: if there is no such split.
     """
-    check_split(split)
-    rng = Random(f"{split}-{seed}")
-    seen: set[str] = set()
-    while True:
-        task = sample_task(rng)
-        key = task.to_json()
-        if split_of_request(task.request) == split and key not in seen:
-            seen.add(key)
-            yield task
+    return distinct(split, seed, lambda rng: [sample_task(rng)], lambda task: task.request, Task.to_json)

@@ -1,26 +1,25 @@
 """
-Faulty demonstrations of the tasks, so that the warm-started model leaves room for reinforcement learning.
+Faulty demonstrations, so that the warm-started models leave room for reinforcement learning.
 
-Faults are drawn independently for each place of a step: a result of the reasoning, the name of a call, a parameter, a
-value. The rest of the reasoning continues with a wrong result, and so does the call.
+A faulty step of the world has one fault. In a task, faults are drawn independently for each place of a step: a result
+of the reasoning, the name of a call, a parameter, a value. The rest of the reasoning continues with a wrong result,
+and so does the call.
 
-A quarter of the sums and of the shifts of a day are hard: half of the time their result is wrong, always with the
-same wrong value. Each of them must be learnt separately, so reinforcement learning has to do more than sharpen the
-policy.
+A quarter of the sums and of the shifts of a day are hard: half of the time their result is wrong, always with the same
+wrong value. Each of them must be learnt separately, so reinforcement learning has to do more than sharpen the policy.
 """
 
 import re
 import zlib
 from copy import deepcopy
 from dataclasses import replace
+from itertools import combinations
 from random import Random
 from typing import Any
 
-from ..world import Call, Step
-from . import arguments as argument_task
-from . import calls as call_task
-from . import decides as decides_task
-from .language import DAYS
+from . import tasks
+from .tools import TOOLS
+from .world import Call, Step, sample_arguments
 
 
 HARD = 4  # one sum out of this many is hard
@@ -31,18 +30,56 @@ PARAMETER = {"decides": 0.02, "calls": 0.01, "arguments": 0.02}
 VALUE = {"decides": 0.05, "calls": 0.05, "arguments": 0.05}
 FORGOTTEN = 0.15  # share of the requests for several calls, of which one is left out
 
-NAMES = {
-    "decides": decides_task.NAMES,
-    "calls": tuple(call_task.TOOLS),
-    "arguments": tuple(argument_task.TOOLS),
-}
+NAMES = {"decides": tasks.NAMES, "calls": tuple(tasks.CALL_TOOLS), "arguments": tuple(tasks.PLAN_TOOLS)}
 PARAMETERS = {
-    "decides": tuple(noun for nouns in decides_task.GOODS.values() for noun in nouns),
-    "calls": tuple(dict.fromkeys(name for values, _ in call_task.TOOLS.values() for name in values)),
-    "arguments": tuple(argument_task.PARAMETERS),
+    "decides": tuple(noun for nouns in tasks.GOODS.values() for noun in nouns),
+    "calls": tuple(dict.fromkeys(name for values, _ in tasks.CALL_TOOLS.values() for name in values)),
+    "arguments": tuple(tasks.PARAMETERS),
 }
 _AMOUNT = re.compile(r"(\w+) (\d)\+(\d)=\d+([+-])(\d)=\d+\.")
 _DAY = re.compile(r"day (\w+) ([+-]) (\d) = \w+\.")
+
+
+def _swap_arguments(call: Call) -> bool:
+    """Swap the first two arguments of equal type in place. Returns whether there were two of equal type."""
+    arguments = call["arguments"]
+    for first, second in combinations(arguments, 2):
+        if type(arguments[first]) is type(arguments[second]):
+            arguments[first], arguments[second] = arguments[second], arguments[first]
+            return True
+    return False
+
+
+def _change_value(call: Call, rng: Random) -> None:
+    name = rng.choice(list(call["arguments"]))
+    while (value := TOOLS[call["name"]].parameters[name].sample(rng)[1]) == call["arguments"][name]:
+        pass
+    call["arguments"][name] = value
+
+
+def _other_call(step: Step, taken: set[str], rng: Random) -> Call:
+    offered = [tool["function"]["name"] for tool in step.tools]
+    name = rng.choice([name for name in offered if name not in taken] or offered)
+    return {"name": name, "arguments": sample_arguments(name, rng)[1]}
+
+
+def corrupt_world(step: Step, rng: Random) -> Step:
+    """
+    A copy of a gold step of the world with one fault in its calls: swapped arguments, a wrong value, a wrong tool, a
+    forgotten call of two, or a call where none is due.
+    """
+    if not step.calls:
+        return replace(step, calls=[_other_call(step, set(), rng)], answer="")
+    calls = deepcopy(step.calls)
+    index = rng.randrange(len(calls))
+    fault = rng.choice(("swap", "value", "tool", "forget"))
+    if fault == "forget" and len(calls) > 1:
+        del calls[index]
+    elif fault == "tool":
+        calls[index] = _other_call(step, {call["name"] for call in calls}, rng)
+    elif fault != "swap" or not _swap_arguments(calls[index]):
+        _change_value(calls[index], rng)
+    return replace(step, calls=calls)
 
 
 def _other(choices: Any, value: Any, rng: Random) -> Any:
@@ -63,18 +100,7 @@ def _add(left: int, right: int, rng: Random) -> int:
 
 
 def slip_in_reasoning(reasoning: str, rng: Random) -> tuple[str, dict[str, Any]]:
-    """
-    Work the values out again, with slips.
-
-    Args:
-        reasoning (`str`):
-            Gold reasoning of the task `decides`.
-        rng (`random.Random`):
-            Chooses the slips.
-
-    Returns:
-        `tuple[str, dict[str, Any]]`: the reasoning, and the arguments that it ends with.
-    """
+    """Work the values of a gold reasoning of `decides` out again, with slips; the arguments that it ends with, too."""
     workings: list[str] = []
     arguments: dict[str, Any] = {}
     for noun, a, b, sign, c in _AMOUNT.findall(reasoning):
@@ -83,9 +109,9 @@ def slip_in_reasoning(reasoning: str, rng: Random) -> tuple[str, dict[str, Any]]
         workings.append(f"{noun} {a}+{b}={total}{sign}{c}={result}.")
         arguments[noun] = result
     ((day, sign, shift),) = _DAY.findall(reasoning)
-    result_day = DAYS[(DAYS.index(day) + int(f"{sign}{shift}")) % len(DAYS)]
+    result_day = tasks.DAYS[(tasks.DAYS.index(day) + int(f"{sign}{shift}")) % len(tasks.DAYS)]
     if _slips(f"{day}{sign}{shift}", rng):
-        result_day = _other(DAYS, result_day, Random(f"{day}{sign}{shift}"))
+        result_day = _other(tasks.DAYS, result_day, Random(f"{day}{sign}{shift}"))
     arguments["day"] = result_day
     return " ".join([*workings, f"day {day} {sign} {shift} = {result_day}."]), arguments
 
@@ -112,25 +138,15 @@ def _another_value(parameter: str, value: Any, kind: str, rng: Random) -> Any:
     if isinstance(value, int):
         return rng.choice([other for other in (value - 2, value - 1, value + 1, value + 2) if other > 0])
     if kind == "decides":
-        return _other(DAYS, value, rng)
+        return _other(tasks.DAYS, value, rng)
     if kind == "arguments":
-        return _other(argument_task.PARAMETERS[parameter][0], value, rng)
-    return _other(next(values[parameter] for values, _ in call_task.TOOLS.values() if parameter in values), value, rng)
+        return _other(tasks.PARAMETERS[parameter][0], value, rng)
+    of_calls = (values[parameter] for values, _ in tasks.CALL_TOOLS.values() if parameter in values)
+    return _other(next(of_calls), value, rng)
 
 
-def corrupt(step: Step, rng: Random) -> Step:
-    """
-    Draw faults for a demonstration.
-
-    Args:
-        step ([`~rest_trl.lab.tiny.world.Step`]):
-            A gold step of a task. Not modified.
-        rng (`random.Random`):
-            Chooses the faults.
-
-    Returns:
-        [`~rest_trl.lab.tiny.world.Step`]: the step with other reasoning and calls; without a fault, an equal one.
-    """
+def corrupt_task(step: Step, rng: Random) -> Step:
+    """A copy of a gold step of a task, in whose reasoning and calls faults are drawn; without one, an equal step."""
     reasoning, calls = step.reasoning, deepcopy(step.calls)
     if step.kind == "decides":
         reasoning, calls[0]["arguments"] = slip_in_reasoning(reasoning, rng)
