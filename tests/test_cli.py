@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rest_trl import cli
+from rest_trl import __version__, cli
 
 
 def run(monkeypatch, *arguments):
@@ -111,3 +111,26 @@ class TestModules:
             "-m", "rest_trl.lab.inspect", tmp_path / "completion.txt", "--model_name_or_path", "tiny"
         )
         assert "Hello." in end.stdout
+
+
+class TestHelp:
+    HEAVY = ("torch", "transformers", "trl", "datasets", "accelerate", "pandas", "scipy", "matplotlib")
+
+    @pytest.mark.parametrize("command", sorted(set(cli._COMMANDS) - {"train", "sft"}))
+    def test_imports_nothing_that_is_slow(self, command):
+        program = (
+            "import sys\n"
+            f"sys.argv = ['rest-trl', {command!r}, '--help']\n"
+            "from rest_trl.cli import main\n"
+            "try:\n"
+            "    main()\n"
+            "finally:\n"
+            f"    print([name for name in {self.HEAVY!r} if name in sys.modules], file=sys.stderr)\n"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        assert done.stdout.startswith(f"usage: rest-trl {command} ") and done.stderr == "[]\n"
+
+    def test_of_the_version_is_one_line(self, monkeypatch, capsys):
+        with pytest.raises(SystemExit) as error:
+            run(monkeypatch, "--version")
+        assert error.value.code == 0 and capsys.readouterr().out == f"rest-trl {__version__}\n"

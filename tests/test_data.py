@@ -535,8 +535,8 @@ class TestFiles:
         assert dataset["source"] == ["org/name/train[:1]#0"]
 
     def test_another_file_type_is_an_error(self, tokenizer, tmp_path):
-        path = write_lines(tmp_path / "a.csv", ["prompt,solution"])
-        with pytest.raises(ValueError, match=r"has the type '.csv': convert it to .json"):
+        path = write_lines(tmp_path / "a.tsv", ["prompt,solution"])
+        with pytest.raises(ValueError, match=r"has the type '.tsv': convert it to .json"):
             load_rest_dataset(path, tokenizer)
 
 

@@ -46,8 +46,8 @@ def load_rest_dataset(
 
     Args:
         dataset_name (`str`):
-            A .json, .jsonl or .parquet file, a directory of such files (of one type), or the id of a data set on the
-            Hub.
+            A .json, .jsonl, .parquet or .csv file, a directory of such files (of one type), or the id of a data set on
+            the Hub.
         tokenizer (`PreTrainedTokenizerBase`):
             Tokenizer of the model, with its chat template.
         split (`str`, *optional*, defaults to `"train"`):

@@ -1,5 +1,6 @@
 """Reads rows from local files, a directory of files, the Hub, or a data set in memory."""
 
+import csv
 import json
 import os
 import re
@@ -18,7 +19,8 @@ from .messages import MalformedRowError, Row
 
 JSON_SUFFIXES = (".json", ".jsonl")
 PARQUET_SUFFIX = ".parquet"
-SUFFIXES = (*JSON_SUFFIXES, PARQUET_SUFFIX)
+CSV_SUFFIX = ".csv"
+SUFFIXES = (*JSON_SUFFIXES, PARQUET_SUFFIX, CSV_SUFFIX)
 
 
 @dataclass(frozen=True)
@@ -91,14 +93,31 @@ def _file_source(path: Path, name: str) -> Source:
             return dataset_source(Dataset.from_parquet(str(path)), name)
         except (DatasetGenerationError, pyarrow.ArrowInvalid) as error:
             raise ValueError(f"{path} cannot be read as Parquet: {error}") from error
+    if path.suffix == CSV_SUFFIX:
+        return _csv_source(path, name)
     if path.suffix not in JSON_SUFFIXES:
-        raise ValueError(f"{path} has the type {path.suffix!r}: convert it to .json, .jsonl or .parquet.")
+        raise ValueError(f"{path} has the type {path.suffix!r}: convert it to .json, .jsonl, .parquet or .csv.")
     # `load_dataset("json")` is not used. Arrow wants one type per column, but the arguments of tool calls differ in
     # type from row to row. It also pads them with nulls that cannot be told from the data's own, and stops at the
     # first broken line.
     rows = _read_json(path)
     columns = dict.fromkeys(column for row in rows if isinstance(row, dict) for column in row)
     return Source(name, list(columns), rows, padded=False)
+
+
+def _csv_source(path: Path, name: str) -> Source:
+    """Rows whose values are text; messages, tools and calls are JSON in it."""
+    csv.field_size_limit(2**31 - 1)  # characters; a dialogue may have more than the 131,072 of the default
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            rows: list[Any] = [
+                MalformedRowError(f"line {reader.line_num} has more fields than the header") if None in row else row
+                for row in reader
+            ]
+            return Source(name, list(reader.fieldnames or ()), rows, padded=False)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as CSV: {error}") from error
 
 
 def _read_json(path: Path) -> list[Any]:

@@ -30,10 +30,10 @@ class DataArguments(ScriptArguments):
 
     Args:
         dataset_name (`str`):
-            A .json, .jsonl or .parquet file, a directory of such files, the id of a data set on the Hub, or `"tiny"`,
-            the synthetic tool world that the package holds (2,048 prompts, and 128 others for evaluation), or one of
-            the tasks `"tiny/decides"`, `"tiny/calls"`, `"tiny/arguments"`, `"tiny/agents"` (2,048 prompts, and 512
-            others).
+            A .json, .jsonl, .parquet or .csv file, a directory of such files, the id of a data set on the Hub, or
+            `"tiny"`, the synthetic tool world that the package holds (2,048 prompts, and 128 others for evaluation),
+            or one of the tasks `"tiny/decides"`, `"tiny/calls"`, `"tiny/arguments"`, `"tiny/agents"` (2,048 prompts,
+            and 512 others).
         max_prompt_length (`int`, *optional*):
             Examples with a longer prompt, in tokens, are dropped and counted. By default the tokenizer's limit, at
             most 32,768.
@@ -56,9 +56,9 @@ class DataArguments(ScriptArguments):
     dataset_name: str | None = field(
         default=None,
         metadata={
-            "help": "A .json, .jsonl or .parquet file, a directory of such files, the id of a data set on the Hub, or "
-            f"tiny: the synthetic tool world of the package, 2048 prompts and {TINY_EVAL_SIZE} others for evaluation, "
-            "or tiny/decides, tiny/calls, tiny/arguments, tiny/agents: other tasks, 2048 prompts and "
+            "help": "A .json, .jsonl, .parquet or .csv file, a directory of such files, the id of a data set on the "
+            f"Hub, or tiny: the synthetic tool world of the package, 2048 prompts and {TINY_EVAL_SIZE} others for "
+            "evaluation, or tiny/decides, tiny/calls, tiny/arguments, tiny/agents: other tasks, 2048 prompts and "
             f"{TASK_EVAL_SIZE} others."
         },
     )

@@ -375,3 +375,30 @@ class TestParametersThatAreNotDeclared:
             ValueError, match=r"tools\[0\] \(depth\) has its parameters under 'schema': rename the key"
         ):
             prepared(rows, tokenizer, tmp_path)
+
+
+class TestCSV:
+    def write(self, path, text):
+        path.write_bytes(text.encode("utf-8-sig"))
+        return str(path)
+
+    def test_columns_of_text_hold_text_or_json(self, tokenizer, tmp_path):
+        answers = [{"name": "depth", "arguments": {"port": 'Brest, "old"\nharbour'}}]
+        tools = [{"name": "depth", "parameters": {"port": {"type": "string"}}}]
+        cells = ["How deep?", json.dumps(tools), json.dumps(answers)]
+        line = ",".join('"' + cell.replace('"', '""') + '"' for cell in cells)
+        examples = load_rest_dataset(
+            self.write(tmp_path / "rows.csv", f"query,tools,answers\r\n{line}\r\n"), tokenizer
+        )
+        (call,) = get_syntax("hermes").parse(examples["solution"][0]).calls
+        assert [call._asdict()] == answers
+
+    def test_a_line_with_too_many_fields_is_malformed(self, tokenizer, tmp_path):
+        path = self.write(tmp_path / "rows.csv", "prompt,solution\na,b\nc,d,e\n")
+        _, (report,), *_ = prepare_sources(open_sources(path, "train", None), tokenizer)
+        assert (report.rows_kept, report.malformed) == (1, ["row 1: line 3 has more fields than the header"])
+
+    def test_what_is_not_csv_is_an_error_that_names_the_file(self, tokenizer, tmp_path):
+        path = self.write(tmp_path / "rows.csv", 'prompt,solution\n"a" b,c\n')
+        with pytest.raises(ValueError, match=r"rows\.csv cannot be read as CSV: "):
+            load_rest_dataset(path, tokenizer)
