@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ..regions import Turn
 from ..tool_calls import ParsedCompletion, ToolCallSyntax, get_syntax
+from ..tool_calls.declared import drop_null_keys, read_json
 from .reading import Completion, read_turns
 from .schedules import RewardBounds, check_schedule, reward_bounds
-from .scoring import TurnGolds
+from .scoring import AlternativeGold, TurnGolds
 from .tool_schemas import ToolSchemas, read_tools
 
 
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 LogMetric = Callable[[str, float], None]
 # Gives the turns of completions, as the trainer has parsed them, from their ids.
 TurnReader = Callable[[Sequence[Sequence[int]]], list[list[Turn]]]
+# A gold completion, one with alternatives, or the golds of the turns of a dialogue.
+Gold = str | Mapping[str, Any] | Sequence[Any]
 Pair = tuple[list[ParsedCompletion], ParsedCompletion]
 
 
@@ -128,14 +131,36 @@ def _parse_solution(tool_call_syntax: str, solution: str) -> ParsedCompletion:
     return gold
 
 
-def parse_gold(
-    tool_call_syntax: str, solution: str | Sequence[str], tools: ToolSchemas | None = None
-) -> ParsedCompletion:
+def read_alternatives(alternatives: Any, gold: ParsedCompletion) -> list[dict[str, list[Any]]] | None:
+    """
+    The alternatives of a gold's calls, `None` where there are none or the gold cannot be read.
+
+    Raises:
+        ValueError: if they are not a list, or a JSON string of one, with a mapping of names to lists for each call.
+    """
+    alternatives = drop_null_keys(read_json(alternatives, "alternatives"))
+    if alternatives is None or gold.errors:
+        return None
+    if not isinstance(alternatives, list) or len(alternatives) != len(gold.calls):
+        raise ValueError(f"`alternatives` is not a list with one mapping for each of the {len(gold.calls)} gold calls")
+    for of_call in alternatives:
+        if not isinstance(of_call, dict) or not all(isinstance(values, list) for values in of_call.values()):
+            raise ValueError("`alternatives` of a call is not a mapping of parameters to lists of values")
+    return alternatives
+
+
+def parse_gold(tool_call_syntax: str, solution: Gold, tools: ToolSchemas | None = None) -> ParsedCompletion:
     """
     A parsed gold completion, or [`TurnGolds`] of a list with one for every assistant turn.
 
+    A mapping states alternatives to the gold completion `text`: `alternatives` has, for each of its calls, a mapping
+    of parameters to lists of values that are as good, where `""` says that the parameter may be left out, as in BFCL.
     The `tools` of the row tell strings from numbers where the syntax does not.
     """
+    if isinstance(solution, Mapping):
+        gold = parse_gold(tool_call_syntax, solution["text"], tools)
+        alternatives = read_alternatives(solution.get("alternatives"), gold)
+        return gold if alternatives is None else AlternativeGold(**vars(gold), alternatives=alternatives)
     if not isinstance(solution, str):
         return TurnGolds.of([parse_gold(tool_call_syntax, of_turn, tools) for of_turn in solution])
     gold = _parse_solution(tool_call_syntax, solution)
@@ -207,7 +232,7 @@ class RuleReward(CallReward):
     def __call__(
         self,
         completions: Sequence[Completion],
-        solution: Sequence[str | Sequence[str]] | None = None,
+        solution: Sequence[Gold] | None = None,
         trainer_state: "TrainerState | None" = None,
         log_metric: LogMetric | None = None,
         completion_ids: Sequence[Sequence[int]] | None = None,
@@ -221,8 +246,9 @@ class RuleReward(CallReward):
         Args:
             completions (`Sequence[str | list[dict]]` of length `B`):
                 Texts or messages; a bound reward reads `completion_ids` instead.
-            solution (`Sequence[str | Sequence[str]]` of length `B`):
-                Gold completions, or for each a list with the gold of every turn.
+            solution (`Sequence[Gold]` of length `B`):
+                Gold completions; for each a list with the gold of every turn, or a mapping with the gold `text` and
+                its `alternatives`, see [`~rest_trl.rewards.base.parse_gold`].
             trainer_state ([`~transformers.TrainerState`], *optional*):
                 State of the training, which all schedules but `"static"` need.
             log_metric (`Callable`, *optional*):
@@ -262,7 +288,7 @@ class RuleReward(CallReward):
         """The tools of each completion where they are needed to tell strings from numbers."""
         return self._schemas(count, tools, environment) if self.known_syntax().untyped else [None] * count
 
-    def _gold(self, solution: str | Sequence[str], tools: ToolSchemas | None) -> ParsedCompletion:
+    def _gold(self, solution: Gold, tools: ToolSchemas | None) -> ParsedCompletion:
         return parse_gold(self.known_syntax().name, solution, tools)
 
     @abstractmethod

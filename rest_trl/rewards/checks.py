@@ -2,12 +2,13 @@
 
 import inspect
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
 from ..credit import DecomposedReward
-from ..tool_calls import SYNTAXES, get_syntax
+from ..tool_calls import SYNTAXES, ToolCallSyntax, get_syntax
+from .base import read_alternatives
 from .tool_schemas import ToolSchemas, no_tools, read_tools
 
 
@@ -57,13 +58,16 @@ def check_solutions(dataset: Any, tool_call_syntax: str, given_syntaxes: Iterabl
     if not hasattr(dataset, "__len__"):
         return
     solutions = [row["solution"] for row in islice(dataset.select_columns("solution"), LOOKED_AT)]
-    wrong = next((index for index, solution in enumerate(solutions) if not _is_gold(solution)), None)
-    if wrong is not None:
-        raise ValueError(
-            f"row {wrong} of the data set has a {type(solutions[wrong]).__name__} as `solution`: a gold completion is "
-            "the text that the policy should write, or a list of texts, one for every assistant turn"
-        )
-    solutions = [text for gold in solutions for text in ([gold] if isinstance(gold, str) else gold)]
+    for index, solution in enumerate(solutions):
+        try:
+            _check_gold(solution, get_syntax(tool_call_syntax))
+        except ValueError as error:
+            raise ValueError(
+                f"row {index} of the data set has a {type(solution).__name__} as `solution` ({error}): a gold "
+                "completion is the text that the policy should write, a mapping with this `text` and its "
+                "`alternatives`, or a list, one for every assistant turn"
+            ) from error
+    solutions = list(_texts(solutions))
     counts = count_solutions(solutions, tool_call_syntax)
     found = f"{counts.with_calls} of {counts.total} gold completions hold a call in the syntax {tool_call_syntax!r}"
     others = sorted({*given_syntaxes} - {tool_call_syntax})
@@ -106,8 +110,22 @@ def _most_readable(solutions: Sequence[str]) -> tuple[int, str]:
     return most, " or ".join(repr(name) for name, with_calls in readable.items() if with_calls == most)
 
 
-def _is_gold(solution: Any) -> bool:
-    return isinstance(solution, str) or (isinstance(solution, list) and all(isinstance(x, str) for x in solution))
+def _check_gold(solution: Any, syntax: ToolCallSyntax) -> None:
+    if isinstance(solution, list):
+        for of_turn in solution:
+            _check_gold(of_turn if not isinstance(of_turn, list) else None, syntax)
+    elif isinstance(solution, Mapping) and isinstance(solution.get("text"), str):
+        read_alternatives(solution.get("alternatives"), syntax.parse(solution["text"]))
+    elif not isinstance(solution, str):
+        raise ValueError(f"{solution!r:.80} is not text")
+
+
+def _texts(solutions: Iterable[Any]) -> Iterator[str]:
+    for solution in solutions:
+        if isinstance(solution, str):
+            yield solution
+        else:
+            yield from _texts([solution["text"]] if isinstance(solution, Mapping) else solution)
 
 
 # What TRL gives to reward functions beside the columns of the data set.

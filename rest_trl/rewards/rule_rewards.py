@@ -4,13 +4,15 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..credit import Segment
-from .base import LogMetric, Pair, RuleReward, log_means
+from .base import Gold, LogMetric, Pair, RuleReward, log_means
 from .reading import judged_turns, merge_calls
 from .schedules import RewardBounds
 from .scoring import (
+    AlternativeGold,
     TurnGolds,
     call_score,
     follows_layout,
+    gold_calls,
     is_exact,
     json_equal,
     num_points,
@@ -97,7 +99,8 @@ class ToolCallReward(RuleReward):
             if isinstance(gold, TurnGolds):
                 score, is_same = turn_score(turns, gold, equal)
             else:
-                score = call_score(parsed.calls, gold.calls, equal) if gold.calls else 0.0
+                wanted = gold_calls(gold, parsed.calls, equal)
+                score = call_score(parsed.calls, wanted, equal) if wanted else 0.0
                 is_same = is_exact(parsed, gold, equal)
             exact[bool(gold.calls)].append(is_same)
             if not gold.calls:
@@ -125,7 +128,7 @@ class ToolCallReward(RuleReward):
     def segments(
         self,
         completion_ids: Sequence[Sequence[int]],
-        solution: Sequence[str | Sequence[str]],
+        solution: Sequence[Gold],
         trainer_state: "TrainerState | None" = None,
         **kwargs: Any,
     ) -> list[list[Segment]]:
@@ -146,6 +149,9 @@ class ToolCallReward(RuleReward):
         for turns, text, of_row in zip(self._reader(completion_ids), solution, schemas, strict=True):
             gold = self._gold(text, of_row)
             calls = [] if gold.errors or isinstance(gold, TurnGolds) else gold.calls
+            alternatives = gold.alternatives if isinstance(gold, AlternativeGold) else ()
             value = (bounds.correctness_max - bounds.correctness_min) / num_points(calls)
-            segments.append(call_segments(turns, calls, syntax, value, self._equal, of_row) if calls else [])
+            segments.append(
+                call_segments(turns, calls, syntax, value, self._equal, of_row, alternatives) if calls else []
+            )
         return segments

@@ -1,7 +1,7 @@
 """Scores of a completion against its gold completion, before any scaling: pure functions of parsed completions."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
@@ -22,6 +22,65 @@ def json_equal(left: Any, right: Any) -> bool:
 def python_equal(left: Any, right: Any) -> bool:
     """Python's `==`, by which the released code compares values: there, `true` is `1`."""
     return bool(left == right)
+
+
+@dataclass
+class AlternativeGold(ParsedCompletion):
+    """
+    A gold whose calls may be made in several ways.
+
+    `alternatives` has, for each of the calls, values of parameters that are as good as the call's. The empty string,
+    as in BFCL, says that the parameter may be left out.
+    """
+
+    alternatives: list[dict[str, list[Any]]] = field(default_factory=list)
+
+
+def allowed_values(gold_call: ToolCall, alternatives: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    """The values that each parameter of a gold call may have, the call's first."""
+    names = gold_call.arguments.keys() | alternatives.keys()
+    stated = {name: [value] for name, value in gold_call.arguments.items()}
+    allowed = {name: [*stated.get(name, ()), *alternatives.get(name, ())] for name in names}
+    return {name: values for name, values in allowed.items() if values}
+
+
+def gold_calls(gold: ParsedCompletion, calls: Sequence[ToolCall], equal: Callable[[Any, Any], bool]) -> list[ToolCall]:
+    """The calls of a gold; where it has alternatives, in the form that is nearest to the calls of the completion."""
+    if not isinstance(gold, AlternativeGold):
+        return gold.calls
+    unused, nearest = list(calls), []
+    for gold_call, alternatives in zip(gold.calls, gold.alternatives, strict=True):
+        allowed = allowed_values(gold_call, alternatives)
+        forms = [
+            (_form(gold_call.name, allowed, call.arguments, equal), index)
+            for index, call in enumerate(unused)
+            if call.name == gold_call.name
+        ]
+        if not forms:
+            nearest.append(gold_call)
+            continue
+        # Forms differ in their number of parameters, so what counts is the share of the points.
+        shares = [
+            _arguments_score(unused[index].arguments, form.arguments, equal) / (1 + len(form.arguments))
+            for form, index in forms
+        ]
+        form, index = forms[max(range(len(forms)), key=shares.__getitem__)]
+        nearest.append(form)
+        del unused[index]
+    return nearest
+
+
+def _form(
+    name: str, allowed: Mapping[str, Sequence[Any]], arguments: Mapping[str, Any], equal: Callable[[Any, Any], bool]
+) -> ToolCall:
+    form = {}
+    for parameter, values in allowed.items():
+        given = parameter in arguments
+        if given and any(equal(arguments[parameter], value) for value in values):
+            form[parameter] = arguments[parameter]
+        elif given or "" not in values:
+            form[parameter] = values[0]
+    return ToolCall(name, form)
 
 
 def follows_layout(parsed: ParsedCompletion, gold: ParsedCompletion, tool_call_syntax: str) -> bool:
@@ -104,7 +163,7 @@ def is_exact(parsed: ParsedCompletion, gold: ParsedCompletion, equal: Callable[[
         return False
     if parsed.errors or not gold.calls:
         return not parsed.errors and not parsed.calls
-    return call_score(parsed.calls, gold.calls, equal) == 1
+    return call_score(parsed.calls, gold_calls(gold, parsed.calls, equal), equal) == 1
 
 
 def _arguments_score(arguments: dict[str, Any], gold: dict[str, Any], equal: Callable[[Any, Any], bool]) -> float:
@@ -149,7 +208,7 @@ def turn_score(
     """
     pairs = list(zip_longest(turns, golds.turns, fillvalue=ParsedCompletion()))
     scores = [
-        call_score(turn.calls, gold.calls, equal) if gold.calls else 0.0
+        call_score(turn.calls, gold_calls(gold, turn.calls, equal), equal) if gold.calls else 0.0
         for turn, gold in pairs
         if turn.calls or turn.errors or gold.calls
     ]

@@ -1,12 +1,13 @@
 """Segments of the call reward: which of its values the prefix has decided."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..credit import Segment
 from ..regions import Turn
 from ..tool_calls import Part, ToolCall, ToolCallSyntax
 from ..tool_calls.written import written_calls
+from .scoring import allowed_values
 from .tool_schemas import ToolSchemas
 
 
@@ -17,6 +18,7 @@ def call_segments(
     value: float,
     equal: Callable[[Any, Any], bool],
     tools: ToolSchemas | None = None,
+    alternatives: Sequence[Mapping[str, Sequence[Any]]] = (),
 ) -> list[Segment]:
     """
     Segments of a completion that is rewarded for its calls, see [`~rest_trl.rewards.ToolCallReward`].
@@ -30,12 +32,13 @@ def call_segments(
     completion that is cut off before the tag has segments in the quoted call.
 
     `value` is what one right value adds to the reward, and `equal` compares two values. `tools` tell strings from
-    numbers where the syntax does not.
+    numbers where the syntax does not. A value of the `alternatives` of a gold call is as right as the call's.
     """
 
-    def is_right(text: str, gold_value: Any, schema: Any) -> bool:
+    def is_right(text: str, gold_values: Sequence[Any], schema: Any) -> bool:
         try:
-            return equal(syntax.read_value(text, schema), gold_value)
+            value = syntax.read_value(text, schema)
+            return any(equal(value, gold_value) for gold_value in gold_values)
         except ValueError:
             return False
 
@@ -47,7 +50,9 @@ def call_segments(
             match = next((index for index in unused if gold_calls[index].name == call.name), None)
             if match is not None:
                 unused.remove(match)
-            gold = gold_calls[match].arguments if match is not None else {}
+            gold: Mapping[str, Sequence[Any]] = {}
+            if match is not None:
+                gold = allowed_values(gold_calls[match], alternatives[match] if alternatives else {})
             seen: set[str] = set()
             columns = iter(turn.columns([place for parameter in call.parameters for place in parameter[:3]]))
             for place, parameter in enumerate(call.parameters):

@@ -36,7 +36,7 @@ class ShuffledStatusReward(ToolCallReward):
     def segments(
         self,
         completion_ids: Sequence[Sequence[int]],
-        solution: Sequence[str | Sequence[str]],
+        solution: Sequence[Any],
         trainer_state: "TrainerState | None" = None,
         **kwargs: Any,
     ) -> list[list[Segment]]:
@@ -72,7 +72,7 @@ class ShuffledPartsReward(ToolCallReward):
     def segments(
         self,
         completion_ids: Sequence[Sequence[int]],
-        solution: Sequence[str | Sequence[str]],
+        solution: Sequence[Any],
         trainer_state: "TrainerState | None" = None,
         **kwargs: Any,
     ) -> list[list[Segment]]:
