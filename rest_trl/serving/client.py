@@ -117,9 +117,7 @@ class ServerClient:
                     self.models()
                     return
                 answer = f"GET /health gives {status}"
-                if (
-                    status < requests.codes.internal_server_error
-                ):  # vLLM answers with 200 or 503, a proxy with 502 to 504
+                if status < 500:  # vLLM answers with 200 or 503, a proxy with 502 to 504
                     raise ConnectionError(f"what answers at {self.url} is not a vLLM server ({answer})")
             except (requests.HTTPError, InvalidJSONError) as error:  # of /v1/models
                 raise ConnectionError(f"what answers at {self.url} is not a vLLM server ({error})") from None
