@@ -1,4 +1,4 @@
-# make demo | bfcl | docs | figures | notebooks | test | test-vllm | test-versions | quality | bench-step | bench-branch | bench-turns | bench-regions | bench-memory | bench-trajectories | bench-evaluation | bench-gpu | fuzz. Everything is installed into .venv; PYTHON is any Python from 3.11.
+# make demo | bfcl | docs | figures | notebooks | test | test-vllm | test-versions | quality | bench-step | bench-branch | bench-turns | bench-regions | bench-memory | bench-prompts | bench-trajectories | bench-evaluation | bench-gpu | fuzz. Everything is installed into .venv; PYTHON is any Python from 3.11.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,7 +19,7 @@ ARM ?= region
 METHOD_region := --output_dir outputs/demo
 METHOD_grpo := --arm grpo --reward_schedule horizon
 
-.PHONY: install demo bfcl docs figures notebooks test test-vllm test-versions vllm-transcript quality bench-step bench-branch bench-turns bench-regions bench-memory bench-trajectories bench-evaluation bench-gpu fuzz build
+.PHONY: install demo bfcl docs figures notebooks test test-vllm test-versions vllm-transcript quality bench-step bench-branch bench-turns bench-regions bench-memory bench-prompts bench-trajectories bench-evaluation bench-gpu fuzz build
 
 install: $(VENV)/.installed
 
@@ -98,6 +98,9 @@ bench-regions: install
 
 bench-memory: install
 	$(RUN) $(BIN)/python -m tests.benchmarks.memory
+
+bench-prompts: install
+	$(RUN) $(BIN)/python -m tests.benchmarks.prompts
 
 bench-trajectories: install
 	$(RUN) $(BIN)/python -m tests.benchmarks.trajectories
