@@ -9,6 +9,7 @@ from trl import GRPOConfig
 from .regions.rules import PRESETS, CoefficientsFunc, bind_rule, rule_name
 from .rewards.schedules import SCHEDULES, check_schedule
 from .runs.preflight import check_mappings, check_numbers
+from .shared_prompts.passes import SHARING
 from .tool_calls import get_syntax
 
 
@@ -25,6 +26,7 @@ _CHOICES = {
     "scale_rewards": ("group", "batch", "none"),
     "credit": CREDITS,
     "credit_baseline": (None, *CREDIT_BASELINES),
+    "share_prompts": SHARING,
 }
 
 
@@ -74,6 +76,10 @@ class ResTGRPOConfig(GRPOConfig):
         refill_groups (`int`, *optional*, defaults to `0`):
             How many more groups, of fresh prompts, a rollout may sample to replace groups whose completions have
             equal rewards, see `rest_trl.rollouts.refill`.
+        share_prompts (`str`, *optional*, defaults to `"auto"`):
+            Whether to compute tokens that rows of a micro-batch share (system prompts, prompts, reasonings of
+            branches) once, in the loss and in sampling with transformers. `"auto"` computes each row by itself where
+            that is not possible and logs why; `"true"` refuses to; `"false"` always does.
         diagnose_steps (`int`, *optional*):
             Optimiser steps between diagnoses of the gradients, see
             [`~rest_trl.lab.diagnose.callback.DiagnoseCallback`]. Each diagnosis costs about 20 backward passes over
@@ -129,6 +135,13 @@ class ResTGRPOConfig(GRPOConfig):
     refill_groups: int = field(
         default=0, metadata={"help": "Groups that a rollout may sample in the place of groups of equal reward."}
     )
+    share_prompts: str = field(
+        default="auto",
+        metadata={
+            "help": "Compute what rows of a micro-batch share once: auto (where possible), true (or refuse), false.",
+            "choices": list(SHARING),
+        },
+    )
     diagnose_steps: int | None = field(
         default=None, metadata={"help": "Steps between diagnoses of the gradients. Default: none, at no cost."}
     )
@@ -148,6 +161,8 @@ class ResTGRPOConfig(GRPOConfig):
 
     def __post_init__(self) -> None:
         check_numbers(self)
+        if isinstance(self.share_prompts, bool):  # what YAML makes of true and false
+            self.share_prompts = str(self.share_prompts).lower()
         super().__post_init__()
         check_mappings(self)
         for name, choices in _CHOICES.items():

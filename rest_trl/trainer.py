@@ -81,6 +81,7 @@ class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
         check_vllm_server(arguments)
         super().__init__(**arguments)
         keep_trainable(self)
+        self.share_prompts(args.share_prompts)
         if self._environment_turns is not None:
             self.turn_into_reward(self._environment_turns)
         self._is_preset = coefficients is None and self.rule_name in PRESETS
@@ -210,6 +211,7 @@ class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
             for name, value in self._region_metrics.finish(self.region_statistics).items():
                 self.log_value(name, value)
             self.log_value("rest/progress", self.progress)
+            self.log_value("rest/tokens_computed", self.take_tokens_computed())
         return loss
 
     def _weigh(self, batch: dict[str, Any], per_token_logps: torch.Tensor, entropies: torch.Tensor) -> None:

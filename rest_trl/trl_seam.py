@@ -7,16 +7,18 @@ overrides the hooks and never needs to know what TRL calls where. `tests/test_tr
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from accelerate.logging import get_logger
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, is_peft_model
 from trl import GRPOTrainer
 from trl.extras.profiling import profiling_context
 from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import is_async_callable, nanstd
+
+from .shared_prompts.passes import SharedPrompts, prefilled_generation, whole_groups
 
 
 __all__ = ["StagedTrainer", "is_async_callable", "nanstd"]
@@ -78,6 +80,7 @@ class StagedTrainer(GRPOTrainer):
     num_generations_eval: int
     rollout_type: type[Any]
     rollout: Any
+    _shared_prompts: SharedPrompts
     _on_forward: OnForward | None = None
     _prefix_lengths: list[int] | None = None
 
@@ -142,7 +145,8 @@ class StagedTrainer(GRPOTrainer):
             ids, logprobs, self._prefix_lengths, num_sampled = sampled
         else:
             inputs = prompt_ids, images, multimodal_fields, num_generations
-            ids, logprobs = super()._generate_single_turn(*inputs, *args, **kwargs)
+            with self._prefilled(self.accelerator.unwrap_model(self.model_wrapped)):
+                ids, logprobs = super()._generate_single_turn(*inputs, *args, **kwargs)
             num_sampled = sum(map(len, ids))
         self._num_sampled += num_sampled
         return ids, logprobs
@@ -168,8 +172,12 @@ class StagedTrainer(GRPOTrainer):
             ) as model,
             torch.no_grad(),
             self._dist.summon_full_params(self.model_wrapped, recurse=False),
+            self._prefilled(model),
         ):
             yield model
+
+    def _prefilled(self, model: Any) -> Any:
+        return prefilled_generation(model) if self._shared_prompts.is_on and not self.use_vllm else nullcontext()
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Any:
         rollout = self.rollout
@@ -203,11 +211,61 @@ class StagedTrainer(GRPOTrainer):
         finally:
             self._on_forward = None
 
-    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, Any, Any]:
-        output = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+        **images: Any,
+    ) -> tuple[torch.Tensor, Any, Any]:
+        inputs = model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss
+        separate_scores = super()._get_per_token_logps_and_entropies
+        if any(value is not None for value in images.values()):
+            output = separate_scores(*inputs, **images)
+        else:
+            output = self._shared_prompts.scores(separate_scores, *inputs)
         if self._on_forward is not None and output[1] is not None:  # only the loss asks for entropies
             self._on_forward(output[0].detach(), output[1].detach())
         return output
+
+    # Shared prompts
+
+    def share_prompts(self, mode: str) -> None:
+        """Compute what rows of a micro-batch share once, see [`~rest_trl.shared_prompts.passes.SharedPrompts`]."""
+        models = [self.accelerator.unwrap_model(m) for m in (self.model, self.ref_model) if m is not None]
+        parallelism = self.accelerator.parallelism_config
+        objections = {
+            "the policy takes images": self.has_images,
+            "the adapter has virtual tokens": any(
+                is_peft_model(m) and m.active_peft_config.is_prompt_learning for m in models
+            ),
+            "torch_compile makes a program for each tree": self.args.torch_compile,
+            "use_transformers_continuous_batching has an attention of its own": (
+                self.use_transformers_continuous_batching
+            ),
+            "sequences are split over processes": parallelism is not None
+            and (parallelism.cp_enabled or parallelism.sp_enabled),
+        }
+        models = [m.get_base_model() if is_peft_model(m) else m for m in models]
+        self._shared_prompts = SharedPrompts(mode, models, self.accelerator, objections)
+
+    def take_tokens_computed(self) -> int:
+        """How many tokens all processes have computed for the loss since the last call, padding included."""
+        count = torch.tensor([self._shared_prompts.num_tokens], device=self.accelerator.device)
+        self._shared_prompts.num_tokens = 0
+        return int(self.accelerator.gather(count).sum())
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        buffered = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        if self._buffered_inputs is buffered or not self._shared_prompts.is_on:
+            return inputs
+        self._buffered_inputs = whole_groups(self._buffered_inputs)
+        return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     # What else is private
 

@@ -253,12 +253,15 @@ def prefilled(model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor)
 
 @contextmanager
 def prefilled_generation(model: Any) -> Iterator[None]:
-    """Within the context, `model.generate` starts from [`prefilled`] prompts."""
+    """Within the context, `model.generate` starts from [`prefilled`] prompts where its cache may grow."""
     generate = model.generate
 
     def from_prefilled(input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs: Any) -> Any:
-        cache = prefilled(model, input_ids, attention_mask)
-        return generate(input_ids=input_ids, attention_mask=attention_mask, past_key_values=cache, **kwargs)
+        config = kwargs.get("generation_config") or model.generation_config
+        has_cache = "past_key_values" in kwargs or config.cache_implementation is not None or not config.use_cache
+        if not has_cache and input_ids.size(1) > 1:
+            kwargs["past_key_values"] = prefilled(model, input_ids, attention_mask)
+        return generate(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
 
     model.generate = from_prefilled
     try:

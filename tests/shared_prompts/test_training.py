@@ -4,8 +4,9 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from shared_prompts.trainers import SharingTrainer
 from trl import GRPOConfig, GRPOTrainer
+
+from rest_trl import ResTGRPOConfig, ResTGRPOTrainer
 
 
 PROMPT = "What is the weather in Paris? Call the tool that tells it, with all its arguments, or say that none fits. "
@@ -16,7 +17,7 @@ def length_reward(completions, **kwargs):
     return [float(len(completion) % 11) for completion in completions]
 
 
-def train(cls, model, tokenizer, path, peft=None, extra=None, **arguments):
+def train(cls, model, tokenizer, path, peft=None, **arguments):
     defaults = {
         "loss_type": "grpo",
         "beta": 0.0,
@@ -33,7 +34,8 @@ def train(cls, model, tokenizer, path, peft=None, extra=None, **arguments):
         "disable_tqdm": True,
         "gradient_checkpointing": False,
     }
-    args = GRPOConfig(str(path), **(defaults | arguments))
+    config_class = ResTGRPOConfig if cls is ResTGRPOTrainer else GRPOConfig
+    args = config_class(str(path), **(defaults | arguments))
     trainer = cls(
         copy.deepcopy(model),
         length_reward,
@@ -41,7 +43,6 @@ def train(cls, model, tokenizer, path, peft=None, extra=None, **arguments):
         train_dataset=DATASET,
         processing_class=tokenizer,
         peft_config=peft,
-        **(extra or {}),
     )
     trainer.train()
     return trainer
@@ -58,13 +59,13 @@ LORA = LoraConfig(r=4, target_modules=["q_proj", "v_proj"])
     ("peft", "arguments"),
     [
         (None, {}),
-        (LORA, {"max_steps": 6}),
-        (LORA, {"max_steps": 6, "beta": 0.1}),
-        (None, {"max_steps": 6, "beta": 0.1}),
-        (None, {"max_steps": 6, "gradient_checkpointing": True}),
-        (None, {"max_steps": 6, "num_iterations": 2}),
-        (None, {"max_steps": 6, "top_entropy_quantile": 0.5}),
-        (None, {"max_steps": 6, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}),
+        (LORA, {"max_steps": 4}),
+        (LORA, {"max_steps": 4, "beta": 0.1}),
+        (None, {"max_steps": 4, "beta": 0.1}),
+        (None, {"max_steps": 4, "gradient_checkpointing": True}),
+        (None, {"max_steps": 4, "num_iterations": 2}),
+        (None, {"max_steps": 4, "top_entropy_quantile": 0.5}),
+        (None, {"max_steps": 4, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}),
     ],
     ids=["full", "lora", "lora with kl", "kl", "checkpointing", "iterations", "quantile", "accumulation"],
 )
@@ -72,8 +73,10 @@ def test_a_training_is_the_same_with_shared_prompts(peft, arguments, model, toke
     model.save_pretrained(tmp_path / "policy")
     model.config._name_or_path = str(tmp_path / "policy")  # from where TRL loads the reference
     expected = train(GRPOTrainer, model, tokenizer, tmp_path, peft, **arguments)
-    actual = train(SharingTrainer, model, tokenizer, tmp_path, peft, **arguments)
-    assert actual.shared_prompts.is_checked
+    shared = {"share_prompts": "true", "coefficients": "uniform"}
+    actual = train(ResTGRPOTrainer, model, tokenizer, tmp_path, peft, **shared, **arguments)
+    passes = arguments.get("num_iterations", 1)
+    assert logged(actual, "rest/tokens_computed").sum() < 0.5 * passes * logged(actual, "num_tokens")[-1]
     assert len(logged(actual, "loss")) == arguments.get("max_steps", 20)
     assert torch.equal(logged(actual, "completions/mean_length"), logged(expected, "completions/mean_length"))
     for name in ("loss", "entropy", "grad_norm", *(["kl"] if arguments.get("beta") else [])):
