@@ -51,6 +51,11 @@ def check_config(client: ServerClient, args: GRPOConfig, name: str, config: Pret
             f"max_completion_length={args.max_completion_length} tokens: restart it with at least the longest prompt "
             f"plus {args.max_completion_length}, or without --max-model-len for the model's own maximum: {command}"
         )
+    if not server["cache_config"]["enable_prefix_caching"]:
+        logger.warning(
+            f"the vLLM server at {url} computes a prompt again for each of its completions: restart it without "
+            "--no-enable-prefix-caching"
+        )
     served = server["model_config"]["model"]
     if served == name:
         return

@@ -29,7 +29,7 @@ COMPLETIONS = 8
 VOCABULARY = 8192
 # Tokens of a prompt and of a completion. With the last, nothing is gained.
 SIZES = [(64, 64), (256, 64), (512, 64), (1024, 128), (2048, 128), (4, 256)]
-# For prompts from this length on, bounds of the time over the share of tokens; and of the time where nothing is gained.
+# Bounds of the time over the share of tokens, from prompts of `LONG` tokens on, and of the time without any gain.
 LONG, BOUND, MOONSHOT, BOUND_OF_NOTHING = 512, 1.4, 1.15, 1.02
 
 
@@ -72,6 +72,7 @@ def make_trainer(
     )
     trainer.model.train()
     trainer.current_gradient_accumulation_steps = 1
+    trainer._num_sampled = 0  # as at the start of a rollout
     return trainer
 
 
@@ -103,7 +104,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="*", default=["/".join(map(str, sizes)) for sizes in SIZES])
     parser.add_argument("--no_memory", action="store_true", help="leave out the peaks, which take longest")
     options = parser.parse_args()
-    print(f"{options.rounds} rounds, {torch.get_num_threads()} thread(s)")
+    print(f"{options.rounds} rounds, {torch.get_num_threads()} thread(s)", flush=True)
     print("| prompt/completion | tokens | time of a step | over tokens | GRPO, s | peak memory | time of sampling |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     worst, worst_of_nothing = 0.0, 0.0

@@ -13,6 +13,7 @@ CONFIG = {
         "max_model_len": 256,
         "dtype": "torch.float32",
     },
+    "cache_config": {"enable_prefix_caching": True},
     "weight_transfer_config": {"backend": "nccl"},
 }
 

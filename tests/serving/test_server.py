@@ -79,6 +79,12 @@ class TestCheckServer:
             check(server.url, calls_tools=calls_tools)
         assert ("twice max_completion_length=32" in caplog.text) == (calls_tools and room == 64)
 
+    @pytest.mark.parametrize("is_on", [True, False])
+    def test_warns_of_a_server_that_computes_each_prompt_again(self, is_on, caplog):
+        with FakeVLLM(changed(model=TINY, cache_config={"enable_prefix_caching": is_on})) as server:
+            check(server.url)
+        assert ("--no-enable-prefix-caching" in caplog.text) == (not is_on)
+
     def test_refuses_another_model(self, one_layer):
         with (
             FakeVLLM(changed(model=one_layer)) as server,
