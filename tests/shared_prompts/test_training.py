@@ -4,9 +4,14 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
+from test_native_tools import TestToolLoop, roll_out
+from test_native_tools import make_trainer as native_trainer
+from test_trainer import make_trainer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
 from rest_trl import ResTGRPOConfig, ResTGRPOTrainer
+from rest_trl.lab.tiny import TINY_MODEL_DIR, load_tiny_dataset
 
 
 PROMPT = "What is the weather in Paris? Call the tool that tells it, with all its arguments, or say that none fits. "
@@ -82,3 +87,58 @@ def test_a_training_is_the_same_with_shared_prompts(peft, arguments, model, toke
     for name in ("loss", "entropy", "grad_norm", *(["kl"] if arguments.get("beta") else [])):
         difference = (logged(actual, name) - logged(expected, name)).abs()
         assert difference.max() <= 2e-4 * max(1.0, logged(expected, name).abs().max()), name
+
+
+def both_ways(trainer, output):
+    """Log-probabilities, entropies, gradient of their sum and tokens computed, without and with sharing."""
+    ids, mask = (torch.cat([output[f"prompt_{name}"], output[f"completion_{name}"]], 1) for name in ("ids", "mask"))
+    shared, results = trainer._shared_prompts, []
+    trainer.take_tokens_computed()
+    for shared.is_on in (False, True):
+        inputs = trainer.model, ids, mask, output["completion_ids"].size(1)
+        logps, entropies, _ = trainer._get_per_token_logps_and_entropies(*inputs, compute_entropy=True)
+        (logps + entropies).sum().backward()
+        gradient = torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
+        trainer.model.zero_grad()
+        results.append((logps.detach(), entropies.detach(), gradient, trainer.take_tokens_computed()))
+    assert shared.is_checked
+    return results
+
+
+def assert_exact(separate, shared):
+    for actual, expected in zip(shared[:2], separate[:2], strict=True):
+        assert (actual - expected).abs().max() <= 1e-4
+    assert (shared[2] - separate[2]).norm() <= 1e-4 * separate[2].norm()
+
+
+class TestRollout:
+    def test_of_branches_computes_each_reasoning_once(self, tmp_path):
+        dataset = load_tiny_dataset(size=32).filter(lambda row: "<tool_call>" in row["solution"])
+        tokenizer = AutoTokenizer.from_pretrained(TINY_MODEL_DIR, padding_side="left")
+        arguments = {"branch_size": 4, "coefficients": "uniform", "reward_funcs": None, "dataset": dataset}
+        sizes = {"per_device_train_batch_size": 16, "num_generations": 8, "max_completion_length": 64}
+        model = AutoModelForCausalLM.from_pretrained(TINY_MODEL_DIR)
+        trainer = make_trainer(ResTGRPOTrainer, model, tokenizer, tmp_path, **arguments, **sizes)
+        trainer.model.train()
+        output = trainer.roll_out([dict(trainer.train_dataset[i]) for i in range(2) for _ in range(8)])
+        separate, shared = both_ways(trainer, output)
+        assert_exact(separate, shared)
+        prompts, completions = (output[f"{part}_mask"].sum().item() for part in ("prompt", "completion"))
+        reasonings = sum(trainer.rollout.prefix_lengths)
+        assert reasonings > 16
+        # Some reasonings of a prompt begin alike as well.
+        assert shared[3] <= prompts / 8 + reasonings / 4 + (completions - reasonings) + 16
+
+    def test_of_several_turns_is_exact(self, tmp_path):
+        trainer = native_trainer(tmp_path, TestToolLoop.SCRIPT, {"share_prompts": "true"})
+        output = roll_out(trainer, len(TestToolLoop.SCRIPT))
+        assert not output["tool_mask"].all()
+        separate, shared = both_ways(trainer, output)
+        assert_exact(separate, shared)
+        assert shared[3] < 0.75 * separate[3]
+
+    def test_under_autocast_differs_by_rounding_only(self, model, tokenizer, tmp_path):
+        trainer = train(ResTGRPOTrainer, model, tokenizer, tmp_path, max_steps=1, bf16=True, share_prompts="true")
+        separate, shared = both_ways(trainer, trainer._buffered_inputs[0])
+        assert (shared[0] - separate[0]).abs().mean() <= 0.01
+        assert (shared[2] - separate[2]).norm() <= 0.05 * separate[2].norm()

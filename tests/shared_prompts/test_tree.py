@@ -71,6 +71,14 @@ def test_branches_have_their_reasoning_once():
     assert [len(family.context) for family in tree.families] == [0, 1, 2, 2]
 
 
+def test_a_gold_call_after_a_sampled_reasoning_costs_its_own_tokens():
+    prompt, reasonings = list(range(3, 43)), [[50 + i] * 30 for i in range(4)]
+    calls, golds = ([reasoning + [token] * 12 for reasoning in reasonings] for token in (60, 61))
+    sampled = build_tree(*micro_batch([prompt] * 4, calls))
+    with_golds = build_tree(*micro_batch([prompt] * 8, calls + golds))
+    assert with_golds.num_tokens == sampled.num_tokens + 4 * 12
+
+
 def test_different_prompts_share_a_system_prompt_wherever_they_are_padded():
     system = list(range(3, 43))
     prompts = [[*system, 50], [*system, 51, 52, 53]]
