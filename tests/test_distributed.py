@@ -25,7 +25,7 @@ from rest_trl.runs.preflight import check_processes
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = ["tests/engines/two_ranks.py"]
-RUNS = ["main", "resume", "dapo/entropy", "dr_grpo/entropy", "luspo/entropy", "bnpo/grpo", "bnpo/entropy"]
+RUNS = ["main", "resume", "shared", "dapo/entropy", "dr_grpo/entropy", "luspo/entropy", "bnpo/grpo", "bnpo/entropy"]
 TIMEOUT = 400  # seconds for one launch; 15 to 40 on two idle cores
 
 HAS_DEEPSPEED = importlib.util.find_spec("deepspeed") is not None
@@ -85,7 +85,7 @@ def train(path: Path, command: list[str], runs: list[str], *options: str, **envi
 @pytest.fixture(scope="module")
 def one(tmp_path_factory, fork_server):
     path = tmp_path_factory.mktemp("one")
-    runs = [*RUNS, "float32"] if HAS_DEEPSPEED else RUNS
+    runs = [*RUNS, "separate", *(["float32"] if HAS_DEEPSPEED else [])]
     fork_server.run(*PROGRAM, "--output", path, "--ranks", "1", "--runs", *runs)
     (result,) = results(path, 1)
     assert {(run["num_processes"], run["distributed_type"]) for run in result.values()} == {(1, "NO")}
@@ -126,8 +126,8 @@ def statistics_difference(actual: dict[str, Any], expected: dict[str, Any], step
 
 
 def rest_logs(result: dict[str, Any]) -> list[dict[str, float]]:
-    return [
-        {name: value for name, value in log.items() if name.startswith("rest/")}
+    return [  # padding, and so the tokens computed, are those of a rank's micro-batches
+        {name: value for name, value in log.items() if name.startswith("rest/") and name != "rest/tokens_computed"}
         for log in result["logs"]
         if "loss" in log
     ]
@@ -196,6 +196,16 @@ class TestTwoRanks:
         ranks = train(tmp_path, command, ["main"], "--sharded", "fsdp", ACCELERATE_TORCH_DEVICE="cpu")
         assert kinds_of(ranks, "main") == {(2, "FSDP", "FSDPQwen3ForCausalLM")}
         check_equal(one["main"], [rank["main"] for rank in ranks])
+
+    @pytest.mark.parametrize("sharded", [False, True], ids=["ddp", "fsdp2"])
+    def test_with_shared_prompts_are_as_one(self, sharded, one, ddp, tmp_path):
+        ranks = ddp
+        if sharded:
+            command = accelerate_launch("fsdp2", *PROGRAM)
+            ranks = train(tmp_path, command, ["shared"], "--sharded", "fsdp", ACCELERATE_TORCH_DEVICE="cpu")
+        assert all(rank["shared"]["shared"] for rank in ranks) and one["shared"]["shared"]
+        check_equal(one["shared"], [rank["shared"] for rank in ranks])
+        check_equal(one["separate"], [rank["shared"] for rank in ranks])
 
     @needs_deepspeed
     def test_sharded_by_zero3_are_as_one(self, one, tmp_path):

@@ -183,8 +183,8 @@ class SharedPrompts:
         count = mask[:, -num_kept:].sum().clamp(min=1)
         difference = ((actual - expected).abs().sum() / count).nan_to_num(nan=torch.inf)
         worst = self.accelerator.gather(difference.reshape(1)).max().item()
-        is_full = model.dtype == torch.float32 and self.accelerator.mixed_precision == "no"
-        bound = _BOUND if is_full else _BOUND_HALF
+        is_full = {p.dtype for p in model.parameters()} <= {torch.float32, torch.float64}
+        bound = _BOUND if is_full and self.accelerator.mixed_precision == "no" else _BOUND_HALF
         self.is_checked = True
         if worst > bound:
             self._switch_off(

@@ -39,11 +39,12 @@ ANSWERS = ["sunny", "21 degrees", "The weather in Paris is sunny.", "<think> no 
 # no call and far shorter completions, in step 1 only truncated completions, all masked, in step 2 nothing special.
 KINDS = ["calls", "calls", "answers", "answers"] + ["calls", "answers", "cut", "cut"] + ["calls", "answers"] * 4
 PROMPTS = [f"{i}: {kind}" for i, kind in enumerate(KINDS)]
+LONG = "What to answer is said at the end of this prompt, which all completions of a group have. "
 
 
 def completion(prompt: str, index: int, tokenizer: Any) -> list[int]:
     """Ids of the completion `index` of a group; no two of a run are equal."""
-    number, kind = prompt.split(": ")
+    number, kind = prompt.removeprefix(LONG).split(": ")
     texts = CALLS if kind == "calls" else ANSWERS
     ids = tokenizer(f"{texts[index]} {number}")["input_ids"]
     return ids if kind == "cut" else [*ids, tokenizer.eos_token_id]
@@ -131,6 +132,7 @@ class Record(TrainerCallback):
     def result(self) -> dict[str, Any]:
         trainer = self.trainer
         return {
+            "shared": isinstance(trainer, ResTGRPOTrainer) and trainer._shared_prompts.is_checked,
             "num_processes": trainer.accelerator.num_processes,
             "distributed_type": trainer.accelerator.distributed_type.value,
             "wrapper": type(trainer.model_wrapped).__name__,
@@ -146,7 +148,12 @@ class Record(TrainerCallback):
 
 
 def run(
-    options: argparse.Namespace, path: Path, resume: str | None = None, dtype: str = "float64", **changes: Any
+    options: argparse.Namespace,
+    path: Path,
+    resume: str | None = None,
+    dtype: str = "float64",
+    prompts: list[str] = PROMPTS,
+    **changes: Any,
 ) -> dict[str, Any]:
     """Train once, on the number of processes that there are."""
     arguments: dict[str, Any] = {
@@ -184,7 +191,7 @@ def run(
         AutoModelForCausalLM.from_pretrained(TINY_MODEL_DIR, dtype=dtype),
         reward,
         args,
-        train_dataset=Dataset.from_dict({"prompt": PROMPTS}),
+        train_dataset=Dataset.from_dict({"prompt": prompts}),
         processing_class=tokenizer,
         rollout_func=rollout,
     )
@@ -195,7 +202,10 @@ def run(
 
 
 def run_all(options: argparse.Namespace) -> dict[str, Any]:
-    """What `--runs` names: `main`, `resume` (of it), `float32` (in single precision), or as `dapo/entropy`."""
+    """
+    What `--runs` names: `main`, `resume` (of it), `float32` (in single precision), `shared` and `separate` (longer
+    prompts, computed once or for each completion), or as `dapo/entropy`.
+    """
     results: dict[str, Any] = {}
     path = options.output / "run"
     for name in options.runs:
@@ -206,6 +216,10 @@ def run_all(options: argparse.Namespace) -> dict[str, Any]:
             results[name] = run(options, path / name, checkpoint, save_strategy="steps", save_steps=2)
         elif name == "float32":  # as DeepSpeed wants it
             results[name] = run(options, path / name, dtype=name)
+        elif name in ("shared", "separate"):
+            prompts = [LONG + prompt for prompt in PROMPTS]
+            mode = "true" if name == "shared" else "false"
+            results[name] = run(options, path / name, prompts=prompts, share_prompts=mode)
         else:
             loss_type, coefficients = name.split("/")
             results[name] = run(options, path / name, loss_type=loss_type, coefficients=coefficients, max_steps=2)
