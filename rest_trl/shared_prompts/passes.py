@@ -258,8 +258,8 @@ def prefilled_generation(model: Any) -> Iterator[None]:
 
     def from_prefilled(input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs: Any) -> Any:
         config = kwargs.get("generation_config") or model.generation_config
-        has_cache = "past_key_values" in kwargs or config.cache_implementation is not None or not config.use_cache
-        if not has_cache and input_ids.size(1) > 1:
+        is_grown = config.cache_implementation is None and config.use_cache is not False  # None stands for True
+        if is_grown and "past_key_values" not in kwargs and input_ids.size(1) > 1:
             kwargs["past_key_values"] = prefilled(model, input_ids, attention_mask)
         return generate(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
 

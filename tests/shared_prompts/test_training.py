@@ -112,6 +112,17 @@ def assert_exact(separate, shared):
 
 
 class TestRollout:
+    @pytest.mark.parametrize(("mode", "prefills"), [("true", [2]), ("false", [])])
+    def test_computes_the_prompts_of_a_sampling_once(self, mode, prefills, model, tokenizer, tmp_path):
+        trainer = train(ResTGRPOTrainer, model, tokenizer, tmp_path, max_steps=1, share_prompts=mode)
+        shapes = []
+        trainer.model.model.register_forward_pre_hook(
+            lambda _, args, kwargs: shapes.append(kwargs["input_ids"].shape), with_kwargs=True
+        )
+        trainer.roll_out([dict(trainer.train_dataset[i]) for i in range(2) for _ in range(4)])
+        assert [rows for rows, columns in shapes if columns > 1 and rows < 8] == prefills
+        assert all(columns == 1 for rows, columns in shapes[len(prefills) :] if mode == "true")
+
     def test_of_branches_computes_each_reasoning_once(self, tmp_path):
         dataset = load_tiny_dataset(size=32).filter(lambda row: "<tool_call>" in row["solution"])
         tokenizer = AutoTokenizer.from_pretrained(TINY_MODEL_DIR, padding_side="left")
