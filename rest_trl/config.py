@@ -1,5 +1,6 @@
 """Configuration of [`ResTGRPOTrainer`]."""
 
+import math
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -80,6 +81,11 @@ class ResTGRPOConfig(GRPOConfig):
             Whether to compute tokens that rows of a micro-batch share (system prompts, prompts, reasonings of
             branches) once, in the loss and in sampling with transformers. `"auto"` computes each row by itself where
             that is not possible and logs why; `"true"` refuses to; `"false"` always does.
+        gold_weight (`float`, *optional*, defaults to `0.0`):
+            Weight of the likelihood of the gold call after the sampled reasonings, see `rest_trl.gold.rows`. At 0, the
+            reward alone teaches.
+        gold_variant (`str`, *optional*):
+            Dotted path of a subclass of [`~rest_trl.gold.GoldTeacher`], for ablations.
         diagnose_steps (`int`, *optional*):
             Optimiser steps between diagnoses of the gradients, see
             [`~rest_trl.lab.diagnose.callback.DiagnoseCallback`]. Each diagnosis costs about 20 backward passes over
@@ -142,6 +148,12 @@ class ResTGRPOConfig(GRPOConfig):
             "choices": list(SHARING),
         },
     )
+    gold_weight: float = field(
+        default=0.0, metadata={"help": "Weight of the likelihood of the gold call after each sampled reasoning."}
+    )
+    gold_variant: str | None = field(
+        default=None, metadata={"help": "Dotted path of a subclass of rest_trl.gold.GoldTeacher, for ablations."}
+    )
     diagnose_steps: int | None = field(
         default=None, metadata={"help": "Steps between diagnoses of the gradients. Default: none, at no cost."}
     )
@@ -181,6 +193,7 @@ class ResTGRPOConfig(GRPOConfig):
         if self.refill_groups < 0:
             raise ValueError(f"refill_groups must not be negative, got {self.refill_groups}: 0 keeps wasted groups")
         self._check_branches()
+        self._check_gold()
         self._check_credit()
 
     def _check_branches(self) -> None:
@@ -200,6 +213,19 @@ class ResTGRPOConfig(GRPOConfig):
                 "that a multiple of branch_size"
             )
 
+    def _check_gold(self) -> None:
+        if not 0 <= self.gold_weight < math.inf:
+            raise ValueError(f"gold_weight must not be negative, got {self.gold_weight}: 0 leaves the gold call out")
+        if self.gold_variant is not None and not self.gold_weight:
+            raise ValueError(f"gold_variant={self.gold_variant!r} has no effect with gold_weight=0: set gold_weight")
+        for name, is_there, cure in (
+            ("beta", self.beta, "0, because the KL term would count the gold call's tokens as sampled ones"),
+            ("top_entropy_quantile", self.top_entropy_quantile < 1, "1, because it would mask most of the gold call"),
+            ("entropy_coef", self.entropy_coef or self.use_adaptive_entropy, "0, because gold calls are not sampled"),
+        ):
+            if self.gold_weight and is_there:
+                raise ValueError(f"gold_weight={self.gold_weight} cannot be combined with {name}: set it to {cure}")
+
     def _check_credit(self) -> None:
         # Branches have the baseline with every credit, and a diagnosis compares with all credits.
         has_baseline = self.credit != "completion" or self.branch_size is not None or self.diagnose_steps is not None
@@ -215,10 +241,12 @@ class ResTGRPOConfig(GRPOConfig):
                 f"turn_discount={self.turn_discount} has no effect with credit={self.credit!r}, which looks at no "
                 "later turns: set credit='turn', or turn_discount=1"
             )
-        if self.credit == "completion" and self.branch_size is None:
+        if self.credit == "completion" and self.branch_size is None and not self.gold_weight:
             return
         per_token = f"credit={self.credit!r} with branch_size={self.branch_size}, which is per token"
         cure = "or credit='completion' and no branch_size"
+        if self.gold_weight:
+            per_token, cure = f"gold_weight={self.gold_weight}, which is per token", f"{cure} and gold_weight=0"
         if self.importance_sampling_level == "sequence" and self.loss_type in _SHARED_RATIO_LOSSES:
             raise ValueError(
                 f"importance_sampling_level='sequence' with loss_type={self.loss_type!r} multiplies all tokens of a "

@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 
 from .config import CREDITS, ResTGRPOConfig
 from .credit.assignment import assigned_advantages, find_segments, warn_without_parts
@@ -88,7 +89,7 @@ class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
         syntax = get_syntax(args.tool_call_syntax or detect_syntax(self.tokenizer))
         self.partitioner = self.reader.partitioner = Partitioner(self.tokenizer, syntax)
         self.reader.end_ids = self.eos_token_ids if self.rollout_func is not None else ()
-        self._branches, self._refilled = None, None
+        self._branches, self._refilled, self._gold = None, None, None
         if args.branch_size is not None:
             from .rollouts.branches import Branches
 
@@ -97,6 +98,10 @@ class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
             from .rollouts.refill import RefilledGroups
 
             self._refilled = RefilledGroups(self)
+        if args.gold_weight:
+            from .gold import make_teacher
+
+            self._gold = make_teacher(self)
         bind(self)
         self._asks_for_segments = args.diagnose_steps is not None or args.credit != "completion"
         self._is_first_rollout = True
@@ -188,6 +193,8 @@ class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
                 self.diagnosis.take(
                     batch, mask, {credit: of_credit(credit=credit) for credit in CREDITS}, num_generations
                 )
+            if self._gold is not None:
+                self._gold.teach(rollout, batch)
         if self._completion_log is not None:
             known = None if needs_forward_pass(self.rule) else self._coefficients(batch)
             rewards = turn_values(self.reward_funcs, rollout.completion_ids)
@@ -205,7 +212,9 @@ class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
     ) -> torch.Tensor:
         """TRL's loss with the advantage of every token multiplied by its coefficient (paper, algorithm, loss)."""
         batch = dict(inputs)  # TRL reuses the buffered one if `num_iterations > 1`
-        with self.after_forward(partial(self._weigh, batch)):
+        if self._gold is not None and self.model.training:
+            batch = self._gold.with_rows(inputs)
+        with self.after_forward(partial(self._weigh, inputs, batch)):
             loss = super().compute_loss(model, batch, return_outputs, num_items_in_batch)
         if self.model.training and self.accelerator.sync_gradients:
             for name, value in self._region_metrics.finish(self.region_statistics).items():
@@ -214,13 +223,22 @@ class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
             self.log_value("rest/tokens_computed", self.take_tokens_computed())
         return loss
 
-    def _weigh(self, batch: dict[str, Any], per_token_logps: torch.Tensor, entropies: torch.Tensor) -> None:
-        """Multiply the advantages of a micro-batch by the coefficients, once the forward pass of the loss is done."""
-        coefficients = self._coefficients(batch, per_token_logps=per_token_logps, entropies=entropies)
-        advantages = batch["advantages"] if batch["advantages"].dim() == 2 else batch["advantages"].unsqueeze(1)
-        batch["advantages"] = advantages * coefficients
+    def _weigh(
+        self, inputs: dict[str, Any], batch: dict[str, Any], per_token_logps: torch.Tensor, entropies: torch.Tensor
+    ) -> None:
+        """
+        Multiply the advantages of a micro-batch by the coefficients, once the forward pass of the loss is done. Rows
+        and columns beyond those of its completions, which are of gold calls, have coefficients of 1.
+        """
+        num_rows, num_tokens = inputs["completion_ids"].shape
+        logps, entropies = (values[:num_rows, :num_tokens] for values in (per_token_logps, entropies))
+        coefficients = self._coefficients(inputs, per_token_logps=logps, entropies=entropies)
+        own, all_advantages = (_per_token(each["advantages"]) for each in (inputs, batch))
+        all_rows, all_tokens = batch["completion_ids"].shape
+        beyond = 0, all_tokens - num_tokens, 0, all_rows - num_rows
+        batch["advantages"] = all_advantages * pad(coefficients, beyond, value=1.0)
         if self.model.training:
-            self._region_metrics.add(batch["part_ids"], entropies, coefficients, batch["advantages"])
+            self._region_metrics.add(inputs["part_ids"], entropies, coefficients, own * coefficients)
 
     def _coefficients(self, batch: dict[str, Any], **of_forward_pass: torch.Tensor) -> torch.Tensor:
         region_entropies, region_shares = self.region_statistics.tensors(batch["part_ids"].device)
@@ -249,3 +267,7 @@ class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
         from .lab.display.card import write_model_card
 
         write_model_card(self, super().create_model_card, model_name, dataset_name, tags)
+
+
+def _per_token(advantages: torch.Tensor) -> torch.Tensor:
+    return advantages if advantages.dim() == 2 else advantages.unsqueeze(1)

@@ -16,6 +16,7 @@ from accelerate.utils import gather_object, is_peft_model
 from trl import GRPOTrainer
 from trl.extras.profiling import profiling_context
 from trl.models import unwrap_model_for_generation
+from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import is_async_callable, nanstd
 
 from .shared_prompts.passes import SharedPrompts, prefilled_generation, whole_groups
@@ -210,6 +211,13 @@ class StagedTrainer(GRPOTrainer):
             yield
         finally:
             self._on_forward = None
+
+    def log_probs(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, num_tokens: int) -> torch.Tensor:
+        """Log-probabilities of the last tokens of rows, without gradient, in passes of the size of a micro-batch."""
+        with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
+            size = self.args.per_device_train_batch_size
+            rows = input_ids, attention_mask, num_tokens
+            return self._get_per_token_logps_and_entropies(self.model, *rows, batch_size=size)[0]
 
     def _get_per_token_logps_and_entropies(
         self,

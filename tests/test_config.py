@@ -18,6 +18,8 @@ OWN_FIELDS = {
     "credit_baseline": None,
     "branch_size": None,
     "refill_groups": 0,
+    "gold_weight": 0.0,
+    "gold_variant": None,
     "turn_discount": 1.0,
     "entropy_decay": 0.9,
     "diagnose_steps": None,

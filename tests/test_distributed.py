@@ -25,7 +25,8 @@ from rest_trl.runs.preflight import check_processes
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = ["tests/engines/two_ranks.py"]
-RUNS = ["main", "resume", "shared", "dapo/entropy", "dr_grpo/entropy", "luspo/entropy", "bnpo/grpo", "bnpo/entropy"]
+RUNS = ["main", "resume", "gold", "shared"]
+RUNS += ["dapo/entropy", "dr_grpo/entropy", "luspo/entropy", "bnpo/grpo", "bnpo/entropy"]
 TIMEOUT = 400  # seconds for one launch; 15 to 40 on two idle cores
 
 HAS_DEEPSPEED = importlib.util.find_spec("deepspeed") is not None
@@ -221,6 +222,10 @@ class TestTwoRanks:
     def test_are_as_one_with_the_loss(self, one, ddp, loss_type):
         run = f"{loss_type}/entropy"
         check_equal(one[run], [rank[run] for rank in ddp])
+
+    def test_are_as_one_with_gold_calls_of_which_one_rank_has_none(self, one, ddp):
+        check_equal(one["gold"], [rank["gold"] for rank in ddp])
+        assert rest_logs(one["gold"])[0]["rest/gold/without"] == 0.5
 
     def test_differ_with_bnpo_no_more_than_in_grpo(self, one, ddp):
         # It divides by the tokens of each micro-batch, so its gradient depends on the split, in TRL itself.

@@ -46,6 +46,7 @@ SETTINGS = {
     "entropy_bonus": REST | {"entropy_coef": 0.001},
     "region": REGION,
     "region_rest": REGION | {"coefficients": "entropy"},
+    "gold": {"credit": "completion", "coefficients": "uniform", "gold_weight": 1.0},
     "leave_one_out": REGION | {"credit_baseline": "leave_one_out"},
     "branch": REGION | {"credit_baseline": "leave_one_out", "branch": "reasoning", "branch_size": 2},
     "local": {"credit": "local", "coefficients": "uniform"},

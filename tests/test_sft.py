@@ -14,8 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
 from rest_trl import Region, partition
+from rest_trl.gold.continuations import end_of_turn
 from rest_trl.lab.sft import ResTSFTConfig, ResTSFTTrainer, main
-from rest_trl.lab.sft.rows import end_of_turn, stop_ids, tokenize_rows
+from rest_trl.lab.sft.rows import stop_ids, tokenize_rows
 from rest_trl.lab.tiny import TINY_MODEL_DIR
 
 

@@ -71,6 +71,7 @@ TRL_INTERNALS = [
     Internal("transformers.PretrainedConfig", "_attn_implementation", "that of shared prompts takes its place"),
     Internal("transformers.PreTrainedModel", "_is_stateful", "recurrent layers cannot share prompts"),
     Internal("transformers.PreTrainedModel", "_supports_attention_backend", "its attention can be replaced"),
+    Internal("trl.models.utils", "disable_gradient_checkpointing", "gold calls are scored without gradient"),
     Internal("trl.models", "unwrap_model_for_generation", "branches are sampled by the policy as TRL unwraps it"),
     Internal("trl.extras.profiling", "profiling_context", "the time of the regions is logged with TRL's times"),
     Internal("trl.trainer.utils", "get_comet_experiment_url", "the model card links the run"),

@@ -40,6 +40,7 @@ ANSWERS = ["sunny", "21 degrees", "The weather in Paris is sunny.", "<think> no 
 KINDS = ["calls", "calls", "answers", "answers"] + ["calls", "answers", "cut", "cut"] + ["calls", "answers"] * 4
 PROMPTS = [f"{i}: {kind}" for i, kind in enumerate(KINDS)]
 LONG = "What to answer is said at the end of this prompt, which all completions of a group have. "
+SOLUTIONS = [CALLS[0] if kind == "calls" else ANSWERS[0] for kind in KINDS]  # for gold_weight
 
 
 def completion(prompt: str, index: int, tokenizer: Any) -> list[int]:
@@ -191,7 +192,7 @@ def run(
         AutoModelForCausalLM.from_pretrained(TINY_MODEL_DIR, dtype=dtype),
         reward,
         args,
-        train_dataset=Dataset.from_dict({"prompt": prompts}),
+        train_dataset=Dataset.from_dict({"prompt": prompts, "solution": SOLUTIONS}),
         processing_class=tokenizer,
         rollout_func=rollout,
     )
@@ -203,8 +204,8 @@ def run(
 
 def run_all(options: argparse.Namespace) -> dict[str, Any]:
     """
-    What `--runs` names: `main`, `resume` (of it), `float32` (in single precision), `shared` and `separate` (longer
-    prompts, computed once or for each completion), or as `dapo/entropy`.
+    What `--runs` names: `main`, `resume` (of it), `gold` (with `gold_weight`), `float32` (in single precision),
+    `shared` and `separate` (longer prompts, computed once or for each completion), or as `dapo/entropy`.
     """
     results: dict[str, Any] = {}
     path = options.output / "run"
@@ -214,6 +215,8 @@ def run_all(options: argparse.Namespace) -> dict[str, Any]:
         elif name == "resume":
             checkpoint = str(path / "main" / "checkpoint-2")
             results[name] = run(options, path / name, checkpoint, save_strategy="steps", save_steps=2)
+        elif name == "gold":
+            results[name] = run(options, path / name, gold_weight=1.0)
         elif name == "float32":  # as DeepSpeed wants it
             results[name] = run(options, path / name, dtype=name)
         elif name in ("shared", "separate"):

@@ -1,18 +1,16 @@
-"""Rows of a data set as the token ids that supervised fine-tuning reads, and the tokens that end a completion."""
+"""Rows of a data set as the token ids that supervised fine-tuning reads."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from accelerate.logging import get_logger
 from datasets import Dataset
-from jinja2 import TemplateError
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 
 logger = get_logger(__name__)
 
 IGNORED = -100  # label of a token without a loss
-_PROBE = "rest-trl-probe"
 
 
 def tokenize_rows(
@@ -87,36 +85,3 @@ def stop_ids(model: Any, revision: str = "main") -> set[int]:
         config = model.generation_config
     found = config.eos_token_id
     return set() if found is None else set(found) if isinstance(found, list) else {found}
-
-
-def end_of_turn(
-    tokenizer: PreTrainedTokenizerBase,
-    stops: Collection[int],
-    chat_template_kwargs: Mapping[str, Any] | None = None,
-) -> list[int]:
-    """
-    How a policy should end its turn: with what the chat template writes there, up to the first token at which
-    generation stops (`stops`, or the end-of-sequence token).
-
-    That need not be the tokenizer's end-of-sequence token: Gemma 3 ends a turn with `<end_of_turn>`. Where generation
-    would not stop at what the template writes, as with many base models, or the template writes nothing there, it is
-    the end-of-sequence token.
-    """
-    end: Any = tokenizer.eos_token_id
-    ids: list[int] = tokenizer(_after_a_turn(tokenizer, chat_template_kwargs or {}), add_special_tokens=False)[
-        "input_ids"
-    ]
-    stop = next((place for place, token in enumerate(ids) if token in {*stops, end}), None)
-    return [end] if stop is None else ids[: stop + 1]
-
-
-def _after_a_turn(tokenizer: PreTrainedTokenizerBase, chat_template_kwargs: Mapping[str, Any]) -> str:
-    """What the chat template writes after the text of an assistant's turn; nothing without a template."""
-    if tokenizer.chat_template is None and "chat_template" not in chat_template_kwargs:
-        return ""
-    messages: Any = [{"role": "user", "content": "."}, {"role": "assistant", "content": _PROBE}]
-    try:
-        rendered = str(tokenizer.apply_chat_template(messages, tokenize=False, **chat_template_kwargs))
-    except (TemplateError, TypeError, LookupError):  # a template that refuses such messages may be given text alone
-        return ""
-    return rendered.rpartition(_PROBE)[2] if _PROBE in rendered else ""

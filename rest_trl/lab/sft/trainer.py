@@ -8,11 +8,12 @@ import torch
 from torch.nn.functional import pad
 from trl import SFTTrainer
 
+from ...gold.continuations import end_of_turn
 from ...regions import Partitioner, normalize, region_sums, to_regions
 from ...runs.checkpoints import WholeCheckpoints
 from ...tool_calls import Region, detect_syntax, get_syntax
 from .config import ResTSFTConfig
-from .rows import IGNORED, end_of_turn, stop_ids, tokenize_rows
+from .rows import IGNORED, stop_ids, tokenize_rows
 
 
 class ResTSFTTrainer(WholeCheckpoints, SFTTrainer):
@@ -24,7 +25,7 @@ class ResTSFTTrainer(WholeCheckpoints, SFTTrainer):
     read from the ids that the loss is on. With equal weights the loss is TRL's own, to the bit.
 
     A gold completion ends with the `eos_token` of `args`, and by default as the chat template ends a turn, see
-    [`~rest_trl.lab.sft.rows.end_of_turn`].
+    [`~rest_trl.gold.continuations.end_of_turn`].
 
     It logs means over all tokens between two logs: `rest/nll/all` and `rest/nll/{region}`, the negative log-likelihood
     in nats without the weights; `rest/share/{region}`, the share of the tokens; and `rest/coefficient/{region}`, the
