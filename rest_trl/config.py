@@ -10,7 +10,6 @@ from trl import GRPOConfig
 from .regions.rules import PRESETS, CoefficientsFunc, bind_rule, rule_name
 from .rewards.schedules import SCHEDULES, check_schedule
 from .runs.preflight import check_mappings, check_numbers
-from .shared_prompts.passes import SHARING
 from .tool_calls import get_syntax
 
 
@@ -20,6 +19,7 @@ CREDIT_BASELINES = ("group", "leave_one_out")
 # With one importance ratio per sequence, these losses multiply all tokens of a sequence by the same factor, so
 # coefficients whose mean is 1 cancel.
 _SHARED_RATIO_LOSSES = ("bnpo", "dapo", "dr_grpo", "grpo", "luspo", "sapo")
+SHARING = ("auto", "true", "false")
 # TRL itself checks the first three only after the first rollout.
 _CHOICES = {
     "loss_type": (*_SHARED_RATIO_LOSSES, "cispo", "vespo"),
@@ -36,8 +36,8 @@ class ResTGRPOConfig(GRPOConfig):
     r"""
     Configuration class for the [`ResTGRPOTrainer`].
 
-    Only the arguments that [`~trl.GRPOConfig`] lacks are listed. Two of its arguments default to the paper's values:
-    `loss_type="grpo"`, which is not TRL's default, and `beta=0.0`.
+    Only the arguments that [`~trl.GRPOConfig`] lacks are listed. `loss_type` defaults to the paper's `"grpo"`, which is
+    not TRL's default; `beta` is 0 as in TRL and the paper.
 
     `top_entropy_quantile` masks tokens after the coefficients are normalised, so their mean is 1 over all tokens of
     the policy, not over those that are kept. With `loss_type="vespo"` the weight of a completion depends on the sign
@@ -77,10 +77,10 @@ class ResTGRPOConfig(GRPOConfig):
         refill_groups (`int`, *optional*, defaults to `0`):
             How many more groups, of fresh prompts, a rollout may sample to replace groups whose completions have
             equal rewards, see `rest_trl.rollouts.refill`.
-        share_prompts (`str`, *optional*, defaults to `"auto"`):
+        share_prompts (`str`, *optional*, defaults to `"false"`):
             Whether to compute tokens that rows of a micro-batch share (system prompts, prompts, reasonings of
             branches) once, in the loss and in sampling with transformers. `"auto"` computes each row by itself where
-            that is not possible and logs why; `"true"` refuses to; `"false"` always does.
+            that is not possible and logs why; `"true"` refuses to; `"false"` always does, to the bit as TRL.
         gold_weight (`float`, *optional*, defaults to `0.0`):
             Weight of the likelihood of the gold call after the sampled reasonings, see `rest_trl.gold.rows`. At 0, the
             reward alone teaches.
@@ -97,7 +97,6 @@ class ResTGRPOConfig(GRPOConfig):
     loss_type: str = field(
         default="grpo", metadata={"help": "Loss, see GRPOConfig. The paper averages over each completion: grpo."}
     )
-    beta: float = field(default=0.0, metadata={"help": "KL coefficient. The paper uses none."})
     tool_call_syntax: str | None = field(
         default=None,
         metadata={"help": "Wire syntax of the policy's tool calls. Default: that of the tokenizer's chat template."},
@@ -142,7 +141,7 @@ class ResTGRPOConfig(GRPOConfig):
         default=0, metadata={"help": "Groups that a rollout may sample in the place of groups of equal reward."}
     )
     share_prompts: str = field(
-        default="auto",
+        default="false",
         metadata={
             "help": "Compute what rows of a micro-batch share once: auto (where possible), true (or refuse), false.",
             "choices": list(SHARING),

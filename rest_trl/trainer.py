@@ -16,7 +16,7 @@ from .rollouts.rollout import Rollout, RolloutReader
 from .runs.checkpoints import WholeCheckpoints
 from .tool_calls import detect_syntax, get_syntax
 from .trl_seam import StagedTrainer
-from .wiring import bind, check_vllm_server, keep_trainable, named_arguments, switch_on
+from .wiring import bind, check_vllm_server, named_arguments, prepare_policy, switch_on
 
 
 class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
@@ -72,8 +72,8 @@ class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
         arguments = named_arguments(model, reward_funcs, args, positional, kwargs)
         args = arguments["args"]
         args.check_rule(coefficients or args.coefficients)
-        rule = coefficients or args.coefficients
-        self.rule, self.rule_name = bind_rule(rule), rule_name(rule)
+        self.rule = bind_rule(coefficients or args.coefficients)
+        self.rule_name = rule_name(coefficients or args.coefficients)
         self.reader, self._environment_turns = RolloutReader(), None
         if arguments.get("environment_factory") is not None:
             from .credit.environments import take_turn_rewards
@@ -81,8 +81,7 @@ class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
             self._environment_turns = take_turn_rewards(arguments, self.reader.spans)
         check_vllm_server(arguments)
         super().__init__(**arguments)
-        keep_trainable(self)
-        self.share_prompts(args.share_prompts)
+        prepare_policy(self)
         if self._environment_turns is not None:
             self.turn_into_reward(self._environment_turns)
         self._is_preset = coefficients is None and self.rule_name in PRESETS
@@ -220,7 +219,8 @@ class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
             for name, value in self._region_metrics.finish(self.region_statistics).items():
                 self.log_value(name, value)
             self.log_value("rest/progress", self.progress)
-            self.log_value("rest/tokens_computed", self.take_tokens_computed())
+            if self.args.share_prompts != "false":
+                self.log_value("rest/tokens_computed", self.take_tokens_computed())
         return loss
 
     def _weigh(

@@ -19,8 +19,6 @@ from trl.models import unwrap_model_for_generation
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import is_async_callable, nanstd
 
-from .shared_prompts.passes import SharedPrompts, prefilled_generation, whole_groups
-
 
 __all__ = ["StagedTrainer", "is_async_callable", "nanstd"]
 
@@ -81,7 +79,7 @@ class StagedTrainer(GRPOTrainer):
     num_generations_eval: int
     rollout_type: type[Any]
     rollout: Any
-    _shared_prompts: SharedPrompts
+    _shared_prompts: Any = None  # see `share_prompts`
     _on_forward: OnForward | None = None
     _prefix_lengths: list[int] | None = None
 
@@ -178,7 +176,11 @@ class StagedTrainer(GRPOTrainer):
             yield model
 
     def _prefilled(self, model: Any) -> Any:
-        return prefilled_generation(model) if self._shared_prompts.is_on and not self.use_vllm else nullcontext()
+        if self._shared_prompts is None or not self._shared_prompts.is_on or self.use_vllm:
+            return nullcontext()
+        from .shared_prompts.passes import prefilled_generation
+
+        return prefilled_generation(model)
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Any:
         rollout = self.rollout
@@ -232,7 +234,7 @@ class StagedTrainer(GRPOTrainer):
     ) -> tuple[torch.Tensor, Any, Any]:
         inputs = model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss
         separate_scores = super()._get_per_token_logps_and_entropies
-        if any(value is not None for value in images.values()):
+        if self._shared_prompts is None or any(value is not None for value in images.values()):
             output = separate_scores(*inputs, **images)
         else:
             output = self._shared_prompts.scores(separate_scores, *inputs)
@@ -244,6 +246,8 @@ class StagedTrainer(GRPOTrainer):
 
     def share_prompts(self, mode: str) -> None:
         """Compute what rows of a micro-batch share once, see [`~rest_trl.shared_prompts.passes.SharedPrompts`]."""
+        from .shared_prompts.passes import SharedPrompts
+
         models = [self.accelerator.unwrap_model(m) for m in (self.model, self.ref_model) if m is not None]
         parallelism = self.accelerator.parallelism_config
         objections = {
@@ -270,8 +274,10 @@ class StagedTrainer(GRPOTrainer):
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         buffered = self._buffered_inputs
         inputs = super()._prepare_inputs(generation_batch)
-        if self._buffered_inputs is buffered or not self._shared_prompts.is_on:
+        if self._buffered_inputs is buffered or self._shared_prompts is None or not self._shared_prompts.is_on:
             return inputs
+        from .shared_prompts.passes import whole_groups
+
         self._buffered_inputs = whole_groups(self._buffered_inputs)
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 

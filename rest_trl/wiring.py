@@ -45,8 +45,13 @@ def check_vllm_server(arguments: dict[str, Any]) -> None:
         check_server(arguments["model"], args, has_tools)
 
 
-def keep_trainable(trainer: Any) -> None:
-    """Keep the policy in a form that has gradients, and its vLLM server, if it has one, in reach after a restart."""
+def prepare_policy(trainer: Any) -> None:
+    """
+    Keep the policy in a form that has gradients, share its prompts if asked to, and keep its vLLM server, if it has
+    one, in reach after a restart.
+    """
+    if trainer.args.share_prompts != "false":
+        trainer.share_prompts(trainer.args.share_prompts)
     if is_bitsandbytes_available():
         from .serving.packing import keep_unpacked
 

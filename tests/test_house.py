@@ -121,7 +121,7 @@ class TestHouse:
             [sys.executable, "-c", program], capture_output=True, text=True, check=True
         ).stdout.split()
         assert not [name for name in names if name.split(".")[1:2] in (["data"], ["serving"], ["lab"])]
-        assert len(names) <= 54
+        assert len(names) <= 50
 
     def test_there_is_no_circle_inside_a_room(self):
         modules = {path: set() for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"}

@@ -143,8 +143,7 @@ class TestCoefficientsOfOne:
     )
     def test_train_to_the_weights_of_grpo(self, arguments, model, tokenizer, tmp_path):
         weights = []
-        # With shared prompts, sums are taken in another order: tests/shared_prompts compares those.
-        ours = {"coefficients": "uniform", "share_prompts": "false"}
+        ours = {"coefficients": "uniform"}
         for cls, extra in ((GRPOTrainer, {}), (ResTGRPOTrainer, ours)):
             trainer = make_trainer(cls, copy.deepcopy(model), tokenizer, tmp_path, max_steps=4, **arguments, **extra)
             trainer.train()

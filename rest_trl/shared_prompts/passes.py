@@ -15,7 +15,6 @@ from .tree import PromptTree, build_tree
 
 logger = get_logger(__name__)
 
-SHARING = ("auto", "true", "false")
 # What TRL's method returns: log-probabilities and entropies, both of shape (B, T), and the auxiliary loss.
 Scores = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
 # A packed row is computed where it has at most this share of the tokens of separate rows.

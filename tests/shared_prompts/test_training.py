@@ -81,7 +81,9 @@ def test_a_training_is_the_same_with_shared_prompts(peft, arguments, model, toke
     shared = {"share_prompts": "true", "coefficients": "uniform"}
     actual = train(ResTGRPOTrainer, model, tokenizer, tmp_path, peft, **shared, **arguments)
     passes = arguments.get("num_iterations", 1)
-    assert logged(actual, "rest/tokens_computed").sum() < 0.5 * passes * logged(actual, "num_tokens")[-1]
+    # In a micro-batch of two rows a prompt is shared by two: even without completions half of the tokens are left.
+    bound = 0.6 if arguments.get("per_device_train_batch_size") == 2 else 0.5
+    assert logged(actual, "rest/tokens_computed").sum() < bound * passes * logged(actual, "num_tokens")[-1]
     assert len(logged(actual, "loss")) == arguments.get("max_steps", 20)
     assert torch.equal(logged(actual, "completions/mean_length"), logged(expected, "completions/mean_length"))
     for name in ("loss", "entropy", "grad_norm", *(["kl"] if arguments.get("beta") else [])):
@@ -129,7 +131,7 @@ class TestRollout:
         arguments = {"branch_size": 4, "coefficients": "uniform", "reward_funcs": None, "dataset": dataset}
         sizes = {"per_device_train_batch_size": 16, "num_generations": 8, "max_completion_length": 64}
         model = AutoModelForCausalLM.from_pretrained(TINY_MODEL_DIR)
-        trainer = make_trainer(ResTGRPOTrainer, model, tokenizer, tmp_path, **arguments, **sizes)
+        trainer = make_trainer(ResTGRPOTrainer, model, tokenizer, tmp_path, share_prompts="true", **arguments, **sizes)
         trainer.model.train()
         output = trainer.roll_out([dict(trainer.train_dataset[i]) for i in range(2) for _ in range(8)])
         separate, shared = both_ways(trainer, output)
