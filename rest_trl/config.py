@@ -36,8 +36,8 @@ class ResTGRPOConfig(GRPOConfig):
     r"""
     Configuration class for the [`ResTGRPOTrainer`].
 
-    Only the arguments that [`~trl.GRPOConfig`] lacks are listed. `loss_type` defaults to the paper's `"grpo"`, which is
-    not TRL's default; `beta` is 0 as in TRL and the paper.
+    Only the arguments that [`~trl.GRPOConfig`] lacks are listed. `loss_type` defaults to the paper's `"grpo"`, which
+    is not TRL's default; `beta` is 0 as in TRL and the paper.
 
     `top_entropy_quantile` masks tokens after the coefficients are normalised, so their mean is 1 over all tokens of
     the policy, not over those that are kept. With `loss_type="vespo"` the weight of a completion depends on the sign
