@@ -192,7 +192,7 @@ class TestRecipesInPages:
         (block,) = (block for block in blocks(ROOT / "docs/studies.md") if block.title)
         file = tmp_path / block.title
         file.write_text(block.text.replace("recipe: ", f"recipe: {ROOT}/"))
-        assert set(load_study(file).arms) == {"grpo", "rest", "region"}
+        assert set(load_study(file).arms) == {"grpo", "rest", "slow_region"}
 
 
 class TestLinks:

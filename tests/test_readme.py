@@ -67,7 +67,8 @@ class TestCommands:
 
     def test_studies_name_arms_that_can_be_trained(self):
         (command,) = (command.words for command in commands(TOUR) if "study" in command.words)
-        study = load_study(ROOT / make_study_parser().parse_args(command[2:]).config)
+        arguments = make_study_parser().parse_args(command[2:])
+        study = load_study(ROOT / arguments.config, name=arguments.study)
         check_arms(study)
 
     def test_doctor_finds_no_problem_here(self, monkeypatch, capsys):
@@ -133,7 +134,7 @@ class TestText:
 
     def test_names_options_that_exist(self):
         arguments = train.ResTGRPOConfig.__dataclass_fields__ | train.ResTScriptArguments.__dataclass_fields__
-        assert set(re.findall(r"--(\w+)", TEXT)) <= {*arguments, "config"}
+        assert set(re.findall(r"--(\w+)", TEXT)) <= {*arguments, "config", "arm", "study"}
 
     def test_says_which_method_is_the_default(self):
         (default,) = re.findall(r"^\| \*\*\w+\*\* \(default\) \|.*`coefficients: (\w+)` \|$", TEXT, re.MULTILINE)

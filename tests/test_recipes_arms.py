@@ -37,24 +37,26 @@ SETTINGS = {
         "delta": 3.0,
     },
     "static_reward": REST | {"reward_schedule": "static"},
-    "no_curriculum": REST | {"curriculum": False},
+    "no_curriculum": REST
+    | {"coefficients": {"rule": "entropy", "format_slope": 0.0, "parameters_slope": 0.0, "reasoning_slope": 0.0}},
     "no_reasoning_gradient": REST | {"coefficients": ABLATIONS + "no_reasoning"},
     "call_tokens_only": REST | {"coefficients": ABLATIONS + "call_tokens_only"},
     "token_entropy": REST | {"coefficients": ABLATIONS + "token_entropy"},
-    "reciprocal": REST | {"entropy_surrogate": "reciprocal"},
+    "reciprocal": REST | {"coefficients": {"rule": "entropy", "surrogate": "reciprocal"}},
     "kl": REST | {"beta": 0.003},
     "entropy_bonus": REST | {"entropy_coef": 0.001},
     "region": REGION,
     "region_rest": REGION | {"coefficients": "entropy"},
     "gold": {"credit": "completion", "coefficients": "uniform", "gold_weight": 1.0},
     "leave_one_out": REGION | {"credit_baseline": "leave_one_out"},
-    "branch": REGION | {"credit_baseline": "leave_one_out", "branch": "reasoning", "branch_size": 2},
+    "branch": REGION | {"credit_baseline": "leave_one_out", "branch_size": 2},
     "local": {"credit": "local", "coefficients": "uniform"},
     "turn": {"credit": "turn", "coefficients": "uniform"},
     "turn_rest": {"credit": "turn", "coefficients": "entropy"},
     "lora": LORA | {"dtype": "bfloat16", "learning_rate": 1e-5},
     "sft_then_grpo": GRPO | {"model_name_or_path": "outputs/qwen3_8b_sft"},
-    "sft_then_rest": REST | {"model_name_or_path": "outputs/qwen3_8b_sft", "curriculum_horizon": 420},
+    "sft_then_rest": REST
+    | {"model_name_or_path": "outputs/qwen3_8b_sft", "coefficients": {"rule": "entropy", "horizon": 420}},
     "calls": {"model_name_or_path": "tiny/calls", "dataset_name": "tiny/calls", "max_completion_length": 128},
     "arguments": {
         "model_name_or_path": "tiny/arguments",
@@ -174,6 +176,6 @@ class TestStudies:
         start = DEMO_RUN | {"model_name_or_path": "outputs/sft-0", "learning_rate": 3e-4}
         assert study.arms == {
             "grpo": start | GRPO,
-            "rest": start | REST | {"curriculum_horizon": 25},
+            "rest": start | REST | {"coefficients": {"rule": "entropy", "horizon": 25}},
             "region": start | REGION,
         }

@@ -170,7 +170,7 @@ class TestMain:
         shown = capsys.readouterr().out
         assert shown.startswith("usage: rest_trl.train [-h] [--config RECIPE]")
         # Before Python 3.13 the value's name stands behind each spelling of an option, since then behind the last.
-        names = ("dataset_name", "coefficient_min", "lora_r", "learning_rate")
+        names = ("dataset_name", "entropy_decay", "lora_r", "learning_rate")
         assert all(re.search(rf"--{name}[ ,]", shown) for name in names)
 
 
@@ -194,16 +194,16 @@ class TestBadInput:
             ({"model_name_or_path": "no-such-org/no-such-model"}, "couldn't"),
             ({"tool_call_syntax": "xml"}, "unknown tool_call_syntax 'xml': choose one of "),
             ({"coefficients": "entropie"}, "coefficients='entropie' cannot be imported"),
-            ({"coefficient_min": -1}, "coefficient_min must not be negative, got -1.0"),
-            ({"coefficient_min": 2}, "coefficient_min=2.0, coefficient_max=1.5: swap or widen them"),
-            ({"entropy_surrogate": "log"}, "unknown entropy_surrogate 'log'"),
+            ({"coefficients": '{"minimum": -1}'}, "minimum must be a number from 0 on, got -1"),
+            ({"coefficients": '{"minimum": 2}'}, "minimum=2, maximum=1.5: swap or widen them"),
+            ({"coefficients": '{"surrogate": "log"}'}, "unknown surrogate 'log'"),
             ({"num_generations": 3}, "must be divisible by num_generations"),
             ({"num_generations": 0}, "num_generations must be at least 1, got 0"),
             ({"temperature": 0}, "temperature must be positive, got 0.0"),
             ({"model_init_kwargs": "nope"}, "model_init_kwargs='nope' is not a JSON object"),
             ({"max_prompt_length": 1}, "All 8 prompts are longer than max_prompt_length=1"),
             ({"max_prompt_length": 0}, "max_prompt_length is 0: give a number of tokens from 1"),
-            ({"coefficient_minimum": 1}, "unknown argument --coefficient_minimum (do you mean coefficient_min?)"),
+            ({"entropy_decai": 1}, "unknown argument --entropy_decai (do you mean entropy_decay?)"),
             ({"model_name_or_path": "no/such/model"}, "there is no model directory no/such/model"),
             ({"dataset_streaming": True}, "dataset_streaming=True is not supported, because all rows are checked"),
             ({"ignore_bias_buffers": True}, "ignore_bias_buffers=True is not supported: leave it out"),
@@ -231,9 +231,9 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            ("coefficient_minn: 0.5\n", "unknown argument coefficient_minn (do you mean coefficient_min?): --help"),
+            ("entropy_decai: 0.5\n", "unknown argument entropy_decai (do you mean entropy_decay?): --help"),
             ("learning_rate: [1, 2]\n", "the recipe's learning_rate must be a number, but is [1, 2]"),
-            ("coefficient_min: [0.5\n", "expected ',' or ']'"),
+            ("entropy_decay: [0.5\n", "expected ',' or ']'"),
         ],
     )
     def test_in_a_recipe(self, tmp_path, content, message):
@@ -280,7 +280,7 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"coefficient_min": "abc"}, "argument --coefficient_min/--coefficient-min: invalid float value: 'abc'"),
+            ({"entropy_decay": "abc"}, "argument --entropy_decay/--entropy-decay: invalid float value: 'abc'"),
             ({"reward_schedule": "linear"}, "invalid choice: 'linear' (choose from 'static', 'released', 'horizon')"),
         ],
     )

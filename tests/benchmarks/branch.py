@@ -8,13 +8,14 @@ work on the machine does not count.
 
 import argparse
 import time
+from functools import partial
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from rest_trl.lab.tiny import TINY_MODEL_DIR
 from rest_trl.regions.token_bytes import TokenBytes
-from rest_trl.rollouts.cached import BranchedGenerate
+from rest_trl.rollouts.cached import branched_generate
 from rest_trl.rollouts.reasoning import ReasoningEnd
 from rest_trl.tool_calls import get_syntax
 
@@ -73,17 +74,21 @@ def main() -> None:
     )
     print("| completions | generated tokens | of whole | seconds | of whole |")
     print("| --- | --- | --- | --- | --- |")
-    whole = None
+    whole, generate = None, partial(model.generate, logits_processor=inputs["logits_processor"])
     for name, size in (("16 whole", 1), ("8 x 2", 2), ("4 x 4", 4), ("2 x 8", 8)):
-        generate = BranchedGenerate(model.generate, reasoning_end, size, [tokenizer.eos_token_id])
+        ends = reasoning_end, size, [tokenizer.eos_token_id]
+        prompts = inputs["input_ids"], inputs["attention_mask"], inputs["generation_config"]
         seconds = []
         for _ in range(REPEATS):
             begin = time.process_time()
             with torch.no_grad():
-                ids = generate(**inputs) if size > 1 else model.generate(**inputs)
+                if size > 1:
+                    completions, prefix_lengths = branched_generate(generate, *prompts, *ends)
+                else:
+                    completions = model.generate(**inputs)[:, prompt_length:].tolist()
             seconds.append(time.process_time() - begin)
-        assert ids.shape == (rows, prompt_length + REASONING + BEHIND)
-        assert size == 1 or generate.prefix_lengths == [REASONING] * rows
+        assert list(map(len, completions)) == [REASONING + BEHIND] * rows
+        assert size == 1 or prefix_lengths == [REASONING] * rows
         row = rows // size * REASONING + rows * BEHIND, sorted(seconds)[REPEATS // 2]
         whole = whole or row
         print(f"| {name} | {row[0]} | {row[0] / whole[0]:.2f} | {row[1]:.2f} | {row[1] / whole[1]:.2f} |")
