@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas
 import pytest
 from documents import README, ROOT, blocks, commands
+from transformers import AutoTokenizer
 
 from rest_trl import train
 from rest_trl.lab.commands.study import make_parser as make_study_parser
@@ -58,6 +59,7 @@ class TestCommands:
         table = tmp_path / "completions.parquet"
         pandas.DataFrame({"step": [10], "completion": ["<think> a </think> b"]}).to_parquet(table)
         page = tmp_path / "page.html"
+        AutoTokenizer.from_pretrained(TINY_MODEL_DIR).save_pretrained(tmp_path)  # a run has it
         replaced = [{command[2]: str(table), command[-1]: str(page)}.get(word, word) for word in command]
         monkeypatch.chdir(ROOT)
         monkeypatch.setattr(sys, "argv", replaced)

@@ -8,7 +8,7 @@ from test_recipes import ARMS, DEMO, FULL, ROOT, SFT_ARMS, values
 
 from rest_trl.lab.sft import make_parser
 from rest_trl.lab.study.arms import load_study
-from rest_trl.regions import get_coefficients_func
+from rest_trl.regions.rules import bind_rule
 from rest_trl.runs.recipes import load_arm, with_arms
 
 
@@ -110,7 +110,7 @@ class TestArms:
     @pytest.mark.parametrize("arm", ARMS)
     def test_changes_what_its_name_says(self, arm):
         assert load_arm(arm) == SETTINGS[arm]
-        get_coefficients_func(SETTINGS[arm].get("coefficients", "entropy"))
+        bind_rule(SETTINGS[arm].get("coefficients", "entropy"))
 
     # An arm that says what a recipe is anyway changes nothing; refilled groups and branches are options of any run.
     @pytest.mark.parametrize("arm", sorted(SETTINGS.keys() - {"rest", *SFT_ARMS}))
