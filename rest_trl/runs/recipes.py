@@ -96,9 +96,11 @@ def read_recipe(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text (byte {error.start}): save it as such") from error
     except yaml.YAMLError as error:
-        place = getattr(error, "problem_mark", None)
-        where = f", line {place.line + 1}, column {place.column + 1}" if place is not None else ""
-        raise ValueError(f"{path}{where} is not YAML: {getattr(error, 'problem', None) or error}") from error
+        where, problem = "", str(error)
+        if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+            where = f", line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
+            problem = error.problem or problem
+        raise ValueError(f"{path}{where} is not YAML: {problem}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} is not a YAML mapping of arguments to values")
     for key in content:

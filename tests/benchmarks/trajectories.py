@@ -49,7 +49,7 @@ def trajectories(length: int) -> tuple[list[list[int]], list[list[int]], list[in
 
     Returns:
         `tuple`: for each of [`COMPLETIONS`] dialogues its token ids, 1 where a token is the policy's, and its number
-        of turns; and the calls of the first, one behind the other, as the gold of all.
+        of turns; and the calls of the first, one after the other, as the gold of all.
     """
     tokenizer = AutoTokenizer.from_pretrained(TINY_MODEL_DIR)
     solutions = [text for text in load_tiny_dataset(size=512)["solution"] if "<tool_call>" in text]

@@ -1,4 +1,4 @@
-"""The help desk: tickets and messages behind seven tools, as an environment for TRL's loop of tool calls."""
+"""The help desk: tickets and messages with seven tools, as an environment for TRL's loop of tool calls."""
 
 import json
 from collections import Counter
