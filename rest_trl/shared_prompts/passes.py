@@ -26,12 +26,13 @@ _BOUND, _BOUND_HALF = 1e-3, 0.05
 def objection(model: PreTrainedModel) -> str | None:
     """Why the prompts of a model cannot be shared; `None` if they can."""
     config, implementation = model.config.get_text_config(), model.config._attn_implementation
-    others = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    settings = config.to_dict()  # which of these two keys it has depends on the family of the model
+    others = set(settings.get("layer_types") or ()) - {"full_attention", "sliding_attention"}
     if config is not model.config:
         return "the policy takes images"
     if model._is_stateful or others:
         return f"the policy has layers without full or sliding attention ({', '.join(sorted(others)) or 'stateful'})"
-    if getattr(config, "rope_parameters", None) is None:
+    if settings.get("rope_parameters") is None:
         return "the policy has no rotary positions, and others would depend on the padding of the prompts"
     if not model._supports_attention_backend:
         return f"the attention of {type(model).__name__} cannot be replaced"
