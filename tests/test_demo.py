@@ -97,7 +97,7 @@ class TestMake:
         ],
     )
     def test_demo_runs_an_arm_with_the_rewards_of_the_recipe(self, arm, directory, name):
-        command = ["make", "--dry-run", "--assume-old=install", "demo", *filter(None, [arm])]
+        command = ["make", "--dry-run", "--no-print-directory", "--assume-old=install", "demo", *filter(None, [arm])]
         line = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
         words = shlex.split(line)
         _, args, _ = make_parser().parse_args_and_config(words[words.index("rest_trl.lab.demo") + 1 :])
