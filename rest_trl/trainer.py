@@ -12,11 +12,11 @@ from .credit.scaling import wasted_groups
 from .credit.turn_rewards import turn_values
 from .regions import CoefficientsFunc, Partitioner, RegionMetrics, RegionStatistics, to_regions
 from .regions.rules import PRESETS, bind_rule, checked_coefficients, needs_forward_pass, rule_name
-from .rollouts.rollout import Rollout, RolloutReader
+from .rollouts.rollout import Rollout, RolloutReader, policy_mask
 from .runs.checkpoints import WholeCheckpoints
 from .tool_calls import detect_syntax, get_syntax
 from .trl_seam import StagedTrainer
-from .wiring import bind, check_vllm_server, named_arguments, prepare_policy, switch_on
+from .wiring import bind, check_vllm_server, logs, named_arguments, prepare_policy, stages, take_environment_turns
 
 
 class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
@@ -74,11 +74,8 @@ class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
         args.check_rule(coefficients or args.coefficients)
         self.rule = bind_rule(coefficients or args.coefficients)
         self.rule_name = rule_name(coefficients or args.coefficients)
-        self.reader, self._environment_turns = RolloutReader(), None
-        if arguments.get("environment_factory") is not None:
-            from .credit.environments import take_turn_rewards
-
-            self._environment_turns = take_turn_rewards(arguments, self.reader.spans)
+        self.reader = RolloutReader()
+        self._environment_turns = take_environment_turns(arguments, self.reader)
         check_vllm_server(arguments)
         super().__init__(**arguments)
         prepare_policy(self)
@@ -88,24 +85,12 @@ class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
         syntax = get_syntax(args.tool_call_syntax or detect_syntax(self.tokenizer))
         self.partitioner = self.reader.partitioner = Partitioner(self.tokenizer, syntax)
         self.reader.end_ids = self.eos_token_ids if self.rollout_func is not None else ()
-        self._branches, self._refilled, self._gold = None, None, None
-        if args.branch_size is not None:
-            from .rollouts.branches import Branches
-
-            self._branches = Branches(self, self.partitioner)
-        if args.refill_groups:
-            from .rollouts.refill import RefilledGroups
-
-            self._refilled = RefilledGroups(self)
-        if args.gold_weight:
-            from .gold import make_teacher
-
-            self._gold = make_teacher(self)
+        self._branches, self._refilled, self._gold = stages(self)
         bind(self)
         self._asks_for_segments = args.diagnose_steps is not None or args.credit != "completion"
         self._is_first_rollout = True
         self._region_metrics = RegionMetrics(self.accelerator, self.tool_call_syntax)
-        self.diagnosis, self._completion_log = switch_on(self)
+        self.diagnosis, self._completion_log = logs(self)
 
     @property
     def region_statistics(self) -> RegionStatistics:
@@ -139,9 +124,8 @@ class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
         if self._environment_turns is not None:
             self._environment_turns.start()
         rollout: Rollout = super().sample(inputs, prompts)
-        if rollout.prefix_lengths is not None and self._branches is not None:
-            for name, value in self._branches.metrics(rollout).items():
-                self.log_value(name, value)
+        if rollout.prefix_lengths is not None:
+            self._branches.log(rollout)
         return rollout
 
     def sampled(self, rollout: Rollout) -> None:
@@ -149,8 +133,6 @@ class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
         if self._refilled is not None and self.model.training:
             self._log_wasted(self.reward(rollout))
             self._refilled.refill(rollout)
-            self.log_value("rest/groups/extra", rollout.num_extra)
-            self.log_value("rest/groups/refilled", rollout.num_refilled)
             self.read(rollout)
 
     def read(self, rollout: Rollout) -> None:
@@ -176,7 +158,7 @@ class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
         self.log_value("rest/groups/wasted", share)  # before any is replaced
 
     def batched(self, rollout: Rollout, batch: dict[str, Any]) -> None:
-        mask = self._policy_mask(batch)
+        mask = policy_mask(batch)
         batch["part_ids"] = rollout.padded_part_ids(mask)
         num_generations = self.num_generations if self.model.training else self.num_generations_eval
         advantages, sizes = batch["advantages"], (num_generations, mask.size(1))
@@ -200,19 +182,14 @@ class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
             golds = [row.get("solution") for row in rollout.inputs]
             self.log_column("regions", self._completion_log.add(batch, known, rewards, golds))
 
-    @staticmethod
-    def _policy_mask(batch: dict[str, Any]) -> torch.Tensor:
-        return batch["completion_mask"] * batch["tool_mask"] if "tool_mask" in batch else batch["completion_mask"]
-
     # Weigh, and the loss
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """TRL's loss with the advantage of every token multiplied by its coefficient (paper, algorithm, loss)."""
-        batch = dict(inputs)  # TRL reuses the buffered one if `num_iterations > 1`
-        if self._gold is not None and self.model.training:
-            batch = self._gold.with_rows(inputs)
+        teaches = self._gold is not None and self.model.training
+        batch = self._gold.with_rows(inputs) if teaches else dict(inputs)  # TRL may reuse the buffered one
         with self.after_forward(partial(self._weigh, inputs, batch)):
             loss = super().compute_loss(model, batch, return_outputs, num_items_in_batch)
         if self.model.training and self.accelerator.sync_gradients:
@@ -242,7 +219,7 @@ class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
 
     def _coefficients(self, batch: dict[str, Any], **of_forward_pass: torch.Tensor) -> torch.Tensor:
         region_entropies, region_shares = self.region_statistics.tensors(batch["part_ids"].device)
-        mask = self._policy_mask(batch)
+        mask = policy_mask(batch)
         arguments = {
             "completion_ids": batch["completion_ids"],
             "region_ids": to_regions(batch["part_ids"]),
@@ -261,12 +238,11 @@ class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
 
     # Show
 
-    def create_model_card(  # type: ignore[override]  # as TRL has it
-        self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
-    ) -> None:
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """TRL's card with what the training has used and reached."""
         from .lab.display.card import write_model_card
 
-        write_model_card(self, super().create_model_card, model_name, dataset_name, tags)
+        write_model_card(self, super().create_model_card, *args, **kwargs)
 
 
 def _per_token(advantages: torch.Tensor) -> torch.Tensor:

@@ -87,13 +87,36 @@ def bind(trainer: Any) -> None:
         warn_without_parts(trainer.reward_funcs, args.credit)
 
 
-def switch_on(trainer: Any) -> tuple[Any, Any]:
-    """
-    Add the callbacks that the settings ask for.
+def take_environment_turns(arguments: dict[str, Any], reader: Any) -> Any:
+    """The turn rewards of the environments, see [`~rest_trl.credit.environments.EnvironmentTurns`]; `None` without."""
+    if arguments.get("environment_factory") is None:
+        return None
+    from .credit.environments import take_turn_rewards
 
-    Returns:
-        `tuple`: the diagnoses and the log of completions; `None` for what is switched off.
-    """
+    return take_turn_rewards(arguments, reader.spans)
+
+
+def stages(trainer: Any) -> tuple[Any, Any, Any]:
+    """Branches, refilled groups and gold calls, each `None` where the settings do not ask for it."""
+    args = trainer.args
+    branches, refilled, gold = None, None, None
+    if args.branch_size is not None:
+        from .rollouts.branches import Branches
+
+        branches = Branches(trainer, trainer.partitioner)
+    if args.refill_groups:
+        from .rollouts.refill import RefilledGroups
+
+        refilled = RefilledGroups(trainer)
+    if args.gold_weight:
+        from .gold import make_teacher
+
+        gold = make_teacher(trainer)
+    return branches, refilled, gold
+
+
+def logs(trainer: Any) -> tuple[Any, Any]:
+    """The diagnoses and the log of completions, as callbacks; each `None` where the settings do not ask for it."""
     diagnosis, completion_log = None, None
     trainer.add_callback(RegionStatistics(trainer.args.entropy_decay))
     if trainer.args.diagnose_steps is not None:

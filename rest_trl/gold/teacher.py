@@ -9,7 +9,7 @@ from accelerate.logging import get_logger
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
-from ..rollouts.rollout import Rollout
+from ..rollouts.rollout import Rollout, policy_mask
 from .continuations import Continuation, GoldContinuations, GoldForms, Ids
 from .rows import gold_weights, splice, with_gold_rows
 
@@ -77,8 +77,7 @@ class GoldTeacher:
         Add the gold calls to the tensors of a rollout, as [`~rest_trl.gold.with_gold_rows`] takes them, and to their
         advantages, which become of shape `(B, T)`, those of reasonings.
         """
-        own_mask = batch["completion_mask"]
-        if "tool_mask" in batch and (own_mask * batch["tool_mask"]).sum() < own_mask.sum():
+        if policy_mask(batch).sum() < batch["completion_mask"].sum():
             raise ValueError(
                 "gold_weight works with completions of one turn, and rollout_func gave some with tokens that are not "
                 "the policy's: set gold_weight=0"

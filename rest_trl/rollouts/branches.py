@@ -82,10 +82,10 @@ class Branches:
         after = sum(map(len, ids)) - sum(lengths)
         return ids, logprobs, lengths, after + sum(lengths[:: self._size]) + discarded
 
-    def metrics(self, rollout: Rollout) -> dict[str, float]:
+    def log(self, rollout: Rollout) -> None:
         """
-        Shares over all processes: `rest/branch/whole`, of branches with nothing after the reasoning, whose completions
-        are all equal, and `rest/branch/without_reasoning`, of those in which no reasoning was opened.
+        Log shares over all processes: `rest/branch/whole`, of branches with nothing after the reasoning, whose
+        completions are all equal, and `rest/branch/without_reasoning`, of those in which no reasoning was opened.
         """
         lengths = rollout.prefix_lengths or []
         columns = rollout.prompt_ids, rollout.completion_ids, lengths
@@ -103,7 +103,8 @@ class Branches:
             device=self._trainer.accelerator.device,
         )
         whole, without, total = self._trainer.accelerator.gather(counts).view(-1, 3).sum(0).tolist()
-        return {"rest/branch/whole": whole / total, "rest/branch/without_reasoning": without / total}
+        self._trainer.log_value("rest/branch/whole", whole / total)
+        self._trainer.log_value("rest/branch/without_reasoning", without / total)
 
     def _has_reasoning(self, prompt_ids: list[int], prefix_ids: list[int]) -> bool:
         watch = self._reasoning_end.watch(prompt_ids)

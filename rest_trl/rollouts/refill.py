@@ -57,7 +57,7 @@ class RefilledGroups:
 
     def refill(self, rollout: Rollout) -> None:
         """
-        Replace the wasted groups of a rollout that has its rewards.
+        Replace the wasted groups of a rollout that has its rewards, and log how many groups were sampled and taken.
 
         Args:
             rollout ([`Rollout`]):
@@ -67,9 +67,10 @@ class RefilledGroups:
         process, rewards = trainer.accelerator.process_index, rollout.rewards
         assert rewards is not None
         places, stream, first = wasted_groups(rewards, trainer), self._fresh_prompts(), process * len(rollout)
-        while places and rollout.num_extra < budget:
-            count = min(-(-len(places) // self._unit) * self._unit, budget - rollout.num_extra)
-            chosen = stream[rollout.num_extra : rollout.num_extra + count]
+        num_extra, num_refilled = 0, 0
+        while places and num_extra < budget:
+            count = min(-(-len(places) // self._unit) * self._unit, budget - num_extra)
+            chosen = stream[num_extra : num_extra + count]
             inputs = [trainer.train_dataset[i] for i in chosen for _ in range(size)]
             share = len(inputs) // trainer.accelerator.num_processes
             inputs = inputs[process * share : (process + 1) * share]
@@ -82,12 +83,14 @@ class RefilledGroups:
                     break
                 place = places.pop(0) * size
                 rewards[place : place + size] = fresh_rewards[group * size : (group + 1) * size]
-                rollout.num_refilled += 1
+                num_refilled += 1
                 for member in range(size):
                     if first <= place + member < first + len(rollout):
                         rollout.replace(place + member - first, fresh[group * size + member])
-            rollout.num_extra += count
+            num_extra += count
             rollout.num_generated += extra.num_generated
+        trainer.log_value("rest/groups/extra", num_extra)
+        trainer.log_value("rest/groups/refilled", num_refilled)
 
     def _fresh_prompts(self) -> list[int]:
         step, number = self._number

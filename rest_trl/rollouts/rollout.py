@@ -53,8 +53,6 @@ class Rollout:
             Environments of the completions.
         segments (`list[list[Sequence[Segment]]]` of shape `(N, K, ...)`):
             Where the parts of the rewards are decided.
-        num_extra, num_refilled (`int`):
-            Groups that were sampled in addition, and those of them that took the place of a group.
     """
 
     inputs: list[dict[str, Any]]
@@ -68,8 +66,6 @@ class Rollout:
     logged: dict[str, list[Any]] = field(default_factory=dict)
     environments: list[Any] | None = None
     segments: list[list[Sequence[Segment]]] = field(default_factory=list)
-    num_extra: int = 0
-    num_refilled: int = 0
 
     def __post_init__(self) -> None:
         self.prompt_ids: list[list[int]]
@@ -195,6 +191,11 @@ def _check_ends(
                     "policy's: give `env_mask` 0 there, as at all tokens of the template and of tools, so that each "
                     "turn is read by itself"
                 )
+
+
+def policy_mask(batch: dict[str, Any]) -> torch.Tensor:
+    """Mask of shape `(B, T)` of the tokens of a batch that the policy has sampled, not a tool."""
+    return batch["completion_mask"] * batch["tool_mask"] if "tool_mask" in batch else batch["completion_mask"]
 
 
 def _check_lengths(completion_ids: Sequence[Sequence[int]], tool_mask: Sequence[Sequence[int]]) -> None:

@@ -49,7 +49,11 @@ class Serving(NamedTuple):
 
 @warned_if_failing("The model card")
 def write_model_card(
-    trainer: Any, write_card_of_trl: Callable[..., None], model_name: str | None, dataset_name: str | None, tags: Any
+    trainer: Any,
+    write_card_of_trl: Callable[..., None],
+    model_name: str | None = None,
+    dataset_name: str | None = None,
+    tags: str | list[str] | None = None,
 ) -> None:
     """
     Put this package's text under the metadata of TRL's card, and the curves beside the card.
