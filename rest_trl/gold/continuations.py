@@ -12,7 +12,7 @@ from transformers.trainer_callback import ExportableState
 
 from ..regions import Partitioner, Turn
 from ..rewards import follows_layout, is_exact
-from ..rewards.base import parse_gold
+from ..rewards.reading import parse_gold
 from ..tool_calls import ParsedCompletion, Part, ToolCallSyntax
 
 

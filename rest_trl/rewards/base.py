@@ -1,34 +1,25 @@
 """What rewards for calls share: completions and their golds, read by hand or through a trainer, and a schedule."""
 
 import copy
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ..regions import Turn
 from ..tool_calls import ParsedCompletion, ToolCallSyntax, get_syntax
-from ..tool_calls.declared import drop_null_keys, read_json
-from .reading import Completion, read_turns
+from .reading import Completion, Gold, parse_gold, read_turns
 from .schedules import RewardBounds, check_schedule, reward_bounds
-from .scoring import AlternativeGold, TurnGolds
 from .tool_schemas import ToolSchemas, read_tools
 
 
 if TYPE_CHECKING:
     from transformers import TrainerState
 
-# Not accelerate's logger, which demands a started accelerator: rewards are also called by hand.
-logger = logging.getLogger(__name__)
-
 LogMetric = Callable[[str, float], None]
 # Gives the turns of completions, as the trainer has parsed them, from their ids.
 TurnReader = Callable[[Sequence[Sequence[int]]], list[list[Turn]]]
-# A gold completion, one with alternatives, or the golds of the turns of a dialogue.
-Gold = str | Mapping[str, Any] | Sequence[Any]
 Pair = tuple[list[ParsedCompletion], ParsedCompletion]
 
 
@@ -117,62 +108,12 @@ def log_means(log_metric: LogMetric, values: dict[str, Sequence[float]]) -> None
             log_metric(name, sum(of_completions) / len(of_completions))
 
 
-@lru_cache(maxsize=4096)
-def _parse_solution(tool_call_syntax: str, solution: str) -> ParsedCompletion:
-    # Cached because every generation and reward function asks for it; the cache also keeps the warning from repeating.
-    gold = get_syntax(tool_call_syntax).parse(solution)
-    if gold.errors:
-        logger.warning(
-            "A solution is not readable as %s (%s) and gives no correctness reward: %.300r",
-            tool_call_syntax,
-            gold.errors[0],
-            solution,
-        )
-    return gold
-
-
-def read_alternatives(alternatives: Any, gold: ParsedCompletion) -> list[dict[str, list[Any]]] | None:
-    """
-    The alternatives of a gold's calls, `None` where there are none or the gold cannot be read.
-
-    Raises:
-        ValueError: if they are not a list, or a JSON string of one, with a mapping of names to lists for each call.
-    """
-    alternatives = drop_null_keys(read_json(alternatives, "alternatives"))
-    if alternatives is None or gold.errors:
-        return None
-    if not isinstance(alternatives, list) or len(alternatives) != len(gold.calls):
-        raise ValueError(f"`alternatives` is not a list with one mapping for each of the {len(gold.calls)} gold calls")
-    for of_call in alternatives:
-        if not isinstance(of_call, dict) or not all(isinstance(values, list) for values in of_call.values()):
-            raise ValueError("`alternatives` of a call is not a mapping of parameters to lists of values")
-    return alternatives
-
-
-def parse_gold(tool_call_syntax: str, solution: Gold, tools: ToolSchemas | None = None) -> ParsedCompletion:
-    """
-    A parsed gold completion, or [`TurnGolds`] of a list with one for every assistant turn.
-
-    A mapping states alternatives to the gold completion `text`: `alternatives` has, for each of its calls, a mapping
-    of parameters to lists of values that are as good, where `""` says that the parameter may be left out, as in BFCL.
-    The `tools` of the row tell strings from numbers where the syntax does not.
-    """
-    if isinstance(solution, Mapping):
-        gold = parse_gold(tool_call_syntax, solution["text"], tools)
-        alternatives = read_alternatives(solution.get("alternatives"), gold)
-        return gold if alternatives is None else AlternativeGold(**vars(gold), alternatives=alternatives)
-    if not isinstance(solution, str):
-        return TurnGolds.of([parse_gold(tool_call_syntax, of_turn, tools) for of_turn in solution])
-    gold = _parse_solution(tool_call_syntax, solution)
-    return gold if tools is None else tools.typed(gold)
-
-
 class RuleReward(CallReward):
     """
     A reward that compares the calls of a completion with those of a gold one, in the column `solution`.
 
     A solution that is one text is compared with the calls of all turns together. A solution that is a list of texts
-    is compared turn by turn, see [`~rest_trl.rewards.scoring.TurnGolds`]. Where the syntax does not tell numbers from
+    is compared turn by turn, see [`~rest_trl.rewards.reading.TurnGolds`]. Where the syntax does not tell numbers from
     strings, the tools of the trainer, or those of the row in a column `tools`, do.
 
     Args:
@@ -248,7 +189,7 @@ class RuleReward(CallReward):
                 Texts or messages; a bound reward reads `completion_ids` instead.
             solution (`Sequence[Gold]` of length `B`):
                 Gold completions; for each a list with the gold of every turn, or a mapping with the gold `text` and
-                its `alternatives`, see [`~rest_trl.rewards.base.parse_gold`].
+                its `alternatives`, see [`~rest_trl.rewards.reading.parse_gold`].
             trainer_state ([`~transformers.TrainerState`], *optional*):
                 State of the training, which all schedules but `"static"` need.
             log_metric (`Callable`, *optional*):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ..credit import DecomposedReward
 from ..tool_calls import SYNTAXES, ToolCallSyntax, get_syntax
-from .base import read_alternatives
+from .reading import read_alternatives
 from .tool_schemas import ToolSchemas, no_tools, read_tools
 
 

@@ -4,12 +4,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..credit import Segment
-from .base import Gold, LogMetric, Pair, RuleReward, log_means
-from .reading import judged_turns, merge_calls
+from .base import LogMetric, Pair, RuleReward, log_means
+from .reading import AlternativeGold, Gold, TurnGolds, judged_turns, merge_calls
 from .schedules import RewardBounds
 from .scoring import (
-    AlternativeGold,
-    TurnGolds,
     call_score,
     follows_layout,
     gold_calls,

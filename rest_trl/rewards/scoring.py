@@ -2,12 +2,11 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
 from ..tool_calls import ParsedCompletion, ToolCall
-from .reading import merge_calls
+from .reading import AlternativeGold, TurnGolds
 
 
 def json_equal(left: Any, right: Any) -> bool:
@@ -22,18 +21,6 @@ def json_equal(left: Any, right: Any) -> bool:
 def python_equal(left: Any, right: Any) -> bool:
     """Python's `==`, by which the released code compares values: there, `true` is `1`."""
     return bool(left == right)
-
-
-@dataclass
-class AlternativeGold(ParsedCompletion):
-    """
-    A gold whose calls may be made in several ways.
-
-    `alternatives` has, for each of the calls, values of parameters that are as good as the call's. The empty string,
-    as in BFCL, says that the parameter may be left out.
-    """
-
-    alternatives: list[dict[str, list[Any]]] = field(default_factory=list)
 
 
 def allowed_values(gold_call: ToolCall, alternatives: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
@@ -180,21 +167,6 @@ def _merge_calls(kinds: list[str]) -> list[str]:
         if kind != "tool_call" or merged[-1:] != ["tool_call"]:
             merged.append(kind)
     return merged
-
-
-@dataclass
-class TurnGolds(ParsedCompletion):
-    """
-    The golds of a dialogue, `turns`. Used as one gold completion, this has the calls and errors of all turns.
-    """
-
-    turns: list[ParsedCompletion] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, turns: Sequence[ParsedCompletion]) -> "TurnGolds":
-        merged = merge_calls(turns)
-        blocks = [block for turn in turns for block in turn.blocks]
-        return cls(merged.calls, merged.errors, blocks=blocks, turns=list(turns))
 
 
 def turn_score(

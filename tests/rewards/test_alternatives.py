@@ -7,8 +7,8 @@ from datasets import Dataset
 
 from rest_trl.regions import Partitioner
 from rest_trl.rewards import LayoutReward, ToolCallReward, is_exact
-from rest_trl.rewards.base import parse_gold
 from rest_trl.rewards.binding import Binding, bind_rewards
+from rest_trl.rewards.reading import parse_gold
 from rest_trl.tool_calls import get_syntax
 
 
