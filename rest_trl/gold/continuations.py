@@ -12,8 +12,9 @@ from transformers.trainer_callback import ExportableState
 
 from ..regions import Partitioner, Turn
 from ..rewards import follows_layout, is_exact
-from ..rewards.reading import parse_gold
+from ..rewards.reading import Gold, parse_gold
 from ..tool_calls import ParsedCompletion, Part, ToolCallSyntax
+from .texts import gold_texts
 
 
 logger = get_logger(__name__)
@@ -22,7 +23,7 @@ Ids = tuple[int, ...]
 Key = tuple[int, Ids]  # of a prompt and its gold call
 Sampled = tuple[Sequence[int], Sequence[int], Sequence[Turn]]  # ids of prompt and completion, and its turns
 
-_MAX_FORMS = 4  # of the gold call of a prompt, the data set's among them
+_MAX_FORMS = 4  # of the gold call of a prompt: as many of the data set, and with its first one as many of the policy
 _MAX_PROMPTS = 1024  # whose other forms are remembered
 _PROBE = "rest-trl-probe"
 _PROMPT_TAIL = 32  # last tokens of a prompt that are read; a tag and the white space after it have fewer
@@ -83,8 +84,8 @@ class GoldForms(TrainerCallback, ExportableState):
         self._forms: dict[Key, list[Ids]] = {}
 
     def of(self, key: Key) -> list[Ids]:
-        """The forms of a prompt's gold call, the data set's first."""
-        return [key[1], *self._forms.get(key, [])]
+        """The forms of a prompt's gold call that the data set does not have."""
+        return self._forms.get(key, [])
 
     def add(self, key: Key, form: Ids) -> None:
         """Add a form; of too many, the oldest is forgotten."""
@@ -131,28 +132,35 @@ class GoldContinuations:
     def find(
         self, rollout: Sequence[Sampled], golds: Sequence[Any], forms: GoldForms, after_reasoning: bool = True
     ) -> list[Continuation | None]:
-        """The continuations of this process's completions, `None` where the gold is not one text with calls."""
+        """The continuations of this process's completions, `None` where the gold has no calls or one for each turn."""
         seams = [self._seam(*sampled) if after_reasoning else Seam(0, "", None) for sampled in rollout]
         # A gold without reasoning does not show what the policy writes between reasoning and call.
         gaps = gather_object([seam.gap for seam in seams if seam and seam.gap is not None])
         self._gap = Counter(gaps).most_common(1)[0][0] if gaps else self._gap
-        places: list[tuple[int, Key | None] | None] = []
+        found: list[tuple[Continuation, Key] | None] = []
         written: list[tuple[Key, Ids]] = []
         for (prompt, completion, turns), gold, seam in zip(rollout, golds, seams, strict=True):
-            ids = self._gold_ids(gold, seam, after_reasoning)
-            if ids is None or seam is None:
-                places.append(None if ids is None else (len(completion), None))
+            given = [] if gold is None else self._gold_ids(gold, seam, after_reasoning)
+            if not given:
+                found.append(None)
                 continue
-            key, form = (hash(tuple(prompt)), ids), tuple(completion[seam.length :])
-            places.append((seam.length, key))
-            if after_reasoning and form != ids and self._is_gold(form, turns, gold):
+            key = hash(tuple(prompt)), given[0]
+            if seam is None:
+                found.append((Continuation(len(completion), []), key))
+                continue
+            form = tuple(completion[seam.length :])
+            found.append((Continuation(seam.length, given), key))
+            if after_reasoning and form not in given and self._is_gold(form, turns, gold):
                 written.append((key, form))
         # A group may lie on several processes, so all of them learn the forms that any has found.
         for key, form in gather_object(written):
             forms.add(key, form)
             own, given = (f"{self._token_bytes.text(ids)!r} ({len(ids)} tokens)" for ids in (form, key[1]))
             self._warn("forms", f"the policy writes a gold call as {own}, and the data set has {given}: both are gold")
-        return [place and Continuation(place[0], forms.of(place[1]) if place[1] else []) for place in places]
+        for continuation, key in filter(None, found):
+            if continuation.forms:
+                continuation.forms.extend(form for form in forms.of(key) if form not in continuation.forms)
+        return [each and each[0] for each in found]
 
     def _seam(self, prompt: Sequence[int], completion: Sequence[int], turns: Sequence[Turn]) -> Seam | None:
         if not turns:
@@ -172,14 +180,17 @@ class GoldContinuations:
         gap = behind[: len(behind) - len(behind.lstrip())] if end and behind.strip() else None
         return Seam(length, text[len(before) : end], gap)
 
-    def _gold_ids(self, gold: Any, seam: Seam | None, after_reasoning: bool) -> Ids | None:
+    def _gold_ids(self, gold: Gold, seam: Seam | None, after_reasoning: bool) -> list[Ids]:
         """
-        Ids of a gold call, tokenised on their own, so that no token lies across the seam; no ids without a seam, and
-        `None` without a gold call.
+        Ids of the forms of a gold call, tokenised on their own, so that no token lies across the seam; one without
+        ids where there is no seam, and none without a gold call.
         """
-        if not isinstance(gold, str):
-            return None
-        parsed = parse_gold(self._syntax.name, gold)
+        texts = gold_texts(gold, self._syntax, _MAX_FORMS)
+        found = [self._ids(text, seam, after_reasoning) for text in texts]
+        return [ids for ids in found if ids is not None]
+
+    def _ids(self, gold: str, seam: Seam | None, after_reasoning: bool) -> Ids | None:
+        parsed = self._syntax.parse(gold)
         end = reasoning_end(gold, parsed, self._syntax) if after_reasoning else 0
         if not parsed.calls or end is None:
             return None
@@ -195,7 +206,7 @@ class GoldContinuations:
         self._warn("text", f"a gold call is left out, because the tokenizer does not keep its text: {text[:300]!r}")
         return None
 
-    def _is_gold(self, form: Ids, turns: Sequence[Turn], gold: str) -> bool:
+    def _is_gold(self, form: Ids, turns: Sequence[Turn], gold: Gold) -> bool:
         """Whether a completion that ends with `form` has the gold's calls and layout."""
         parsed, wanted = turns[0].parsed, parse_gold(self._syntax.name, gold)
         ends = bool(form) and form[-1] in self._stop_ids

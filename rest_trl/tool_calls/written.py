@@ -12,7 +12,7 @@ from .syntax import ToolCallSyntax
 
 _NOWHERE = -1
 # What stands around a name: white space, quotes, and what ends it.
-_NAME = re.compile(r"""^[\s"']+|[\s"']*(?:[:=>]|</arg_key>)$""")
+_NAME = re.compile(r"""^(?:[\s"']|<\|"\|>)+|(?:[\s"']|<\|"\|>)*(?:[:=>]|</arg_key>)$""")
 
 
 class WrittenParameter(NamedTuple):

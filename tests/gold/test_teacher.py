@@ -1,3 +1,4 @@
+import json
 import logging
 
 import pytest
@@ -137,6 +138,23 @@ class TestRollout:
         weights = gold_weights(torch.cat([log_probs.logsumexp(1), torch.tensor([-torch.inf])]), 4)[:3]
         expected = weights.unsqueeze(1) * log_probs.softmax(1)
         assert torch.allclose(output["gold_advantages"][:3], expected, rtol=1e-3)
+
+    def test_counts_the_alternatives_of_the_data_set_as_gold(self, make, tokenizer):
+        trainer, rome = make(), CALL.replace("Paris", "Rome")
+        trainer.model.train()
+        gold = {"text": GOLD, "alternatives": json.dumps([{"city": ["Rome"]}])}
+        answer = {"text": DATASET[1]["solution"], "alternatives": "[]"}
+        rows = [{**DATASET[0], "solution": gold}] * 4 + [{**DATASET[1], "solution": answer}] * 4
+        output = trainer.roll_out(rows)
+        forms = [
+            [tokenizer.decode(ids[mask.bool()]) for ids, mask in zip(*row, strict=True)]
+            for row in zip(output["gold_ids"], output["gold_mask"], strict=True)
+        ]
+        assert forms[:3] == [[CALL + tokenizer.eos_token, rome + tokenizer.eos_token]] * 3
+        log_probs = log_probs_of(trainer, tokenizer, [CALL, rome])
+        weights = gold_weights(torch.cat([log_probs.logsumexp(1), torch.tensor([-torch.inf])]), 4)[:3]
+        assert torch.allclose(output["gold_advantages"][:3], weights.unsqueeze(1) * log_probs.softmax(1), rtol=1e-3)
+        assert trainer._metrics["train"]["rest/reward/exact"] == [6 / 8]
 
     def test_of_golds_without_calls_is_that_of_grpo(self, make):
         trainer, plain = make(), make(gold_weight=0.0)
