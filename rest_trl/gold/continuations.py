@@ -155,8 +155,8 @@ class GoldContinuations:
         # A group may lie on several processes, so all of them learn the forms that any has found.
         for key, form in gather_object(written):
             forms.add(key, form)
-            own, stated = (f"{self._token_bytes.text(ids)!r} ({len(ids)} tokens)" for ids in (form, key[1]))
-            self._warn("forms", f"the policy writes a gold call as {own}, and the data set has {stated}: both are gold")
+            own, theirs = (f"{self._token_bytes.text(ids)!r} ({len(ids)} tokens)" for ids in (form, key[1]))
+            self._warn("forms", f"the policy writes a gold call as {own}, the data set as {theirs}: both are gold")
         for continuation, key in filter(None, found):
             if continuation.forms:
                 continuation.forms.extend(form for form in forms.of(key) if form not in continuation.forms)
