@@ -77,6 +77,7 @@ class GoldTeacher:
         Add the gold calls to the tensors of a rollout, as [`~rest_trl.gold.with_gold_rows`] takes them, and to their
         advantages, which become of shape `(B, T)`, those of reasonings.
         """
+        trainer = self._trainer
         if policy_mask(batch).sum() < batch["completion_mask"].sum():
             raise ValueError(
                 "gold_weight works with completions of one turn, and rollout_func gave some with tokens that are not "
@@ -91,19 +92,21 @@ class GoldTeacher:
         self._fill(batch, taught)
         of_forms = self._log_probs(batch)
         of_rows = of_forms.logsumexp(1)
-        log_probs = self._trainer.accelerator.gather(of_rows)
+        log_probs = trainer.accelerator.gather(of_rows)
         weights = self.weights(log_probs)
-        first = self._trainer.accelerator.process_index * len(rows)
+        first = trainer.accelerator.process_index * len(rows)
         own = weights[first : first + len(rows)]
         # Minus infinity less itself is NaN: no gold call follows a reasoning that does not end.
         shares = (of_forms - of_rows.unsqueeze(1)).exp()
-        weight = self._trainer.args.gold_weight
+        weight = trainer.args.gold_weight
         batch["gold_advantages"] = (weight * own.unsqueeze(1) * shares).nan_to_num(0.0)
         columns = torch.arange(batch["completion_ids"].size(1), device=own.device)
         reasoning = weight * (own - 1).clamp(max=self.max_advantage).nan_to_num(0.0)
         reasoning = torch.where(columns < batch["gold_prefix_lengths"].unsqueeze(1), reasoning.unsqueeze(1), 0.0)
         advantages = batch["advantages"]
         batch["advantages"] = (advantages if advantages.dim() == 2 else advantages.unsqueeze(1)) + reasoning
+        trainer.log_column("gold_probability", of_rows.exp().tolist())
+        trainer.log_column("gold_weight", own.nan_to_num(0.0).tolist())
         self._log(log_probs, weights, rows)
 
     def with_rows(self, inputs: dict[str, Any]) -> dict[str, Any]:

@@ -174,6 +174,9 @@ class TestRollout:
         assert logged["rest/gold/without"] == 0.5 and logged["rest/gold/without_calls"] == 0.5
         assert logged["rest/gold/endless"] == 0.25 and logged["rest/gold/forms"] == 1
         assert 0 < logged["rest/gold/probability"] < 1 and logged["rest/gold/best_weight"] > 0.25
+        probabilities, weights = (list(trainer._logs["extra"][f"gold_{name}"]) for name in ("probability", "weight"))
+        assert all(probabilities[:3]) and probabilities[3:] == weights[3:] == [0.0] * 5
+        assert sum(weights[:3]) == pytest.approx(4)
 
     def test_without_reasoning_points_to_sft_once(self, make, caplog):
         trainer = make([CALL.strip()] * 4)
