@@ -105,7 +105,7 @@ class GoldTeacher:
         reasoning = torch.where(columns < batch["gold_prefix_lengths"].unsqueeze(1), reasoning.unsqueeze(1), 0.0)
         advantages = batch["advantages"]
         batch["advantages"] = (advantages if advantages.dim() == 2 else advantages.unsqueeze(1)) + reasoning
-        trainer.log_column("gold_probability", of_rows.exp().tolist())
+        trainer.log_column("gold_probability", of_rows.double().exp().tolist())
         trainer.log_column("gold_weight", own.nan_to_num(0.0).tolist())
         self._log(log_probs, weights, rows)
 
