@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "rest_trl"
 # Floors as .github/CONTRIBUTING.md draws them, the lowest first: the core with what stands beside it, then the lab.
 FLOORS = [
-    {"shared_prompts"},
+    {"shared_prompts", "lab.packaged"},
     {"tool_calls", "trl_seam", "serving", "version", "lab.__init__", "lab.intervals", "lab.tiny"},
     {"regions", "credit"},
     {"rewards", "rollouts"},

@@ -31,8 +31,14 @@ class Example(NamedTuple):
     given: Step  # what `prompt` and `solution` were rendered from
 
     def columns(self) -> dict[str, Any]:
-        """The columns that training reads. `tools`, a JSON string, is there only if the row declares tools."""
-        columns = {"prompt": self.prompt, "solution": self.solution, "source": self.source, "step": self.step}
+        """
+        The columns that training reads. `tools`, a JSON string, is there only if the row declares tools; `solution` is
+        the text of the gold, or a mapping of this `text` and its `alternatives`, a JSON string.
+        """
+        solution: Any = self.solution
+        if self.given.alternatives is not None:
+            solution = {"text": self.solution, "alternatives": json.dumps(self.given.alternatives)}
+        columns = {"prompt": self.prompt, "solution": solution, "source": self.source, "step": self.step}
         return columns | ({"tools": json.dumps(self.given.tools)} if self.given.tools else {})
 
 

@@ -46,8 +46,8 @@ def load_rest_dataset(
 
     Args:
         dataset_name (`str`):
-            A .json, .jsonl, .parquet or .csv file, a directory of such files (of one type), or the id of a data set on
-            the Hub.
+            A .json, .jsonl, .parquet or .csv file, a directory of such files (of one type), the id of a data set on
+            the Hub, or `bfcl/single`, BFCL's questions of one turn from the installed bfcl-eval.
         tokenizer (`PreTrainedTokenizerBase`):
             Tokenizer of the model, with its chat template.
         split (`str`, *optional*, defaults to `"train"`):
@@ -107,8 +107,9 @@ def prepare_dataset(
     `reward_model` (ToolRL/ResT RL rows); `messages` (files for OpenAI's fine-tuning, also with `functions` and
     `function_call`); `conversations` of `from` and `value` (ShareGPT, APIGen-MT; with the tools in `system`, ToolACE)
     or of `role` and `content`; `query`, `tools` and `answers` (xLAM, Hammer); `prompt` and `solution`; `prompt` and
-    `completion`; or `instruction`, `input` and `output` (ToolRL's and Hammer's SFT rows). Where there are messages, a
-    column `tools` can hold the JSON schemas of their tools. Text prompts, completions and solutions are taken as they
+    `completion`; `instruction`, `input` and `output` (ToolRL's and Hammer's SFT rows); or `question`, `function` and
+    `ground_truth` (BFCL's questions with the answers that belong to them). Where there are messages, a column `tools`
+    can hold the JSON schemas of their tools. Text prompts, completions and solutions are taken as they
     are. An assistant message becomes what the chat template writes for it after the generation prompt. The schema is
     logged, and for each source one warning tells what was skipped and why.
 
@@ -133,7 +134,8 @@ def prepare_dataset(
             Seed of the random names.
 
     Returns:
-        `Dataset`: With the columns `prompt` (`str`), `solution` (`str`, without the end-of-turn marker), `source`
+        `Dataset`: With the columns `prompt` (`str`), `solution` (`str`, without the end-of-turn marker; where golds
+        allow several values, as BFCL's, a mapping of this `text` and its `alternatives`, a JSON string), `source`
         (`str`, `name#row`: the examples of one dialogue share it) and `step` (`int`, from 0); and where rows declare
         tools, `tools` (`str`, JSON schemas).
 
@@ -176,6 +178,10 @@ class Prepared(NamedTuple):
     def dataset(self) -> Dataset:
         """The data set that training reads."""
         rows = [example.columns() for example in self.examples]
+        if any(isinstance(row["solution"], dict) for row in rows):  # then all are: a column has one type
+            for row in rows:
+                if isinstance(row["solution"], str):
+                    row["solution"] = {"text": row["solution"], "alternatives": None}
         names = dict.fromkeys(name for row in rows for name in row)
         return Dataset.from_dict({name: [row.get(name) for row in rows] for name in names})
 

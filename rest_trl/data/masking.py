@@ -56,7 +56,15 @@ def mask_step(step: Step, masks: Collection[str], seed: str) -> Step:
             function["name"] = names[old]
     rng.shuffle(tools)
     history = [_masked(message, names, parameters) for message in step.history]
-    return replace(step, history=history, turn=_masked(step.turn, names, parameters), tools=tools)
+    alternatives = step.alternatives
+    if alternatives is not None:
+        known_of = [parameters.get(call["function"]["name"], {}) for call in step.turn["tool_calls"]]
+        alternatives = [
+            {known.get(name, name): values for name, values in of_call.items()}
+            for known, of_call in zip(known_of, alternatives, strict=True)
+        ]
+    turn = _masked(step.turn, names, parameters)
+    return replace(step, history=history, turn=turn, tools=tools, alternatives=alternatives)
 
 
 def _random_name(rng: random.Random, kind: str, taken: Collection[str]) -> str:

@@ -37,12 +37,16 @@ class Step:
             JSON schemas of the tools that the model can call.
         notes (`tuple[str, ...]`, *optional*, defaults to `()`):
             What a user should know about how the row was read. The report counts each note.
+        alternatives (`list[dict[str, list]]`, *optional*):
+            For each call of the turn, values of parameters that are as good, see
+            [`~rest_trl.rewards.base.parse_gold`].
     """
 
     history: str | list[Message]
     turn: str | Message
     tools: list[dict[str, Any]] | None = None
     notes: tuple[str, ...] = ()
+    alternatives: list[dict[str, list[Any]]] | None = None
 
 
 def decompose(messages: list[Message], tools: list[dict[str, Any]] | None = None, start: int = 0) -> list[Step]:

@@ -213,6 +213,8 @@ def _messages(step: Step) -> list[Message]:
     """The history of a step, if all that the file keeps of it and of the turn can be written to columns."""
     if isinstance(step.history, str) or isinstance(step.turn, str):
         raise MalformedRowError("it holds text in a final form, which cannot be brought to the other parts' form")
+    if step.alternatives is not None:
+        raise MalformedRowError("its gold allows several values, which the file has no column for")
     for message in (*step.history, step.turn):
         for key in _KEPT:
             text(message.get(key, ""), f"{key} of a message")

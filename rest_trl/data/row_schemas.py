@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..tool_calls.declared import declared_tools
+from .bfcl import steps_of_bfcl
 from .messages import (
     MalformedRowError,
     Message,
@@ -146,7 +147,11 @@ def _prompt(prompt: object) -> str | list[Message]:
 
 def _steps_of_prompt_solution(row: Row) -> list[Step]:
     tools = row_tools(row.get("tools"), declared_tools)
-    return [Step(_prompt(row["prompt"]), text(row["solution"], "solution"), tools)]
+    solution, alternatives = row["solution"], None
+    if isinstance(solution, dict):
+        alternatives = decode_json(solution.get("alternatives"), "solution.alternatives")
+        solution = solution.get("text")
+    return [Step(_prompt(row["prompt"]), text(solution, "solution"), tools, alternatives=alternatives)]
 
 
 def _steps_of_prompt_completion(row: Row) -> list[Step]:
@@ -216,7 +221,8 @@ SCHEMAS = (
         ("conversations",), "OpenAI dialogues named conversations", _steps_of_role_content, looks_like_role_content
     ),
     Schema(("query", "tools", "answers"), "xLAM rows, Hammer's too", _steps_of_query),
-    Schema(("prompt", "solution"), "prompt of text or messages, solution of text", _steps_of_prompt_solution),
+    Schema(("prompt", "solution"), "prompt of text or messages, solution of text, alternatives optional", _steps_of_prompt_solution),
+    Schema(("question", "function", "ground_truth"), "BFCL questions with answers", steps_of_bfcl),
     Schema(("prompt", "completion"), "each of text or messages, tools optional", _steps_of_prompt_completion),
     Schema(("instruction", "input", "output"), "Hammer SFT rows", _steps_of_hammer_row, _looks_like_hammer),
     Schema(("instruction", "input", "output"), "ToolRL SFT rows", _steps_of_sft_row),

@@ -47,7 +47,10 @@ def dataset_source(dataset: Dataset, name: str) -> Source:
 
 
 def open_sources(dataset_name: str, split: str, config: str | None) -> list[Source]:
-    """Open a local file, a local directory (one source per file), or a data set of the Hub; an existing path wins."""
+    """
+    Open a local file, a local directory (one source per file), `bfcl/single`, or a data set of the Hub; an existing
+    path wins.
+    """
     path = Path(dataset_name).expanduser()
     if path.is_dir():
         return [
@@ -61,10 +64,21 @@ def open_sources(dataset_name: str, split: str, config: str | None) -> list[Sour
                 "train.jsonl, test.jsonl, ..., and give that."
             )
         return [_file_source(path, path.name)]
+    if dataset_name == "bfcl/single":
+        return [_bfcl_source(dataset_name, split, config)]
     # A Hub id has at most one slash and none of these suffixes.
     if path.suffix in SUFFIXES or dataset_name.startswith((".", "~", "/")) or len(path.parts) > 2:
         raise FileNotFoundError(f"There is no file or directory {dataset_name}.")
     return [dataset_source(load_dataset(dataset_name, config, split=split), f"{dataset_name}/{split}")]
+
+
+def _bfcl_source(name: str, split: str, config: str | None) -> Source:
+    from ..lab.packaged.bfcl_single import bfcl_rows
+
+    if config is not None:
+        raise ValueError(f"{name} has no configurations, but dataset_config={config!r}: leave it out")
+    rows = bfcl_rows(split)
+    return Source(f"{name}/{split}", list(rows[0]), rows, padded=False)
 
 
 def _files_of_split(directory: Path, split: str, config: str | None) -> list[Path]:

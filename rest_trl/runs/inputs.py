@@ -22,7 +22,7 @@ def find_model(name: str | None) -> str:
 
     Args:
         name (`str`, *optional*):
-            A path, an id, or one of [`~rest_trl.lab.tiny.TINY_MODELS`].
+            A path, an id, one of [`~rest_trl.lab.tiny.TINY_MODELS`], or `smollm2`.
 
     Returns:
         `str`: the directory with `~` expanded, or the id.
@@ -30,7 +30,7 @@ def find_model(name: str | None) -> str:
     if not name:
         raise ValueError("no model: give --model_name_or_path a path, a Hub id, or tiny")
     path = Path(name).expanduser()
-    if _is_embedded(name):
+    if name == "smollm2" or _is_embedded(name):
         from ..lab.tiny import resolve_model
 
         path = Path(resolve_model(name))

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..packaged import BFCL_SINGLE, SMOLLM2
 from ..tiny import TINY, TINY_DATASETS, is_tiny, resolve_model
 from .finding import Finding, brief
 
@@ -16,7 +17,8 @@ def is_hub_id(name: Any) -> bool:
     path = Path(str(name or TINY)).expanduser()
     is_path = str(name).startswith((".", "~", "/")) or len(path.parts) > 2
     is_file = path.suffix in (".json", ".jsonl", ".parquet")
-    return not (path.parts[0] == TINY or is_path or is_file or path.exists())
+    is_ours = path.parts[0] == TINY or name in (SMOLLM2, BFCL_SINGLE)
+    return not (is_ours or is_path or is_file or path.exists())
 
 
 def needs_hub(recipe: dict[str, Any]) -> bool:

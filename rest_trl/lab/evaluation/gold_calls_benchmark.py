@@ -16,7 +16,8 @@ WITH_CALLS, WITHOUT_CALLS = "golds with calls", "golds without"
 
 class GoldCalls(SingleTurnBenchmark):
     """
-    Whether a completion makes exactly the calls of its gold completion, which is a text in the same syntax.
+    Whether a completion makes exactly the calls of its gold completion, which is a text in the same syntax, or one
+    with alternatives, see [`~rest_trl.rewards.base.parse_gold`].
 
     Any text without a call is as good as a gold without one, so samples with and without calls in the gold are also
     reported apart. A completion that is unreadable or was cut off is never exact.
@@ -31,9 +32,11 @@ class GoldCalls(SingleTurnBenchmark):
         notes: list[str] | None = None,
         tool_call_syntax: str = "hermes",
     ) -> None:
+        from ...rewards.base import parse_gold
+
         super().__init__(samples, settings, notes)
         self._syntax_name, self._syntax = tool_call_syntax, get_syntax(tool_call_syntax)
-        self._golds = {sample.id: self._syntax.parse(sample.gold) for sample in samples}
+        self._golds = {sample.id: parse_gold(tool_call_syntax, sample.gold) for sample in samples}
         unreadable = [(id, gold.errors[0]) for id, gold in self._golds.items() if gold.errors]
         if unreadable:
             raise ValueError(
@@ -80,6 +83,7 @@ class OwnData(GoldCalls):
     @classmethod
     def from_options(cls, options: Mapping[str, Any], tokenizer: Tokenizer, resources: ExitStack) -> Self:
         from ...data import load_rest_dataset
+        from ...rewards.base import parse_gold
 
         if options["data"] is None:
             raise ValueError("--benchmark data needs --data, a file, a directory or a Hub id")
@@ -91,9 +95,8 @@ class OwnData(GoldCalls):
             options["data"], tokenizer, split=split, test_size=test_size, chat_template_kwargs=template_kwargs
         )
         syntax = options["tool_call_syntax"] or detect_syntax(tokenizer)
-        parse = get_syntax(syntax).parse
         samples = [
-            Sample(f"{source}/{step}", kind_of_gold(parse(gold)), source, prompt, gold)
+            Sample(f"{source}/{step}", kind_of_gold(parse_gold(syntax, gold)), source, prompt, gold)
             for source, step, prompt, gold in zip(
                 rows["source"], rows["step"], rows["prompt"], rows["solution"], strict=True
             )

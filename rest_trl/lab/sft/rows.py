@@ -22,7 +22,8 @@ def tokenize_rows(
     end_of_turn: Sequence[int] | None = None,
 ) -> Dataset:
     """
-    Tokenize prompts and gold completions, columns `prompt` and `solution`, to `input_ids` and `labels`.
+    Tokenize prompts and gold completions, columns `prompt` and `solution`, to `input_ids` and `labels`. Of a gold with
+    alternatives its `text` is taken.
 
     Both are tokenized separately, because a policy samples its completion after the tokens of the prompt: tokenized
     together, they could share a token. A data set that has `input_ids` and `labels` is returned as it is. Rows of
@@ -44,13 +45,14 @@ def tokenize_rows(
     end = [tokenizer.eos_token_id] if end_of_turn is None else end_of_turn
 
     def tokenize(row: dict[str, Any]) -> dict[str, list[int]]:
-        if not isinstance(row["prompt"], str) or not isinstance(row["solution"], str):
+        solution = row["solution"]["text"] if isinstance(row["solution"], dict) else row["solution"]
+        if not isinstance(row["prompt"], str) or not isinstance(solution, str):
             raise ValueError(
                 f"the {name} data set has a prompt or a solution that is not text: render it with "
                 "rest_trl.data.prepare_dataset"
             )
         prompt_ids = tokenizer(row["prompt"])["input_ids"]
-        completion_ids = [*tokenizer(row["solution"], add_special_tokens=False)["input_ids"], *end]
+        completion_ids = [*tokenizer(solution, add_special_tokens=False)["input_ids"], *end]
         return {
             "input_ids": prompt_ids + completion_ids,
             "labels": [IGNORED] * len(prompt_ids) + completion_ids,

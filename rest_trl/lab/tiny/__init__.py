@@ -5,6 +5,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..packaged import SMOLLM2
 from .agents import generate_agent_steps
 from .tasks import generate_task
 from .world import Split, Step, generate
@@ -44,7 +45,15 @@ def is_tiny(name: str, choices: Collection[str]) -> bool:
 
 
 def resolve_model(name: str) -> str:
-    """The directory of an embedded model; any other name is returned as it is. Raises as [`is_tiny`] does."""
+    """
+    The directory of an embedded model, or of `smollm2`; any other name is returned as it is.
+
+    Raises as [`is_tiny`] and [`~rest_trl.lab.packaged.smollm2.smollm2_dir`] do.
+    """
+    if name == SMOLLM2:
+        from ..packaged.smollm2 import smollm2_dir
+
+        return str(smollm2_dir())
     return str(TINY_MODELS[name]) if is_tiny(name, TINY_MODELS) else name
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from ....runs.files import write_atomically
+from ...packaged import STAMP, cache_dir
 from .questions import BFCLError
 
 
@@ -14,14 +15,6 @@ from .questions import BFCLError
 PACKAGES = {"v3": "bfcl-eval==2025.7.17", "v4": "bfcl-eval==2026.3.23"}
 # bfcl-eval pins numpy 1.26.4, which has no wheels for later Pythons.
 PYTHONS = ("3.11", "3.12")
-_STAMP = "requirements.txt"  # written last, so it marks an environment as finished
-
-
-def cache_dir() -> Path:
-    """The folder of the environments: `REST_TRL_CACHE` if it is set, else `rest-trl` in the user's cache."""
-    if "REST_TRL_CACHE" in os.environ:
-        return Path(os.environ["REST_TRL_CACHE"]).expanduser().absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "rest-trl"
 
 
 def requirements_file(version: str) -> Path:
@@ -32,7 +25,7 @@ def requirements_file(version: str) -> Path:
 
 
 def _is_ready(environment: Path, requirements: Path) -> bool:
-    stamp = environment / _STAMP
+    stamp = environment / STAMP
     return stamp.is_file() and stamp.read_text() == requirements.read_text()
 
 
@@ -86,7 +79,7 @@ def setup(version: str, root: Path | None = None, python: str | None = None) -> 
         if made.returncode:
             raise BFCLError(f"{python} cannot make an environment in {environment}: {made.stdout}{made.stderr}")
         _install(environment / "bin" / "python", requirements)
-        write_atomically(environment / _STAMP, requirements.read_text())
+        write_atomically(environment / STAMP, requirements.read_text())
     finally:
         lock.unlink()
     return environment_python(version, root)
