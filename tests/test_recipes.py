@@ -86,6 +86,7 @@ SOURCES = (
     "[t]",
     "[tiny]",
     "[demo]",
+    "[sft]",
     "[method]",
 )
 

@@ -1,5 +1,6 @@
 """BFCL's questions with their answers, which allow several values per parameter."""
 
+from collections.abc import Sequence
 from itertools import islice, product
 from typing import Any
 
@@ -20,17 +21,31 @@ def steps_of_bfcl(row: Row) -> list[Step]:
         raise MalformedRowError("question is not a list of one turn, and ground_truth has the calls of one")
     answers = decode_json(row["ground_truth"], "ground_truth")
     if not isinstance(answers, list) or not answers or not all(map(_is_answer, answers)):
-        raise MalformedRowError("ground_truth is not a list of calls, each a name with its parameters' lists of values")
+        raise MalformedRowError(
+            "ground_truth is not a list of calls, each a name with its parameters' lists of values"
+        )
+    tools = row_tools(row["function"])
+    schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in tools or []}
     calls, alternatives = [], []
     for answer in answers:
         ((name, parameters),) = answer.items()
-        allowed = {key: [form for value in values for form in forms(value)] for key, values in parameters.items()}
+        allowed = _allowed(name, parameters, schemas.get(name, {}).get("required") or [])
         needed = {key: values[0] for key, values in allowed.items() if values and "" not in values}
         calls.append({"type": "function", "function": {"name": name, "arguments": needed}})
         alternatives.append(allowed)
     history = normalize_messages(turns[0], "question[0]")
     turn = {"role": "assistant", "content": "", "tool_calls": calls}
-    return [Step(history, turn, row_tools(row["function"]), (BFCL_NOTE,), alternatives)]
+    return [Step(history, turn, tools, (BFCL_NOTE,), alternatives)]
+
+
+def _allowed(name: str, parameters: dict[str, list[Any]], required: Sequence[str]) -> dict[str, list[Any]]:
+    """The values of each parameter. The official checker wants those that the schema requires, whatever is allowed."""
+    allowed = {key: [form for value in values for form in forms(value)] for key, values in parameters.items()}
+    for key in required:
+        allowed[key] = [value for value in allowed.get(key, ()) if value != ""]
+        if not allowed[key]:
+            raise MalformedRowError(f"ground_truth has no value for {name}({key}), which the tool requires")
+    return allowed
 
 
 def forms(value: Any) -> list[Any]:

@@ -221,7 +221,11 @@ SCHEMAS = (
         ("conversations",), "OpenAI dialogues named conversations", _steps_of_role_content, looks_like_role_content
     ),
     Schema(("query", "tools", "answers"), "xLAM rows, Hammer's too", _steps_of_query),
-    Schema(("prompt", "solution"), "prompt of text or messages, solution of text, alternatives optional", _steps_of_prompt_solution),
+    Schema(
+        ("prompt", "solution"),
+        "prompt of text or messages, solution of text, alternatives optional",
+        _steps_of_prompt_solution,
+    ),
     Schema(("question", "function", "ground_truth"), "BFCL questions with answers", steps_of_bfcl),
     Schema(("prompt", "completion"), "each of text or messages, tools optional", _steps_of_prompt_completion),
     Schema(("instruction", "input", "output"), "Hammer SFT rows", _steps_of_hammer_row, _looks_like_hammer),

@@ -97,6 +97,6 @@ def without_directories(value: Any) -> Any:
 
 def is_hub_id(name: str | None) -> bool:
     """Whether a name is `owner/name`, and neither a path on this machine nor a model or data set of the package."""
-    if name is None or name.startswith("tiny/") or is_local_path(name):
+    if name is None or name.startswith(("tiny/", "bfcl/")) or is_local_path(name):
         return False
     return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None

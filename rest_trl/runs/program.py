@@ -33,7 +33,8 @@ class DataArguments(ScriptArguments):
             A .json, .jsonl, .parquet or .csv file, a directory of such files, the id of a data set on the Hub, or
             `"tiny"`, the synthetic tool world that the package holds (2,048 prompts, and 128 others for evaluation),
             or one of the tasks `"tiny/decides"`, `"tiny/calls"`, `"tiny/arguments"`, `"tiny/agents"` (2,048 prompts,
-            and 512 others).
+            and 512 others), or `"bfcl/single"`, BFCL's questions of one turn from the installed bfcl-eval (1,081 rows,
+            and 246 others with other tools).
         max_prompt_length (`int`, *optional*):
             Examples with a longer prompt, in tokens, are dropped and counted. By default the tokenizer's limit, at
             most 32,768.
@@ -59,7 +60,7 @@ class DataArguments(ScriptArguments):
             "help": "A .json, .jsonl, .parquet or .csv file, a directory of such files, the id of a data set on the "
             f"Hub, or tiny: the synthetic tool world of the package, 2048 prompts and {TINY_EVAL_SIZE} others for "
             "evaluation, or tiny/decides, tiny/calls, tiny/arguments, tiny/agents: other tasks, 2048 prompts and "
-            f"{TASK_EVAL_SIZE} others."
+            f"{TASK_EVAL_SIZE} others; or bfcl/single, BFCL's questions from the installed bfcl-eval."
         },
     )
     max_prompt_length: int | None = field(
@@ -146,6 +147,14 @@ def _prepare_model(training_args: Any, model_args: ModelConfig) -> tuple[str, Pr
     return model_name, tokenizer
 
 
+def _tags(dataset_name: str | None, model_name: str | None) -> list[str] | None:
+    """Tags of the model card that evaluations look at: whether the model, or its base, was trained on a benchmark."""
+    from ..lab.packaged import BFCL_SINGLE, TRAINED_ON_BFCL
+    from ..lab.packaged.bfcl_single import is_trained_on_bfcl
+
+    return [TRAINED_ON_BFCL] if dataset_name == BFCL_SINGLE or is_trained_on_bfcl(model_name) else None
+
+
 def run(prog: str, parser: Callable[[str], RecipeParser], make_trainer: Callable[..., Any], args: Any) -> None:
     """
     Train as the command line says.
@@ -184,7 +193,8 @@ def run(prog: str, parser: Callable[[str], RecipeParser], make_trainer: Callable
                 # `_internal_call` keeps it from pushing: the state is saved before the network can fail.
                 trainer.save_model(output_dir, _internal_call=True)
                 trainer.save_state()
-                trainer.create_model_card()  # replaces the one that PEFT has written beside the adapter
+                # It replaces the one that PEFT has written beside the adapter.
+                trainer.create_model_card(tags=_tags(script_args.dataset_name, arguments[2].model_name_or_path))
     logger.info(f"Model saved to {output_dir}")
     if training_args.push_to_hub:
         push(trainer, prog)

@@ -171,6 +171,8 @@ def _typed(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     typed = {key: value for key, value in schema.items() if value is not None}
+    if typed.get("type") == "any":  # which JSON Schema says by no type
+        del typed["type"]
     if isinstance(typed.get("type"), str):
         typed["type"] = _TYPES.get(typed["type"], typed["type"])
     if isinstance(typed.get("properties"), dict):

@@ -103,10 +103,6 @@ class TestSetup:
         (stamp,) = (tmp_path / "bfcl_v3").iterdir()
         assert stamp.stat().st_mode & 0o777 == 0o644
 
-    def test_cache_dir_follows_the_environment(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("REST_TRL_CACHE", str(tmp_path))
-        assert cache_dir() == tmp_path
-
 
 class TestGolds:
     @pytest.mark.parametrize("syntax", ["hermes", "rlla", "pythonic"])

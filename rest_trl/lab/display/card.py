@@ -22,6 +22,7 @@ from ...runs.arguments import changed_arguments, is_hub_id, without_directories
 from ...serving.command import reasoning_parser_of, serve_command
 from ...tool_calls import Region, get_syntax
 from ...version import __version__
+from ..packaged import TRAINED_ON_BFCL
 from .curves import plot_curves
 from .writing import warned_if_failing
 
@@ -106,6 +107,7 @@ def write_model_card(
         base_model=_link(name_or_path, ""),
         base_on_hub=base_on_hub,
         dataset=_link(dataset_name, "datasets/") if dataset_name else None,
+        trained_on_bfcl=TRAINED_ON_BFCL in data.tags,
         method=_method(trainer.paper, coefficients),
         version=__version__,
         tool_call_syntax=trainer.tool_call_syntax,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..packaged import BFCL_SINGLE, SMOLLM2
+from ..packaged.bfcl_single import bfcl_rows
 from ..tiny import TINY, TINY_DATASETS, is_tiny, resolve_model
 from .finding import Finding, brief
 
@@ -93,6 +94,11 @@ def dataset_finding(recipe: dict[str, Any], cache_only: bool = False) -> Finding
             return Finding("Recipe: data set", "ok", f"{name}, in the package")
     except ValueError as error:
         return Finding("Recipe: data set", "problem", brief(error), "correct dataset_name")
+    if name == BFCL_SINGLE:
+        try:
+            return Finding("Recipe: data set", "ok", f"{name}, {len(bfcl_rows('train'))} rows of bfcl-eval")
+        except FileNotFoundError as error:
+            return Finding("Recipe: data set", "problem", brief(error), "")
     path = Path(name).expanduser()
     if path.exists():
         empty = not any(path.iterdir()) if path.is_dir() else path.stat().st_size == 0

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from ...tool_calls import detect_syntax
+from ..packaged.bfcl_single import is_trained_on_bfcl
 from .benchmark import PROMPT_OPTIONS, Benchmark, Published, Sample, Score, mean_score, not_generated
 from .bfcl.client import OfficialBFCL
 from .bfcl.environment import PACKAGES, setup
@@ -85,7 +86,13 @@ class BFCLBenchmark(Benchmark):
         categories = expand_categories(cls.version, options["categories"] or ["all"])
         syntax = options["tool_call_syntax"] or detect_syntax(tokenizer)
         official = resources.enter_context(OfficialBFCL(cls.version))
-        return cls(official, categories, tokenizer, syntax, options["chat_template_kwargs"], options["limit"])
+        benchmark = cls(official, categories, tokenizer, syntax, options["chat_template_kwargs"], options["limit"])
+        for name in (options["model_name_or_path"], options["adapter"]):
+            if is_trained_on_bfcl(name):
+                benchmark.notes.insert(
+                    0, f"{name} was trained on questions of BFCL: these figures are no score of BFCL"
+                )
+        return benchmark
 
     @classmethod
     def setup(cls, python: str | None) -> Path:

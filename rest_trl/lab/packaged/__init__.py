@@ -6,6 +6,7 @@ from pathlib import Path
 
 SMOLLM2 = "smollm2"
 BFCL_SINGLE = "bfcl/single"
+TRAINED_ON_BFCL = "trained-on-bfcl"  # tag in the card of a model that was trained on questions of BFCL
 STAMP = "requirements.txt"  # written last into an environment of BFCL, so it marks it as finished
 
 

