@@ -39,7 +39,7 @@ class Step:
             What a user should know about how the row was read. The report counts each note.
         alternatives (`list[dict[str, list]]`, *optional*):
             For each call of the turn, values of parameters that are as good, see
-            [`~rest_trl.rewards.base.parse_gold`].
+            [`~rest_trl.rewards.reading.parse_gold`].
     """
 
     history: str | list[Message]

@@ -17,7 +17,7 @@ WITH_CALLS, WITHOUT_CALLS = "golds with calls", "golds without"
 class GoldCalls(SingleTurnBenchmark):
     """
     Whether a completion makes exactly the calls of its gold completion, which is a text in the same syntax, or one
-    with alternatives, see [`~rest_trl.rewards.base.parse_gold`].
+    with alternatives, see [`~rest_trl.rewards.reading.parse_gold`].
 
     Any text without a call is as good as a gold without one, so samples with and without calls in the gold are also
     reported apart. A completion that is unreadable or was cut off is never exact.
@@ -32,7 +32,7 @@ class GoldCalls(SingleTurnBenchmark):
         notes: list[str] | None = None,
         tool_call_syntax: str = "hermes",
     ) -> None:
-        from ...rewards.base import parse_gold
+        from ...rewards.reading import parse_gold
 
         super().__init__(samples, settings, notes)
         self._syntax_name, self._syntax = tool_call_syntax, get_syntax(tool_call_syntax)
@@ -83,7 +83,7 @@ class OwnData(GoldCalls):
     @classmethod
     def from_options(cls, options: Mapping[str, Any], tokenizer: Tokenizer, resources: ExitStack) -> Self:
         from ...data import load_rest_dataset
-        from ...rewards.base import parse_gold
+        from ...rewards.reading import parse_gold
 
         if options["data"] is None:
             raise ValueError("--benchmark data needs --data, a file, a directory or a Hub id")
