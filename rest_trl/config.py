@@ -141,7 +141,7 @@ class ResTGRPOConfig(GRPOConfig):
         default=0, metadata={"help": "Groups that a rollout may sample in the place of groups of equal reward."}
     )
     share_prompts: str = field(
-        default="false",
+        default="auto",
         metadata={
             "help": "Compute what rows of a micro-batch share once: auto (where possible), true (or refuse), false.",
             "choices": list(SHARING),

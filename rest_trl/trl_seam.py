@@ -178,7 +178,7 @@ class StagedTrainer(GRPOTrainer):
     def _prefilled(self, model: Any) -> Any:
         if self._shared_prompts is None or not self._shared_prompts.is_on or self.use_vllm:
             return nullcontext()
-        from .shared_prompts.passes import prefilled_generation
+        from .shared_prompts.prefill import prefilled_generation
 
         return prefilled_generation(model)
 
@@ -274,11 +274,9 @@ class StagedTrainer(GRPOTrainer):
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         buffered = self._buffered_inputs
         inputs = super()._prepare_inputs(generation_batch)
-        if self._buffered_inputs is buffered or self._shared_prompts is None or not self._shared_prompts.is_on:
+        if self._buffered_inputs is buffered or self._shared_prompts is None:
             return inputs
-        from .shared_prompts.passes import whole_groups
-
-        self._buffered_inputs = whole_groups(self._buffered_inputs)
+        self._buffered_inputs = self._shared_prompts.regrouped(self._buffered_inputs)
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     # What else is private

@@ -47,8 +47,8 @@ def check_vllm_server(arguments: dict[str, Any]) -> None:
 
 def prepare_policy(trainer: Any) -> None:
     """
-    Keep the policy in a form that has gradients, share its prompts if asked to, and keep its vLLM server, if it has
-    one, in reach after a restart.
+    Keep the policy in a form that has gradients, share its prompts if asked to, keep its vLLM server, if it has one,
+    in reach after a restart, and look at a vLLM in this process.
     """
     if trainer.args.share_prompts != "false":
         trainer.share_prompts(trainer.args.share_prompts)
@@ -60,6 +60,10 @@ def prepare_policy(trainer: Any) -> None:
         from .serving.recovery import guard
 
         guard(trainer)
+    elif trainer.args.use_vllm:
+        from .serving.server import check_prefix_caching
+
+        check_prefix_caching(trainer.vllm_generation.llm)
 
 
 def bind(trainer: Any) -> None:

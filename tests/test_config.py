@@ -20,7 +20,7 @@ OWN_FIELDS = {
     "refill_groups": 0,
     "gold_weight": 0.0,
     "gold_variant": None,
-    "share_prompts": "false",
+    "share_prompts": "auto",
     "turn_discount": 1.0,
     "entropy_decay": 0.9,
     "diagnose_steps": None,

@@ -509,8 +509,22 @@ class TestMemory:
         assert finding.status == "ok"
         assert finding.found == (
             "at least 19.7 GiB, and such a card offers 22.5 (weights 7.5, adapters with gradients and moments 1.0, "
-            "vLLM 11.2); the activations of an update come on top"
+            "vLLM 11.2); the activations of an update, of up to 6,144 tokens, or 4,096 with each prompt computed "
+            "once, come on top"
         )
+
+    @pytest.mark.parametrize(
+        ("changes", "told"),
+        [
+            ({"share_prompts": False}, "of up to 6,144 tokens come"),
+            ({"per_device_train_batch_size": 1}, "of up to 3,072 tokens come"),
+            ({"per_device_train_batch_size": 8}, "of up to 24,576 tokens, or 12,288 with"),
+            ({"per_device_train_batch_size": 6}, "of up to 18,432 tokens, or 10,240 with"),
+            ({"max_prompt_length": "absent"}, "the activations of an update come"),
+        ],
+    )
+    def test_tells_the_tokens_of_a_micro_batch(self, tmp_path, changes, told):
+        assert told in self.finding(tmp_path, **changes).found
 
     def test_a_gpu_counts_before_the_card_that_is_meant_and_the_smallest_of_several(self, tmp_path):
         finding = self.finding(tmp_path, gpus=(79.0, 15.5))

@@ -76,6 +76,15 @@ def check_config(client: ServerClient, args: GRPOConfig, name: str, config: Pret
         )
 
 
+def check_prefix_caching(engine: Any) -> None:
+    """Warn if an [`~vllm.LLM`] in the process of the trainer does not keep the prompts that it has computed."""
+    if not engine.llm_engine.vllm_config.cache_config.enable_prefix_caching:
+        logger.warning(
+            "vLLM computes a prompt again for each of its completions, because it does not cache prefixes of this "
+            "model by itself: set vllm_mode='server' and start the server with --enable-prefix-caching"
+        )
+
+
 def _check_room_for_turns(client: ServerClient, args: GRPOConfig) -> None:
     """Warn if a later turn may be refused; whether it is depends on how long the completions turn out to be."""
     server: Any = client.config()

@@ -1,13 +1,12 @@
 """Forward passes over packed trees, and where they take the place of TRL's."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from .attention import IMPLEMENTATIONS
 from .tree import PromptTree, build_tree
@@ -148,6 +147,18 @@ class SharedPrompts:
             torch.stack(aux_losses).mean() if compute_aux_loss else None,
         )
 
+    def regrouped(self, micro_batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """
+        The micro-batches of a rollout, with [`whole_groups`] where one of them then saves enough.
+
+        TRL shuffles completions over the micro-batches, and where nothing is saved, they stay as it left them.
+        """
+        if not self.is_on:
+            return micro_batches
+        regrouped = whole_groups(micro_batches)
+        is_worth_it = any(self._tree(*_rows(batch), keep_last=False) is not None for batch in regrouped)
+        return regrouped if is_worth_it else micro_batches
+
     def _tree(self, ids: torch.Tensor, mask: torch.Tensor, num_kept: int, keep_last: bool) -> PromptTree | None:
         """The tree of a micro-batch where it saves enough."""
         if not self.is_on or len(ids) < 2 or not mask[:, -num_kept:].any() or not mask[:, :-num_kept].any(1).all():
@@ -193,11 +204,17 @@ class SharedPrompts:
             )
 
 
+def _rows(batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Ids and mask of shape `(B, P + T)`, and `T`."""
+    ids, mask = (torch.cat([batch[f"prompt_{name}"], batch[f"completion_{name}"]], 1) for name in ("ids", "mask"))
+    return ids, mask, batch["completion_ids"].size(1)
+
+
 def whole_groups(micro_batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """
     The micro-batches of a rollout, with the completions of a prompt together, and in them those of a branch.
 
-    TRL shuffles completions over the micro-batches. Prompts stay in the order in which that shuffle shows them first.
+    Prompts stay in the order in which the micro-batches show them first.
     """
     first = micro_batches[0]
     merged: dict[str, Any] = {}
@@ -206,9 +223,8 @@ def whole_groups(micro_batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
             merged[name] = [row for batch in micro_batches for row in batch[name]]
         elif isinstance(value, torch.Tensor) and value.dim() > 0:
             merged[name] = torch.cat([batch[name] for batch in micro_batches])
-    ids, mask = (torch.cat([merged[f"prompt_{name}"], merged[f"completion_{name}"]], 1) for name in ("ids", "mask"))
-    places = build_tree(ids, mask, merged["completion_ids"].size(1), keep_last=True).order
-    prompts = [tuple(prompt) for prompt in (merged["prompt_ids"] * merged["prompt_mask"]).tolist()]
+    places = build_tree(*_rows(merged), keep_last=True).order
+    prompts = [prompt.tobytes() for prompt in (merged["prompt_ids"] * merged["prompt_mask"]).cpu().numpy()]
     numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
     order = sorted(places, key=lambda row: numbers[prompts[row]])  # stable
     size = len(first["prompt_ids"])
@@ -221,50 +237,3 @@ def whole_groups(micro_batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
         }
         regrouped.append(first | chosen)
     return regrouped
-
-
-def prefilled(model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Cache:
-    """
-    Keys and values of prompts but for their last token, computed once for prompts that are equal.
-
-    Args:
-        model ([`~transformers.PreTrainedModel`]):
-            The policy, as its `generate` is called.
-        input_ids, attention_mask (`torch.Tensor` of shape `(B, P)`):
-            Prompts, padded on the left, and zero at the padding.
-    """
-    columns = torch.stack([input_ids * attention_mask, attention_mask], 2).flatten(1)
-    _, rows = columns.unique(dim=0, return_inverse=True)
-    first = torch.full((int(rows.max()) + 1,), len(rows), device=rows.device)
-    first.scatter_reduce_(0, rows, torch.arange(len(rows), device=rows.device), "amin")
-    cache = DynamicCache(config=model.config)
-    mask = attention_mask[first, :-1]
-    model(
-        input_ids=input_ids[first, :-1],
-        attention_mask=mask,
-        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    cache.batch_select_indices(rows)
-    return cache
-
-
-@contextmanager
-def prefilled_generation(model: Any) -> Iterator[None]:
-    """Within the context, `model.generate` starts from [`prefilled`] prompts where its cache may grow."""
-    generate = model.generate
-
-    def from_prefilled(input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs: Any) -> Any:
-        config = kwargs.get("generation_config") or model.generation_config
-        is_grown = config.cache_implementation is None and config.use_cache is not False  # None stands for True
-        if is_grown and "past_key_values" not in kwargs and input_ids.size(1) > 1:
-            kwargs["past_key_values"] = prefilled(model, input_ids, attention_mask)
-        return generate(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
-
-    model.generate = from_prefilled
-    try:
-        yield
-    finally:
-        del model.generate  # restores the method of its class

@@ -182,7 +182,9 @@ class TestLoss:
     @pytest.fixture
     def gradient(self, model, tokenizer, tmp_path, monkeypatch):
         def gradient(loss_type, inputs):
-            trainer = make_trainer(ResTGRPOTrainer, model, tokenizer, tmp_path, loss_type=loss_type)
+            # Not shared: there is no pass here whose rows could be.
+            arguments = {"loss_type": loss_type, "share_prompts": "false"}
+            trainer = make_trainer(ResTGRPOTrainer, model, tokenizer, tmp_path, **arguments)
             trainer.current_gradient_accumulation_steps = 1
             trainer.model.train()
             logps = -torch.rand(inputs["completion_ids"].shape, dtype=torch.float64)

@@ -122,6 +122,24 @@ class TestRollout:
             assert added[row, length:].abs().max() < 1e-6
         assert output["gold_prefix_lengths"][3] == output["completion_mask"][3].sum()
 
+    def test_shares_prompts_and_reasonings_with_its_gold_calls(self, make):
+        completions = [text.replace("<think>\n", "<think>\n" + "Where is it? " * 4) for text in COMPLETIONS]
+        results = {}
+        for mode in ("false", "true"):
+            trainer = make(completions, share_prompts=mode)
+            output = batch(trainer)
+            trainer.current_gradient_accumulation_steps = 1
+            trainer.compute_loss(trainer.model, output).backward()
+            gradient = torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
+            trainer.model.zero_grad()
+            results[mode] = output["gold_advantages"], gradient
+        for actual, expected in zip(results["true"], results["false"], strict=True):
+            assert (actual - expected).norm() <= 1e-4 * expected.norm()
+        prompts = output["prompt_mask"][::4].sum()
+        once = prompts + output["completion_mask"].sum() + output["gold_mask"].sum()
+        assert output["gold_prefix_lengths"][:4].min() > 20
+        assert trainer.take_tokens_computed() <= once
+
     def test_counts_forms_of_the_policy_as_gold(self, make, tokenizer, caplog):
         spaced = CALL.replace('": ', '" : ')
         trainer = make([REASONINGS[0] + spaced, *COMPLETIONS[1:]])

@@ -1,4 +1,5 @@
 import copy
+from types import SimpleNamespace
 
 import pytest
 from engines.fake_vllm import CONFIG, FakeVLLM
@@ -6,7 +7,7 @@ from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 from trl import GRPOConfig
 
 from rest_trl.lab.tiny import TINY_MODEL_DIR
-from rest_trl.serving.server import check_server
+from rest_trl.serving.server import check_prefix_caching, check_server
 
 
 TINY = str(TINY_MODEL_DIR)
@@ -84,6 +85,12 @@ class TestCheckServer:
         with FakeVLLM(changed(model=TINY, cache_config={"enable_prefix_caching": is_on})) as server:
             check(server.url)
         assert ("--no-enable-prefix-caching" in caplog.text) == (not is_on)
+
+    @pytest.mark.parametrize("is_on", [True, False])
+    def test_warns_of_an_engine_that_computes_each_prompt_again(self, is_on, caplog):
+        config = SimpleNamespace(cache_config=SimpleNamespace(enable_prefix_caching=is_on))
+        check_prefix_caching(SimpleNamespace(llm_engine=SimpleNamespace(vllm_config=config)))
+        assert ("--enable-prefix-caching" in caplog.text) == (not is_on)
 
     def test_refuses_another_model(self, one_layer):
         with (

@@ -9,7 +9,7 @@ from shared_prompts.test_attention import separate
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rest_trl.shared_prompts import passes
-from rest_trl.shared_prompts.passes import SharedPrompts, objection, prefilled, prefilled_generation, whole_groups
+from rest_trl.shared_prompts.passes import SharedPrompts, objection, whole_groups
 
 
 TWO_GROUPS = [list(range(3, 33))] * 2 + [list(range(40, 60))] * 2, [[61], [62, 63], [64], [65]]
@@ -213,33 +213,15 @@ class TestWholeGroups:
         assert after[0]["absent"] is None
 
 
-class TestPrefilledGeneration:
-    def prompts(self):
-        prompts = [list(range(3, 30)), list(range(40, 50)), list(range(3, 30)), [5, 6]]
-        ids, mask, _ = micro_batch(prompts, [[]] * 4)
-        return {"input_ids": ids[:, :-1], "attention_mask": mask[:, :-1]}
+class TestRegrouped:
+    def test_are_whole_groups(self):
+        before = TestWholeGroups().micro_batches(0)
+        after = sharing(make_model("qwen3")).regrouped(before)
+        for actual, expected in zip(after, whole_groups(before), strict=True):
+            assert torch.equal(actual["advantages"], expected["advantages"])
 
-    @pytest.mark.parametrize("family", ["qwen3", "gemma3 with windows", "gpt-oss"])
-    def test_samples_the_same(self, family):
-        model = make_model(family).eval()
-        arguments = self.prompts() | {"max_new_tokens": 12, "do_sample": True, "top_k": 0}
-        torch.manual_seed(0)
-        expected = model.generate(**arguments)
-        torch.manual_seed(0)
-        with prefilled_generation(model):
-            actual = model.generate(**arguments)
-        assert torch.equal(actual, expected)
-        assert "generate" not in vars(model)
-
-    def test_computes_equal_prompts_once(self):
-        model = make_model("qwen3").eval()
-        cache = prefilled(model, **self.prompts())
-        assert cache.get_seq_length() == 26
-        assert cache.layers[0].keys.size(0) == 4
-        sizes = []
-        model.model.register_forward_pre_hook(
-            lambda _, args, kwargs: sizes.append(kwargs["input_ids"].shape), with_kwargs=True
-        )
-        with prefilled_generation(model):
-            model.generate(**self.prompts(), max_new_tokens=2)
-        assert sizes == [(3, 26), (4, 1), (4, 1)]
+    def test_stay_as_trl_shuffled_them_where_nothing_is_saved(self):
+        before = TestWholeGroups().micro_batches(0)
+        assert sharing(make_model("qwen3"), "false").regrouped(before) is before
+        single = [{name: batch[name][:1] for name in batch if name[:6] in ("prompt", "comple")} for batch in before]
+        assert sharing(make_model("qwen3")).regrouped(single) is single

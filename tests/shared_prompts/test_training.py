@@ -7,7 +7,7 @@ from peft import LoraConfig
 from test_native_tools import TestToolLoop, roll_out
 from test_native_tools import make_trainer as native_trainer
 from test_trainer import make_trainer
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from trl import GRPOConfig, GRPOTrainer
 
 from rest_trl import ResTGRPOConfig, ResTGRPOTrainer
@@ -149,6 +149,18 @@ class TestRollout:
         separate, shared = both_ways(trainer, output)
         assert_exact(separate, shared)
         assert shared[3] < 0.75 * separate[3]
+
+    def test_of_a_quantised_policy_is_exact(self, model, tokenizer, tmp_path):
+        pytest.importorskip("bitsandbytes", reason="needs bitsandbytes")
+        model.save_pretrained(tmp_path / "policy")
+        # The head stays as it is: its width is not a multiple of the block of 64 weights.
+        nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", llm_int8_skip_modules=["lm_head"])
+        policy = AutoModelForCausalLM.from_pretrained(tmp_path / "policy", quantization_config=nf4)
+        arguments = {"max_steps": 1, "share_prompts": "true", "gradient_checkpointing": True}
+        trainer = train(ResTGRPOTrainer, policy, tokenizer, tmp_path, LORA, **arguments)
+        separate, shared = both_ways(trainer, trainer._buffered_inputs[0])
+        assert_exact(separate, shared)
+        assert shared[3] < 0.5 * separate[3]
 
     def test_under_autocast_differs_by_rounding_only(self, model, tokenizer, tmp_path):
         trainer = train(ResTGRPOTrainer, model, tokenizer, tmp_path, max_steps=1, bf16=True, share_prompts="true")

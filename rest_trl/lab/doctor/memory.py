@@ -1,5 +1,6 @@
 """What a LoRA or QLoRA run takes of a GPU at least: what can be counted without a GPU, and nothing that is guessed."""
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,9 +78,24 @@ def memory_findings(path: Path, run: dict[str, Any], is_rl: bool, learned: dict[
     if share and share < weights * 2 / GIB:  # vLLM loads the weights once more, in 16 bits
         cure = "raise vllm_gpu_memory_utilization: vLLM's share does not hold the weights"
     elif least <= card:
-        yield Finding("Recipe: memory", "ok", f"{found}; the activations of an update come on top")
+        yield Finding("Recipe: memory", "ok", f"{found}; {_on_top(run)} come on top")
         return
     yield Finding("Recipe: memory", "problem", found, cure)
+
+
+def _on_top(run: dict[str, Any]) -> str:
+    """What an update takes, by the most tokens that it computes at a time."""
+    told, limit = "the activations of an update", run.get("max_prompt_length")
+    if not limit:
+        return told
+    rows, group, completion = (
+        run[name] for name in ("per_device_train_batch_size", "num_generations", "max_completion_length")
+    )
+    told = f"{told}, of up to {rows * (limit + completion):,} tokens"
+    prompts = math.ceil((rows + group - math.gcd(rows, group)) / group)  # of as many groups are its rows
+    if str(run["share_prompts"]).lower() == "false" or prompts == rows:
+        return told
+    return f"{told}, or {prompts * limit + rows * completion:,} with each prompt computed once,"
 
 
 def _dtype(run: dict[str, Any], config: Any) -> str:

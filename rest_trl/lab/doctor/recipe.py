@@ -19,11 +19,14 @@ from .packages import package_finding
 
 Kind = Literal["train", "sft", "study"]
 # Defaults of the arguments that the doctor looks at, which it has to know also where TRL cannot be imported.
-# [TRL] 1.16: `ModelConfig` for `dtype` and `lora_r`, `GRPOConfig` for the others.
+# [TRL] 1.16: `ModelConfig` for `dtype` and `lora_r`, `GRPOConfig` for the others, but for our `share_prompts`.
 DEFAULTS = {
     "dtype": "float32",
     "lora_r": 16,
     "max_completion_length": 512,
+    "num_generations": 8,
+    "per_device_train_batch_size": 8,
+    "share_prompts": "auto",
     "use_vllm": False,
     "vllm_gpu_memory_utilization": 0.3,
     "vllm_mode": "colocate",
