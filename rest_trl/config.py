@@ -77,7 +77,7 @@ class ResTGRPOConfig(GRPOConfig):
         refill_groups (`int`, *optional*, defaults to `0`):
             How many more groups, of fresh prompts, a rollout may sample to replace groups whose completions have
             equal rewards, see `rest_trl.rollouts.refill`.
-        share_prompts (`str`, *optional*, defaults to `"false"`):
+        share_prompts (`str`, *optional*, defaults to `"auto"`):
             Whether to compute tokens that rows of a micro-batch share (system prompts, prompts, reasonings of
             branches) once, in the loss and in sampling with transformers. `"auto"` computes each row by itself where
             that is not possible and logs why; `"true"` refuses to; `"false"` always does, to the bit as TRL.

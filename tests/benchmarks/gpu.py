@@ -15,6 +15,7 @@ import os
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ from .regions import completions
 from .rewards import rule_rewards
 
 
-ARMS = {"GRPO": (GRPOTrainer, GRPOConfig), "ResT": (ResTGRPOTrainer, ResTGRPOConfig)}
+# What shared prompts save would hide what ResT adds; `prompts.py` measures it.
+ARMS = {"GRPO": (GRPOTrainer, GRPOConfig), "ResT": (ResTGRPOTrainer, partial(ResTGRPOConfig, share_prompts="false"))}
 TARGETS = {"time": 1.003, "memory": 1.005}
 NUM_GENERATIONS = 8
 WARMUP = 2  # pairs

@@ -1,5 +1,6 @@
 """
-What ResT adds to a training step of GRPO, and region credit to one of ResT, on the tiny model: `make bench-step`.
+What ResT adds to a training step of GRPO, and region credit and shared prompts to one of ResT, on the tiny model:
+`make bench-step`.
 
 Sampling is most of a step, the same for both, and the noisiest part of it. So the difference is measured on steps that
 reuse the sampled completions (scoring, loss, backward pass; the trainers in turn, round by round, the same weights, no
@@ -31,7 +32,11 @@ WHOLE_STEPS = 11
 WARMUP = 3
 COMPLETIONS = 64
 # By the names of what is compared: the arm, the arm that it is set against, and the target of their ratio.
-COMPARISONS = {"step_overhead": ("ResT", "GRPO", 1.01), "credit_overhead": ("region credit", "ResT", 1.005)}
+COMPARISONS = {
+    "step_overhead": ("ResT", "GRPO", 1.01),
+    "credit_overhead": ("region credit", "ResT", 1.005),
+    "shared_prompts": ("shared prompts", "ResT", 1.02),
+}
 
 
 def make_trainer(
@@ -102,8 +107,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as path:
         trainers = {
             "GRPO": make_trainer(GRPOTrainer, GRPOConfig, path),
-            "ResT": make_trainer(ResTGRPOTrainer, ResTGRPOConfig, path),
-            "region credit": make_trainer(ResTGRPOTrainer, ResTGRPOConfig, path, credit="region"),
+            "ResT": make_trainer(ResTGRPOTrainer, ResTGRPOConfig, path, share_prompts="false"),
+            "region credit": make_trainer(
+                ResTGRPOTrainer, ResTGRPOConfig, path, share_prompts="false", credit="region"
+            ),
+            "shared prompts": make_trainer(ResTGRPOTrainer, ResTGRPOConfig, path),
         }
         grpo = trainers["GRPO"]
         batch = [row for row in list(grpo.train_dataset)[: COMPLETIONS // 8] for _ in range(8)]

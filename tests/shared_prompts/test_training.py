@@ -100,17 +100,17 @@ def both_ways(trainer, output):
         inputs = trainer.model, ids, mask, output["completion_ids"].size(1)
         logps, entropies, _ = trainer._get_per_token_logps_and_entropies(*inputs, compute_entropy=True)
         (logps + entropies).sum().backward()
-        gradient = torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
+        gradient = torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None]).float()
         trainer.model.zero_grad()
         results.append((logps.detach(), entropies.detach(), gradient, trainer.take_tokens_computed()))
     assert shared.is_checked
     return results
 
 
-def assert_exact(separate, shared):
+def assert_exact(separate, shared, gradient_bound=1e-4):
     for actual, expected in zip(shared[:2], separate[:2], strict=True):
         assert (actual - expected).abs().max() <= 1e-4
-    assert (shared[2] - separate[2]).norm() <= 1e-4 * separate[2].norm()
+    assert (shared[2] - separate[2]).norm() <= gradient_bound * separate[2].norm()
 
 
 class TestRollout:
@@ -159,7 +159,7 @@ class TestRollout:
         arguments = {"max_steps": 1, "share_prompts": "true", "gradient_checkpointing": True}
         trainer = train(ResTGRPOTrainer, policy, tokenizer, tmp_path, LORA, **arguments)
         separate, shared = both_ways(trainer, trainer._buffered_inputs[0])
-        assert_exact(separate, shared)
+        assert_exact(separate, shared, gradient_bound=5e-3)  # that of the adapters is in bfloat16
         assert shared[3] < 0.5 * separate[3]
 
     def test_under_autocast_differs_by_rounding_only(self, model, tokenizer, tmp_path):
