@@ -134,7 +134,7 @@ class TestNames:
         names = names_of(logs)
         rewards = {name.removeprefix("train/") for name in names if name.startswith("train/rest/reward/")}
         regions = {name for name in names if name.startswith("train/rest/")} - {f"train/{name}" for name in rewards}
-        assert len(rewards) == 7 and len(regions) == 4 * (len(Region) - 1) + 4
+        assert len(rewards) == 7 and len(regions) == 4 * (len(Region) - 1) + 5
         evaluated = {name.removeprefix("eval/") for name in names if name.startswith("eval/rest/")}
         assert evaluated and evaluated <= rewards
 
