@@ -80,7 +80,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def fork_server() -> Iterator[ForkServer]:
-    """Starts programs that import TRL, and several ranks of them, without importing it anew."""
+    """Starts programs that import TRL, and several ranks of them, without importing it again."""
     with ForkServer() as server:
         yield server
 

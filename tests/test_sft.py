@@ -239,7 +239,7 @@ class TestRows:
 
 
 def with_template(tokenizer: Any, name: str | None) -> Any:
-    """The tokenizer with a template of TRL, and with the tokens that such templates write behind a turn."""
+    """The tokenizer with a template of TRL, and with the tokens that such templates write after a turn."""
     changed = copy.deepcopy(tokenizer)
     changed.add_tokens(["<end_of_turn>", "<|end|>"], special_tokens=True)
     changed.chat_template = None if name is None else TEMPLATES[name]

@@ -42,7 +42,7 @@ def of_tensorboard(directory: Path) -> set[str]:
 
 
 def wandb_records(content: bytes) -> Iterator[bytes]:
-    """Records of a .wandb file: LevelDB's log format behind a header of 7 bytes. wandb has no reader in Python."""
+    """Records of a .wandb file: LevelDB's log format after a header of 7 bytes. wandb has no reader in Python."""
     position, record = 7, b""
     while position + 7 <= len(content):
         left = 32768 - position % 32768

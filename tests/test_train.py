@@ -169,7 +169,7 @@ class TestMain:
         assert error.value.code == 0
         shown = capsys.readouterr().out
         assert shown.startswith("usage: rest_trl.train [-h] [--config RECIPE]")
-        # Before Python 3.13 the value's name stands behind each spelling of an option, since then behind the last.
+        # Before Python 3.13 the value's name stands after each spelling of an option, since then after the last.
         names = ("dataset_name", "entropy_decay", "lora_r", "learning_rate")
         assert all(re.search(rf"--{name}[ ,]", shown) for name in names)
 
@@ -345,7 +345,7 @@ class TestInterrupt:
 class TestFullDisk:
     @pytest.mark.parametrize("name", ["optimizer.pt", "trainer_state.json"])
     def test_ends_with_one_line(self, model_dir, dataset_path, tmp_path, monkeypatch, name):
-        """In a checkpoint, and behind the last step, where only the trained model is saved."""
+        """In a checkpoint, and after the last step, where only the trained model is saved."""
 
         def fail(*args, **kwargs):
             raise OSError(errno.ENOSPC, "No space left on device")

@@ -176,8 +176,8 @@ class GoldContinuations:
         if len(before) > end:
             length -= 1
             before = self._token_bytes.text(completion[:length])
-        behind = text[end:]
-        gap = behind[: len(behind) - len(behind.lstrip())] if end and behind.strip() else None
+        after = text[end:]
+        gap = after[: len(after) - len(after.lstrip())] if end and after.strip() else None
         return Seam(length, text[len(before) : end], gap)
 
     def _gold_ids(self, gold: Gold, seam: Seam | None, after_reasoning: bool) -> list[Ids]:

@@ -2,7 +2,7 @@
 What branched rollouts save, on the tiny model: `make bench-branch`.
 
 Sixteen completions of each prompt, whole or as reasonings with continuations. The lengths are forced, so that all
-sample completions of the same form: 300 tokens of reasoning and 40 behind it. Processor time of the one thread: other
+sample completions of the same form: 300 tokens of reasoning and 40 after it. Processor time of the one thread: other
 work on the machine does not count.
 """
 

@@ -68,7 +68,7 @@ def trajectories(length: int) -> tuple[list[list[int]], list[list[int]], list[in
             mask += [1] * len(turn) + [0] * len(world)
             count, gold = count + 1, gold + solution.partition("</think>")[2]
         mask = mask[:length]
-        # A dialogue that is cut within the world's tokens has no turn behind them.
+        # A dialogue that is cut within the world's tokens has no turn after them.
         rows.append(ids[:length])
         masks.append(mask)
         counts.append(count)

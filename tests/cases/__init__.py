@@ -97,7 +97,7 @@ class SyntaxCases(NamedTuple):
         templates (`tuple[Template, ...]`, *optional*, defaults to `()`):
             The chat templates of TRL that show it.
         ends_of_turn (`tuple[str, ...]`, *optional*, defaults to `()`):
-            What these templates write behind a turn.
+            What these templates write after a turn.
         excerpt (`str`, *optional*):
             A line made up after what other chat templates of the syntax hold; it is needed where TRL ships none.
         tokens (`tuple[str, ...]`, *optional*, defaults to `()`):

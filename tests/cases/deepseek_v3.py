@@ -52,7 +52,7 @@ CASES: list[Case] = [
         False,
     ),
     Case("cut off in the fence", [(f"{BEGINS}{BEGIN}function{SEP}", "F"), ("f", "N"), ("\n``", "F")], [], False),
-    Case("cut off behind the arguments", [*ONE[:-2], ("\n``", "F")], [], False),
+    Case("cut off after the arguments", [*ONE[:-2], ("\n``", "F")], [], False),
 ]
 
 SYNTAX = SyntaxCases(

@@ -1,4 +1,4 @@
-"""DeepSeek-V3.1: JSON behind the name."""
+"""DeepSeek-V3.1: JSON after the name."""
 
 from . import Case, SyntaxCases
 from ._json import ONE_CALL, OSLO, Writer, behind_name, common, repeat

@@ -72,7 +72,7 @@ CASES: list[Case] = [
         [],
         well_formed=False,
     ),
-    Case("text behind the arguments", [*gemma("f", "{a:1}")[:-1], (" so<tool_call|>", "F")], [], well_formed=False),
+    Case("text after the arguments", [*gemma("f", "{a:1}")[:-1], (" so<tool_call|>", "F")], [], well_formed=False),
     Case("truncated", gemma("get_weather", '{days:3,city:<|"|>Os')[:-1], [], well_formed=False),
 ]
 

@@ -1,4 +1,4 @@
-"""Granite 3: a JSON list behind a marker."""
+"""Granite 3: a JSON list after a marker."""
 
 from . import Case, SyntaxCases
 from ._json import ITEM, ONE_CALL, OSLO, WRONG_KEY, Writer, common, in_object, repeat
@@ -10,7 +10,7 @@ ONE = WRITER.write(("get_weather", OSLO[0]))
 CASES: list[Case] = [
     *common(WRITER),
     Case("the other marker", [("<tool_call>[", "F"), *ITEM, ("]", "F")], ONE_CALL),
-    Case("space behind the marker", [("<|tool_call|> \n[ ", "F"), *ITEM, (" ]\n", "F")], ONE_CALL),
+    Case("space after the marker", [("<|tool_call|> \n[ ", "F"), *ITEM, (" ]\n", "F")], ONE_CALL),
     repeat("duplicate block", ONE, ["get_weather"] * 2, True),
     Case(
         "response tags",

@@ -1,4 +1,4 @@
-"""Kimi K2: JSON behind an id that holds the name."""
+"""Kimi K2: JSON after an id that holds the name."""
 
 from . import Case, SyntaxCases
 from ._json import ONE_CALL, OSLO, Writer, behind_name, common, repeat

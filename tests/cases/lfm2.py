@@ -54,7 +54,7 @@ CASES: list[Case] = [
     Case("never closed", [(START, "F"), *WEATHER], [WEATHER_CALL]),
     Case("an empty list", tagged([("[]", "F")]), [], well_formed=False),
     Case("JSON", tagged([('[{"name": "f", "arguments": {}}]', "F")]), [], well_formed=False),
-    Case("junk behind the list", tagged([*WEATHER, (" and so", "F")]), [], well_formed=False),
+    Case("junk after the list", tagged([*WEATHER, (" and so", "F")]), [], well_formed=False),
     Case("broken value", tagged(one("f", "a=1 2, b={")[:-1]), [], well_formed=False),
     Case(
         "truncated",

@@ -28,7 +28,7 @@ CASES: list[Case] = [
     Case("a brace voids the call", [("In {Norway}: ", "A"), *BARE], []),
     Case("wrong key", [*WRONG_KEY, ('", "args": ' + OSLO[0] + "}", "F")], [], False),
     Case("no name", [('{"parameters": ', "F"), (OSLO[0], "P"), ("}", "F")], [], False),
-    Case("code behind the tag", [("<|python_tag|>", "F"), ('brave_search.call(query="Oslo")', "A")], [], False),
+    Case("code after the tag", [("<|python_tag|>", "F"), ('brave_search.call(query="Oslo")', "A")], [], False),
     Case("missing brace", [('{"name": "', "F"), ("f", "N"), ('", "parameters": ', "F"), ('{"a": 1', "P")], [], False),
     Case("cut off in the name", [('{"name": "', "F"), ("get_wea", "N")], [], False),
 ]

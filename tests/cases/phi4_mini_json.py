@@ -1,4 +1,4 @@
-"""Phi-4-mini: one JSON list behind a word."""
+"""Phi-4-mini: one JSON list after a word."""
 
 from . import Case, SyntaxCases
 from ._json import BARE, ITEM, ONE_CALL, OSLO, WRONG_KEY, Writer, common, in_object, repeat

@@ -73,7 +73,7 @@ CASES: list[Case] = [
         well_formed=False,
     ),
     Case(
-        "truncated behind a call",
+        "truncated after a call",
         [("[", "F"), ("f", "N"), ("(", "F"), ("a=1", "P"), ("), ", "F"), ("g", "N"), ("(", "F")],
         [],
         well_formed=False,

@@ -37,7 +37,7 @@ class CPUWeightTransferEngine(NCCLWeightTransferEngine):
 
     def finish_weight_update(self):
         super().finish_weight_update()
-        # On CPU a layer multiplies with a packed copy of its weight. vLLM packs those layers anew that received a
+        # On CPU a layer multiplies with a packed copy of its weight. vLLM packs again those layers that received a
         # tensor, and a head tied to the embeddings receives none.
         for layer in self.model.modules():
             if isinstance(layer, ParallelLMHead):

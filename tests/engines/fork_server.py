@@ -3,7 +3,7 @@ Programs as forks of one process that has imported what they need: importing TRL
 train.
 
 A fork is a process of its own, with its own environment, and it ends and can be killed as any other. What it cannot
-have anew is what modules read while they are imported: environment variables that they read then are those of the
+have afresh is what modules read while they are imported: environment variables that they read then are those of the
 server. The server has a single thread of Python, so a fork finds no lock that another thread holds.
 """
 

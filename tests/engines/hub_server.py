@@ -4,7 +4,7 @@ A Hub on loopback: the HTTP protocol that huggingface_hub 1.x speaks to push a r
 Uploads: `create_repo`, `validate-yaml`, `preupload`, the LFS batch with its `PUT`, and `commit` as ndjson. Downloads:
 `resolve` by `HEAD` and `GET`, `tree` and the model's information. Every commit is one version of all files. As the Hub
 does, it takes weights as LFS objects only, checks their hashes, wants a token, and refuses metadata that names models
-or data sets by anything but a Hub id. Xet is not spoken: its client is closed behind a native library, so clients
+or data sets by anything but a Hub id. Xet is not spoken: its client is part of a native library, so clients
 need `HF_HUB_DISABLE_XET=1`, and then fall back on LFS.
 """
 

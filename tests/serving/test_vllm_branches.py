@@ -31,7 +31,7 @@ class RecordingTrainer(ResTGRPOTrainer):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Three steps; the limit is so short that some completions are cut in their reasoning and some behind it."""
+    """Three steps; the limit is so short that some completions are cut in their reasoning and some after it."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         use_cpu_weight_transfer(monkeypatch)
         with VLLMServer(TINY_MODEL_DIR, tmp_path_factory.mktemp("vllm") / "server.log") as server:

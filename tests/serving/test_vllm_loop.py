@@ -133,7 +133,7 @@ def own(tensors, row, name):
 
 
 def tool_results(messages):
-    """The messages of tools behind each assistant turn."""
+    """The messages of tools after each assistant turn."""
     runs = [(role, list(run)) for role, run in groupby(messages, key=lambda message: message["role"])]
     return [run for role, run in runs if role == "tool"]
 

@@ -34,7 +34,7 @@ layouts = st.fixed_dictionaries(
 
 
 def parts_of(text, write):
-    """What `write` makes of the object behind a blank."""
+    """What `write` makes of the object after a blank."""
     draft = Draft(" " + text)
     write(draft)
     assert draft.position == len(text) + 1
