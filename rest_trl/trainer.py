@@ -196,8 +196,8 @@ class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
             for name, value in self._region_metrics.finish(self.region_statistics).items():
                 self.log_value(name, value)
             self.log_value("rest/progress", self.progress)
-            if self.args.share_prompts != "false":
-                self.log_value("rest/tokens_computed", self.take_tokens_computed())
+            if self.shared_prompts is not None:
+                self.log_value("rest/tokens_computed", self.shared_prompts.take_num_tokens())
         return loss
 
     def _weigh(

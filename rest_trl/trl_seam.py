@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from accelerate.logging import get_logger
-from accelerate.utils import gather_object, is_peft_model
+from accelerate.utils import gather_object
 from trl import GRPOTrainer
 from trl.extras.profiling import profiling_context
 from trl.models import unwrap_model_for_generation
@@ -53,6 +53,8 @@ class StagedTrainer(GRPOTrainer):
             [`~rest_trl.rollouts.Rollout`].
         rollout:
             The last rollout.
+        shared_prompts ([`~rest_trl.shared_prompts.passes.SharedPrompts`], *optional*):
+            Computes what rows of a micro-batch share once.
     """
 
     _tag_names = ["trl", "grpo", "rest"]
@@ -79,7 +81,7 @@ class StagedTrainer(GRPOTrainer):
     num_generations_eval: int
     rollout_type: type[Any]
     rollout: Any
-    _shared_prompts: Any = None  # see `share_prompts`
+    shared_prompts: Any = None
     _on_forward: OnForward | None = None
     _prefix_lengths: list[int] | None = None
 
@@ -176,7 +178,7 @@ class StagedTrainer(GRPOTrainer):
             yield model
 
     def _prefilled(self, model: Any) -> Any:
-        if self._shared_prompts is None or not self._shared_prompts.is_on or self.use_vllm:
+        if self.shared_prompts is None or not self.shared_prompts.is_on or self.use_vllm:
             return nullcontext()
         from .shared_prompts.prefill import prefilled_generation
 
@@ -234,49 +236,20 @@ class StagedTrainer(GRPOTrainer):
     ) -> tuple[torch.Tensor, Any, Any]:
         inputs = model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss
         separate_scores = super()._get_per_token_logps_and_entropies
-        if self._shared_prompts is None or any(value is not None for value in images.values()):
+        if self.shared_prompts is None or any(value is not None for value in images.values()):
             output = separate_scores(*inputs, **images)
         else:
-            output = self._shared_prompts.scores(separate_scores, *inputs)
+            output = self.shared_prompts.scores(separate_scores, *inputs)
         if self._on_forward is not None and output[1] is not None:  # only the loss asks for entropies
             self._on_forward(output[0].detach(), output[1].detach())
         return output
 
-    # Shared prompts
-
-    def share_prompts(self, mode: str) -> None:
-        """Compute what rows of a micro-batch share once, see [`~rest_trl.shared_prompts.passes.SharedPrompts`]."""
-        from .shared_prompts.passes import SharedPrompts
-
-        models = [self.accelerator.unwrap_model(m) for m in (self.model, self.ref_model) if m is not None]
-        parallelism = self.accelerator.parallelism_config
-        objections = {
-            "the policy takes images": self.has_images,
-            "the adapter has virtual tokens": any(
-                is_peft_model(m) and m.active_peft_config.is_prompt_learning for m in models
-            ),
-            "torch_compile makes a program for each tree": self.args.torch_compile,
-            "use_transformers_continuous_batching has an attention of its own": (
-                self.use_transformers_continuous_batching
-            ),
-            "sequences are split over processes": parallelism is not None
-            and (parallelism.cp_enabled or parallelism.sp_enabled),
-        }
-        models = [m.get_base_model() if is_peft_model(m) else m for m in models]
-        self._shared_prompts = SharedPrompts(mode, models, self.accelerator, objections)
-
-    def take_tokens_computed(self) -> int:
-        """How many tokens all processes have computed for the loss since the last call, padding included."""
-        count = torch.tensor([self._shared_prompts.num_tokens], device=self.accelerator.device)
-        self._shared_prompts.num_tokens = 0
-        return int(self.accelerator.gather(count).sum())
-
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         buffered = self._buffered_inputs
         inputs = super()._prepare_inputs(generation_batch)
-        if self._buffered_inputs is buffered or self._shared_prompts is None:
+        if self._buffered_inputs is buffered or self.shared_prompts is None:
             return inputs
-        self._buffered_inputs = self._shared_prompts.regrouped(self._buffered_inputs)
+        self._buffered_inputs = self.shared_prompts.regrouped(self._buffered_inputs)
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     # What else is private

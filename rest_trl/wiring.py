@@ -3,6 +3,7 @@
 import inspect
 from typing import Any
 
+from accelerate.utils import is_peft_model
 from transformers.utils import is_bitsandbytes_available
 from trl import GRPOTrainer
 
@@ -51,7 +52,7 @@ def prepare_policy(trainer: Any) -> None:
     in reach after a restart, and look at a vLLM in this process.
     """
     if trainer.args.share_prompts != "false":
-        trainer.share_prompts(trainer.args.share_prompts)
+        share_prompts(trainer)
     if is_bitsandbytes_available():
         from .serving.packing import keep_unpacked
 
@@ -64,6 +65,27 @@ def prepare_policy(trainer: Any) -> None:
         from .serving.server import check_prefix_caching
 
         check_prefix_caching(trainer.vllm_generation.llm)
+
+
+def share_prompts(trainer: Any) -> None:
+    """Compute what rows of a micro-batch share once, see [`~rest_trl.shared_prompts.passes.SharedPrompts`]."""
+    from .shared_prompts.passes import SharedPrompts
+
+    args, accelerator = trainer.args, trainer.accelerator
+    models = [accelerator.unwrap_model(model) for model in (trainer.model, trainer.ref_model) if model is not None]
+    parallelism = accelerator.parallelism_config
+    is_split = parallelism is not None and (parallelism.cp_enabled or parallelism.sp_enabled)
+    has_prompt = any(is_peft_model(model) and model.active_peft_config.is_prompt_learning for model in models)
+    continuous = trainer.use_transformers_continuous_batching
+    objections = {
+        "the policy takes images": trainer.has_images,
+        "the adapter has virtual tokens": has_prompt,
+        "torch_compile makes a program for each tree": args.torch_compile,
+        "use_transformers_continuous_batching has an attention of its own": continuous,
+        "sequences are split over processes": is_split,
+    }
+    models = [model.get_base_model() if is_peft_model(model) else model for model in models]
+    trainer.shared_prompts = SharedPrompts(args.share_prompts, models, accelerator, objections)
 
 
 def bind(trainer: Any) -> None:

@@ -99,6 +99,12 @@ class SharedPrompts:
             implementation = model.config._attn_implementation
             model.set_attn_implementation(IMPLEMENTATIONS.get(implementation, implementation))
 
+    def take_num_tokens(self) -> int:
+        """How many tokens all processes have computed for the loss since the last call, padding included."""
+        count = torch.tensor([self.num_tokens], device=self.accelerator.device)
+        self.num_tokens = 0
+        return int(self.accelerator.gather(count).sum())
+
     def _switch_off(self, message: str) -> None:
         if self.mode == "true":
             raise ValueError(f"share_prompts='true': {message}; set share_prompts='auto' to allow that")

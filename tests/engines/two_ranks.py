@@ -133,7 +133,7 @@ class Record(TrainerCallback):
     def result(self) -> dict[str, Any]:
         trainer = self.trainer
         return {
-            "shared": getattr(trainer, "_shared_prompts", None) is not None and trainer._shared_prompts.is_checked,
+            "shared": getattr(trainer, "shared_prompts", None) is not None and trainer.shared_prompts.is_checked,
             "num_processes": trainer.accelerator.num_processes,
             "distributed_type": trainer.accelerator.distributed_type.value,
             "wrapper": type(trainer.model_wrapped).__name__,

@@ -138,7 +138,7 @@ class TestRollout:
         prompts = output["prompt_mask"][::4].sum()
         once = prompts + output["completion_mask"].sum() + output["gold_mask"].sum()
         assert output["gold_prefix_lengths"][:4].min() > 20
-        assert trainer.take_tokens_computed() <= once
+        assert trainer.shared_prompts.take_num_tokens() <= once
 
     def test_counts_forms_of_the_policy_as_gold(self, make, tokenizer, caplog):
         spaced = CALL.replace('": ', '" : ')

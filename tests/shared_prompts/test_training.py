@@ -94,15 +94,15 @@ def test_a_training_is_the_same_with_shared_prompts(peft, arguments, model, toke
 def both_ways(trainer, output):
     """Log-probabilities, entropies, gradient of their sum and tokens computed, without and with sharing."""
     ids, mask = (torch.cat([output[f"prompt_{name}"], output[f"completion_{name}"]], 1) for name in ("ids", "mask"))
-    shared, results = trainer._shared_prompts, []
-    trainer.take_tokens_computed()
+    shared, results = trainer.shared_prompts, []
+    trainer.shared_prompts.take_num_tokens()
     for shared.is_on in (False, True):
         inputs = trainer.model, ids, mask, output["completion_ids"].size(1)
         logps, entropies, _ = trainer._get_per_token_logps_and_entropies(*inputs, compute_entropy=True)
         (logps + entropies).sum().backward()
         gradient = torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None]).float()
         trainer.model.zero_grad()
-        results.append((logps.detach(), entropies.detach(), gradient, trainer.take_tokens_computed()))
+        results.append((logps.detach(), entropies.detach(), gradient, trainer.shared_prompts.take_num_tokens()))
     assert shared.is_checked
     return results
 
