@@ -47,7 +47,8 @@ def load_rest_dataset(
     Args:
         dataset_name (`str`):
             A .json, .jsonl, .parquet or .csv file, a directory of such files (of one type), the id of a data set on
-            the Hub, or `bfcl/single`, BFCL's questions of one turn from the installed bfcl-eval.
+            the Hub, or `bfcl/single`, BFCL's questions of one turn from the installed bfcl-eval, of which the `config`
+            `"one_call"` has those that are answered by one call.
         tokenizer (`PreTrainedTokenizerBase`):
             Tokenizer of the model, with its chat template.
         split (`str`, *optional*, defaults to `"train"`):

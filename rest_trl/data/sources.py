@@ -75,9 +75,7 @@ def open_sources(dataset_name: str, split: str, config: str | None) -> list[Sour
 def _bfcl_source(name: str, split: str, config: str | None) -> Source:
     from ..lab.packaged.bfcl_single import bfcl_rows
 
-    if config is not None:
-        raise ValueError(f"{name} has no configurations, but dataset_config={config!r}: leave it out")
-    rows = bfcl_rows(split)
+    rows = bfcl_rows(split, config)
     return Source(f"{name}/{split}", list(rows[0]), rows, padded=False)
 
 

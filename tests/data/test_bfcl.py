@@ -145,11 +145,11 @@ class TestAlternatives:
 
 
 class TestBFCLSingle:
-    def test_has_two_splits_and_no_configurations(self, tmp_path, monkeypatch):
+    def test_has_two_splits_and_one_configuration(self, tmp_path, monkeypatch):
         monkeypatch.setenv("REST_TRL_CACHE", str(tmp_path))
         with pytest.raises(ValueError, match="splits 'train' and 'test', not 'dev'"):
             open_sources("bfcl/single", "dev", None)
-        with pytest.raises(ValueError, match="no configurations"):
+        with pytest.raises(ValueError, match="has the configuration 'one_call', not 'live'"):
             open_sources("bfcl/single", "train", "live")
 
     def test_names_the_command_where_the_package_is_missing(self, tmp_path, monkeypatch):

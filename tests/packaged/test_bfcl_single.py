@@ -58,6 +58,12 @@ class TestRows:
     def test_are_as_many_as_the_documentation_says(self, rows):
         assert {split: len(of_split) for split, of_split in rows.items()} == {"train": 1081, "test": 246}
 
+    def test_of_the_configuration_have_one_call_and_the_same_sides(self, rows):
+        for split, of_split in rows.items():
+            one_call = bfcl_rows(split, "one_call")
+            assert one_call == [row for row in of_split if len(row["ground_truth"]) == 1]
+            assert len(one_call) == {"train": 773, "test": 163}[split]
+
     def test_have_tools_that_the_other_split_lacks(self, rows):
         names = {
             split: {function["name"] for row in of_split for function in row["function"]}

@@ -21,24 +21,31 @@ CATEGORIES = (
 )
 MAX_SCHEMA = 1600  # characters of a question's functions, some 500 tokens: what a small model on a CPU can read
 UNANSWERABLE = {"live_simple_112-68-0", "live_multiple_964-207-0"}  # the official checker takes no call for right
+ONE_CALL = "one_call"  # the configuration of questions that one call answers
 HELD_OUT = 0.2  # share of the groups of functions
 
 
-def bfcl_rows(split: str) -> list[dict[str, Any]]:
+def bfcl_rows(split: str, config: str | None = None) -> list[dict[str, Any]]:
     """
     The questions of a split with their official answers: columns `id`, `question`, `function`, `ground_truth`.
 
+    The configuration `"one_call"` has those whose answer is one call; by default there are answers of several, too.
+
     Raises:
         FileNotFoundError: if bfcl-eval is not installed, with the command that does.
-        ValueError: if the split is neither `"train"` nor `"test"`.
+        ValueError: if there is no such split or configuration.
     """
+    if config not in (None, ONE_CALL):
+        raise ValueError(f"{BFCL_SINGLE} has the configuration {ONE_CALL!r}, not {config!r}: choose it or leave it out")
     if split not in ("train", "test"):
         raise ValueError(f"{BFCL_SINGLE} has the splits 'train' and 'test', not {split!r}")
     rows = [row for category in CATEGORIES for row in _read(category)]
     rows = [row for row in rows if len(json.dumps(row["function"])) <= MAX_SCHEMA and row["id"] not in UNANSWERABLE]
     groups = group_names([[function["name"] for function in row["function"]] for row in rows])
     return [
-        row for row, group in zip(rows, groups, strict=True) if ("test" if is_held_out(group) else "train") == split
+        row
+        for row, group in zip(rows, groups, strict=True)
+        if is_held_out(group) == (split == "test") and (config is None or len(row["ground_truth"]) == 1)
     ]
 
 
