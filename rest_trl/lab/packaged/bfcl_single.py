@@ -36,7 +36,7 @@ def bfcl_rows(split: str, config: str | None = None) -> list[dict[str, Any]]:
         ValueError: if there is no such split or configuration.
     """
     if config not in (None, ONE_CALL):
-        raise ValueError(f"{BFCL_SINGLE} has the configuration {ONE_CALL!r}, not {config!r}: choose it or leave it out")
+        raise ValueError(f"{BFCL_SINGLE} has the configuration {ONE_CALL!r}, not {config!r}: take it, or none")
     if split not in ("train", "test"):
         raise ValueError(f"{BFCL_SINGLE} has the splits 'train' and 'test', not {split!r}")
     rows = [row for category in CATEGORIES for row in _read(category)]
