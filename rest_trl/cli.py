@@ -1,10 +1,10 @@
 """`rest-trl`: the command line of the package."""
 
-import argparse
 import sys
 from importlib import import_module
 
 from .runs.logs import hold_kernels_warning
+from .spelling import HintingParser
 from .version import __version__
 
 
@@ -29,7 +29,7 @@ def main() -> None:
 
     `rest-trl COMMAND ...` calls `main` of the command's module. No other is imported, because some take seconds.
     """
-    parser = argparse.ArgumentParser("rest-trl", description="ResT training of tool-calling LLMs with TRL.")
+    parser = HintingParser("rest-trl", description="ResT training of tool-calling LLMs with TRL.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (_, purpose) in _COMMANDS.items():

@@ -10,6 +10,7 @@ from trl import GRPOConfig
 from .regions.rules import PRESETS, CoefficientsFunc, bind_rule, rule_name
 from .rewards.schedules import SCHEDULES, check_schedule
 from .runs.preflight import check_mappings, check_numbers
+from .spelling import did_you_mean
 from .tool_calls import get_syntax
 
 
@@ -179,7 +180,8 @@ class ResTGRPOConfig(GRPOConfig):
         for name, choices in _CHOICES.items():
             if vars(self)[name] not in choices:
                 named = ", ".join(str(choice) for choice in choices if choice is not None)
-                raise ValueError(f"unknown {name}={vars(self)[name]!r}: choose one of {named}")
+                hint = did_you_mean(vars(self)[name], choices)
+                raise ValueError(f"unknown {name}={vars(self)[name]!r}: {hint}choose one of {named}")
         if self.tool_call_syntax is not None:
             get_syntax(self.tool_call_syntax)
         bind_rule(self.coefficients)

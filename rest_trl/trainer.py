@@ -9,17 +9,18 @@ from torch.nn.functional import pad
 from .config import CREDITS, ResTGRPOConfig
 from .credit.assignment import assigned_advantages, find_segments, warn_without_parts
 from .credit.scaling import wasted_groups
-from .credit.turn_rewards import turn_values
+from .credit.turn_rewards import TurnReward, naming_function, turn_values
 from .regions import CoefficientsFunc, Partitioner, RegionMetrics, RegionStatistics, to_regions
 from .regions.rules import PRESETS, bind_rule, checked_coefficients, needs_forward_pass, rule_name
 from .rollouts.rollout import Rollout, RolloutReader, policy_mask
 from .runs.checkpoints import WholeCheckpoints
-from .tool_calls import detect_syntax, get_syntax
+from .runs.preflight import PushAtTheEnd
+from .tool_calls import detect_syntax, get_syntax, was_cut
 from .trl_seam import StagedTrainer
 from .wiring import bind, check_vllm_server, logs, named_arguments, prepare_policy, stages, take_environment_turns
 
 
-class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
+class ResTGRPOTrainer(PushAtTheEnd, WholeCheckpoints, StagedTrainer):
     """
     Trainer for ResT, reshaped token-level policy gradients (https://huggingface.co/papers/2509.21826).
 
@@ -148,10 +149,20 @@ class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
         rollout.segments = [[[] for _ in self.reward_funcs] for _ in rewards]
         if self._asks_for_segments:
             arguments = rollout.reward_arguments() | {"trainer_state": self.state}
-            rollout.segments = find_segments(self.reward_funcs, arguments)
+            with self._naming_reward():
+                rollout.segments = find_segments(self.reward_funcs, arguments)
             if self.args.credit != "completion" and self._is_first_rollout:
                 warn_without_parts(self.reward_funcs, self.args.credit, rollout)
         self._is_first_rollout = False
+
+    def reward(self, rollout: Rollout) -> torch.Tensor:
+        """See [`StagedTrainer`]; an error of a reward function names it, see [`UserFunctionError`]."""
+        with self._naming_reward():
+            return super().reward(rollout)
+
+    def _naming_reward(self) -> Any:
+        funcs = [func.reward_func if isinstance(func, TurnReward) else func for func in self.reward_funcs]
+        return naming_function("reward function", funcs, self.reward_func_names)
 
     def _log_wasted(self, rewards: torch.Tensor) -> None:
         share = len(wasted_groups(rewards, self)) * self.num_generations / len(rewards)
@@ -179,8 +190,9 @@ class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
         if self._completion_log is not None:
             known = None if needs_forward_pass(self.rule) else self._coefficients(batch)
             rewards = turn_values(self.reward_funcs, rollout.completion_ids)
-            golds = [row.get("solution") for row in rollout.inputs]
-            self.log_column("regions", self._completion_log.add(batch, known, rewards, golds))
+            end_ids = self.end_ids
+            cut = [was_cut(ids, end_ids) for ids in rollout.completion_ids]
+            self.log_column("regions", self._completion_log.add(batch, known, rewards, rollout.inputs, cut))
 
     # Weigh, and the loss
 
@@ -232,9 +244,10 @@ class ResTGRPOTrainer(WholeCheckpoints, StagedTrainer):
             "global_step": self.state.global_step,
             **of_forward_pass,
         }
-        return (
-            self.rule(mask=mask, **arguments) if self._is_preset else checked_coefficients(self.rule, mask, arguments)
-        )
+        if self._is_preset:
+            return self.rule(mask=mask, **arguments)
+        with naming_function("rule of the coefficients", [self.rule], [self.rule_name]):
+            return checked_coefficients(self.rule, mask, arguments)
 
     # Show
 

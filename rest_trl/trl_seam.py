@@ -19,6 +19,8 @@ from trl.models import unwrap_model_for_generation
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import is_async_callable, nanstd
 
+from .tool_calls import was_cut
+
 
 __all__ = ["StagedTrainer", "is_async_callable", "nanstd"]
 
@@ -126,9 +128,8 @@ class StagedTrainer(GRPOTrainer):
         """Completions of some rows of the data set, by TRL."""
         self._num_sampled, self._prefix_lengths = 0, None
         generated = super()._generate(prompts)
-        # One of a `rollout_func` may leave out the token that ends it.
-        ends = {*self.eos_token_ids, self._tokenizer.pad_token_id}
-        if self.rollout_func is None and all(ids and ids[-1] not in ends for ids in generated[1]):
+        end_ids = self.end_ids
+        if all(was_cut(ids, end_ids) for ids in generated[1]):
             logger.warning_once(
                 f"all completions of a rollout are cut off at max_completion_length={self.max_completion_length}, so "
                 "none of them can be right: raise it"
@@ -268,6 +269,11 @@ class StagedTrainer(GRPOTrainer):
     def tokenizer(self) -> Any:
         """The tokenizer, also that of a processor."""
         return self._tokenizer
+
+    @property
+    def end_ids(self) -> set[int]:
+        """Tokens that end a completion; none with a `rollout_func`, which may leave them out."""
+        return set() if self.rollout_func is not None else {*self.eos_token_ids, self._tokenizer.pad_token_id}
 
     @property
     def paper(self) -> dict[str, str]:

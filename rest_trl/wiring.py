@@ -99,9 +99,8 @@ def bind(trainer: Any) -> None:
     of_evaluation = evaluation.values() if isinstance(evaluation, dict) else [evaluation]
     datasets = [dataset for dataset in (trainer.train_dataset, *of_evaluation) if dataset is not None]
     settings = args.reward_schedule, args.steps_per_rollout, trainer.environment_tools
-    has_rollout_func = trainer.rollout_func is not None  # one may leave out the token that ends a completion
-    ends = () if has_rollout_func else {*trainer.eos_token_ids, trainer.tokenizer.pad_token_id}
-    binding = Binding(trainer.tool_call_syntax, trainer.reader.turns, *settings, has_rollout_func, ends)
+    has_rollout_func = trainer.rollout_func is not None
+    binding = Binding(trainer.tool_call_syntax, trainer.reader.turns, *settings, has_rollout_func, trainer.end_ids)
     named = zip(bind_rewards(trainer.reward_funcs, datasets, binding), trainer.reward_func_names, strict=True)
     trainer.reward_funcs = [
         reward_func

@@ -45,6 +45,19 @@ class TestMain:
         assert error.value.code == 2
         assert "train" in capsys.readouterr().err
 
+    @pytest.mark.parametrize(
+        ("arguments", "hint"),
+        [
+            (["trian"], "do you mean train?"),
+            (["evaluate", "--backend", "servre"], "do you mean server?"),
+            (["recipes", "--modle", "tiny"], "do you mean --model?"),
+        ],
+    )
+    def test_names_what_was_meant(self, monkeypatch, capsys, arguments, hint):
+        with pytest.raises(SystemExit):
+            run(monkeypatch, *arguments)
+        assert hint in capsys.readouterr().err.splitlines()[-1]
+
     def test_has_the_working_directory_on_the_path(self, tmp_path):
         (tmp_path / "in_this_folder.py").write_text("Mine = 3\n")
         # `-P` leaves it out, as the script of an installed package does.

@@ -9,8 +9,11 @@ from rich.console import Console
 
 from rest_trl.lab import demo
 from rest_trl.lab.commands.study import make_parser as make_study_parser
+from rest_trl.lab.evaluation.gold_calls_benchmark import kind_of_gold
 from rest_trl.lab.study.arms import load_study
+from rest_trl.lab.tiny import load_tiny_dataset
 from rest_trl.runs.recipes import find_recipe
+from rest_trl.tool_calls import get_syntax
 from rest_trl.train import make_parser
 
 
@@ -18,9 +21,11 @@ class TestResultsTable:
     def test_shows_wilson_intervals(self):
         console = Console(width=120)
         with console.capture() as capture:
-            console.print(demo.results_table("ResT", [("start", 50)], 100))
+            exact = {"golds with calls": (50, 100), "golds without": (8, 10)}
+            console.print(demo.results_table("ResT", [("start", exact)]))
         # Wilson (1927) for 50 of 100
-        assert "0.500" in capture.get() and "[0.404, 0.596]" in capture.get()
+        assert "0.500 [0.404, 0.596]" in capture.get() and "golds with calls (100)" in capture.get()
+        assert "0.800 [0.490, 0.943]" in capture.get() and "110 held-out prompts" in capture.get()
 
 
 class TestNextCommand:
@@ -148,7 +153,9 @@ class TestMain:
         output, baseline = tmp_path / "demo", tmp_path / "demo-grpo"
         baseline.mkdir()
         logs = [{"step": step, "rest/progress": 0.0, "reward": 1.0} for step in (1, 2)]
-        results = {"name": "GRPO", "exact": 4, "total": 16, "log_history": logs}
+        kinds = [kind_of_gold(get_syntax("hermes").parse(gold)) for gold in load_tiny_dataset("test", 16)["solution"]]
+        exact = {kind: (1, kinds.count(kind)) for kind in sorted(set(kinds))}
+        results = {"name": "GRPO", "exact": exact, "log_history": logs}
         (baseline / demo.RESULTS).write_text(json.dumps(results))
         trainer = demo.main(
             shlex.split(
@@ -165,6 +172,7 @@ class TestMain:
         assert "16 held-out prompts" in " ".join(out.split())
         lines = [line for line in out.splitlines() if line.strip()]
         ends = [line.split() for line in lines if line.startswith("│")]
-        assert [words[1] for words in ends] == ["start", "end", "end,"] and "0.250" in ends[2]  # 4 of 16
+        assert [words[1] for words in ends] == ["start", "end", "end,"]
+        assert f"{1 / kinds.count('golds with calls'):.3f}" in ends[2]
         assert f"Curves  {output / 'curves.png'}" in lines[-2]
         assert lines[-1].startswith("Next    ") and "study" in lines[-1]

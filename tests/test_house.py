@@ -13,8 +13,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "rest_trl"
 # Floors as .github/CONTRIBUTING.md draws them, the lowest first: the core with what stands beside it, then the lab.
 FLOORS = [
-    {"shared_prompts", "lab.packaged"},
-    {"tool_calls", "trl_seam", "serving", "version", "lab.__init__", "lab.intervals", "lab.tiny"},
+    {"spelling", "lab.packaged"},
+    {"shared_prompts", "tool_calls"},
+    {"trl_seam", "serving", "version", "lab.__init__", "lab.intervals", "lab.tiny"},
     {"regions", "credit"},
     {"rewards", "rollouts"},
     {"data"},
@@ -27,6 +28,7 @@ FLOORS = [
     {"lab.doctor", "lab.commands"},
 ]
 CORE = {
+    "spelling",
     "shared_prompts",
     "tool_calls",
     "trl_seam",
@@ -121,7 +123,7 @@ class TestHouse:
             [sys.executable, "-c", program], capture_output=True, text=True, check=True
         ).stdout.split()
         assert not [name for name in names if name.split(".")[1:2] in (["data"], ["serving"], ["lab"])]
-        assert len(names) <= 50
+        assert len(names) <= 51
 
     def test_there_is_no_circle_inside_a_room(self):
         modules = {path: set() for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"}

@@ -7,10 +7,12 @@ import pandas
 import pytest
 from datasets import Dataset
 from test_native_tools import GOLD, make_trainer
+from transformers import AutoTokenizer
 from trl import GRPOTrainer
 
 from rest_trl import ResTGRPOConfig, ResTGRPOTrainer, cli
 from rest_trl.lab.display.completion_files import read_completions
+from rest_trl.lab.tiny import TINY_MODEL_DIR
 from rest_trl.tool_calls import Part, Region
 from rest_trl.train import main
 
@@ -112,7 +114,7 @@ class TestMain:
     @pytest.mark.parametrize(
         ("name", "content", "arguments", "message"),
         [
-            ("missing.txt", None, [], "No such file"),
+            ("missing.txt", None, [], "missing.txt: no such file or directory: check the path"),
             ("rows.jsonl", '{"text": "x"}\n', [], "needs a column completion_ids, regions or completion"),
             ("a.txt", "a", ["--coefficients", "no.such_rule"], "cannot be imported"),
             ("a.txt", "a", ["--checkpoint", "nowhere"], "nowhere holds no trainer_state.json"),
@@ -212,7 +214,7 @@ class TestRun:
         out = capsys.readouterr().out
         titles = [f"Completion {number}, step {step}" for step in (1, 2, 3) for number in (0, 1)]
         assert [title in out for title in titles] == [True] * 6
-        assert len(re.findall("Gold, (exact|wrong) calls:", out)) == 6
+        assert len(re.findall("Gold, .*:", out)) == 6 and re.search(r"Exact: \d of \d golds", out)
         page = (tmp_path / "page.html").read_text(encoding="utf-8")
         assert page.count("<h3>Gold</h3>") == 6 and not re.search(r"\bnan\b", page)
 
@@ -235,6 +237,65 @@ class TestRun:
     def test_prints_no_ids_in_the_table_of_trl(self, trained):
         table = pandas.read_parquet(trained[0] / "completions" / "completions_00003.parquet")
         assert not {"completion_ids", "part_ids", "coefficients"} & set(table)
+
+
+class TestExactCalls:
+    """`truncated` in a file says that a completion was cut off; else its ids do, if the file has them."""
+
+    GOLD = COMPLETION.partition("</think>\n")[2]
+
+    def shown(self, rows, tmp_path, monkeypatch, capsys):
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        run(monkeypatch, tmp_path / "rows.jsonl", *TINY, "--html", tmp_path / "page.html")
+        return capsys.readouterr().out, (tmp_path / "page.html").read_text(encoding="utf-8")
+
+    def test_what_was_cut_off_or_is_unreadable_is_never_exact(self, tmp_path, monkeypatch, capsys):
+        ids = AutoTokenizer.from_pretrained(TINY_MODEL_DIR)(COMPLETION).input_ids
+        end = AutoTokenizer.from_pretrained(TINY_MODEL_DIR).eos_token_id
+        rows = [
+            {"completion": COMPLETION},
+            {"completion": COMPLETION, "truncated": True},
+            {"completion_ids": [*ids, end]},
+            {"completion_ids": ids},
+            {"completion_ids": ids, "truncated": False},
+            {"completion": COMPLETION + "<tool_call>"},
+        ]
+        out, _ = self.shown([row | {"solution": self.GOLD} for row in rows], tmp_path, monkeypatch, capsys)
+        verdicts = re.findall("Gold, (.*):", out)
+        cut = "wrong calls, cut off"
+        assert verdicts == ["exact calls", cut, "exact calls", cut, "exact calls", "wrong calls"]
+        assert "Exact: 3 of 6 golds with calls." in out
+
+    def test_golds_with_and_without_calls_are_told_apart(self, tmp_path, monkeypatch, capsys):
+        pairs = [(COMPLETION, self.GOLD), ("gibberish", self.GOLD), ("gibberish", "No."), (COMPLETION, "No.")]
+        rows = [{"completion": completion, "solution": gold} for completion, gold in pairs]
+        out, page = self.shown(rows, tmp_path, monkeypatch, capsys)
+        verdicts = ["exact calls", "wrong calls", "rightly no call", "wrong: no call is gold"]
+        assert re.findall("Gold, (.*):", out) == verdicts and all(f"{text}</b>" in page for text in verdicts)
+        assert "Exact: 1 of 2 golds with calls, 1 of 2 golds without calls" in out
+        assert re.findall('data-gold="(.*?)"', page) == ["calls", "calls", "none", "none"] and 'id="gold"' in page
+
+    def test_nobody_knows_for_a_gold_that_cannot_be_read(self, tmp_path, monkeypatch, capsys):
+        rows = [{"completion": "x", "solution": "<tool_call>\n{"}]
+        out, _ = self.shown(rows, tmp_path, monkeypatch, capsys)
+        assert "Gold:" in out and "Exact" not in out
+
+    def test_takes_the_alternatives_of_a_gold(self, tmp_path, monkeypatch, capsys):
+        gold = {"text": self.GOLD.replace("Oslo", "Rome"), "alternatives": [{"city": ["Rome", "Oslo"]}]}
+        out, _ = self.shown([{"completion": COMPLETION, "solution": gold}], tmp_path, monkeypatch, capsys)
+        assert "Gold, exact calls:" in out
+
+    def test_tools_tell_strings_from_numbers_where_the_syntax_does_not(self, tmp_path, monkeypatch, capsys):
+        gold = "<tool_call>\n<function=f>\n<parameter=v>\n3.10\n</parameter>\n</function>\n</tool_call>"
+        tools = json.dumps([{"name": "f", "parameters": {"properties": {"v": {"type": "string"}}}}])
+        row = {"completion": gold.replace("3.10", "3.1"), "solution": gold}
+        monkeypatch.setattr(f"{__name__}.TINY", (*TINY, "--tool_call_syntax", "qwen3_coder"))
+        out, _ = self.shown([row, row | {"tools": tools}], tmp_path, monkeypatch, capsys)
+        assert re.findall("Gold, (.*):", out) == ["exact calls", "wrong calls"]
+
+    def test_a_run_says_which_were_cut_off(self, trained, tokenizer):
+        for item in read_completions(trained[0], tokenizer, 99, all_steps=True):
+            assert item.truncated == (len(item.completion_ids) == RUN["max_completion_length"])
 
 
 class TestRunWithTools:

@@ -7,7 +7,7 @@ from tokenizers.processors import TemplateProcessing
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rest_trl.lab.sampling import count_exact, sample
+from rest_trl.lab.sampling import count_exact, end_ids, sample
 from rest_trl.lab.tiny import TINY_MODEL_DIR, load_tiny_dataset
 
 
@@ -76,9 +76,22 @@ class TestCountExact:
     def test_counts_gold_completions_and_no_others(self, tiny):
         _, tokenizer = tiny
         solutions = list(load_tiny_dataset("test", size=32)["solution"])
-        ids = tokenizer(solutions, padding=True, padding_side="right", return_tensors="pt")["input_ids"]
-        assert count_exact(ids, solutions, tokenizer, "hermes") == 32
-        assert count_exact(ids[1:], solutions[:-1], tokenizer, "hermes") < 8
+        with_calls = sum("<tool_call>" in text for text in solutions)
+        totals = {"golds with calls": with_calls, "golds without": 32 - with_calls}
+        ends = end_ids(*tiny)
+        texts = [text + "<|im_end|>" for text in solutions]
+        ids = tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")["input_ids"]
+        exact = count_exact(ids, solutions, tokenizer, "hermes", ends)
+        assert exact == {kind: (total, total) for kind, total in totals.items()} and min(totals.values()) > 4
+        assert count_exact(ids[1:], solutions[:-1], tokenizer, "hermes", ends)["golds with calls"].count < 8
+
+    def test_any_text_equals_a_gold_without_calls_but_none_that_was_cut_off(self, tiny):
+        _, tokenizer = tiny
+        golds = ["No tool fits.", '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>']
+        for text, end, counts in (("x", "<|im_end|>", [1, 0]), ("x", "", [0, 0]), (golds[1], "", [0, 0])):
+            ids = tokenizer([text + end] * 2, return_tensors="pt")["input_ids"]
+            exact = count_exact(ids, golds, tokenizer, "hermes", end_ids(*tiny))
+            assert [exact[kind].count for kind in ("golds without", "golds with calls")] == counts
 
     def test_reads_markers_that_are_special_tokens(self, tiny):
         _, tokenizer = tiny
@@ -86,4 +99,4 @@ class TestCountExact:
         solution = '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>'
         ids = tokenizer([solution + "<|im_end|>"], return_tensors="pt")["input_ids"]
         assert "<tool_call>" not in tokenizer.decode(ids[0], skip_special_tokens=True)
-        assert count_exact(ids, [solution], tokenizer, "hermes") == 1
+        assert count_exact(ids, [solution], tokenizer, "hermes", end_ids(*tiny)) == {"golds with calls": (1, 1)}

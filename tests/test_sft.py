@@ -397,7 +397,10 @@ class TestProgram:
         ("change", "message"),
         [
             ({"reward_funcs": "tool_call_reward"}, "unknown argument --reward_funcs"),
-            ({"dataset_name": "no/such/file.jsonl"}, "There is no file or directory no/such/file.jsonl."),
+            (
+                {"dataset_name": "no/such/file.jsonl"},
+                "There is no file or directory no/such/file.jsonl: check",
+            ),
             ({"reasoning_weight": -1}, "finite and not negative"),
             ({"packing": True}, "packing, eval_packing and padding_free join"),
             ({"max_length": 4}, "all 2048 prompts of the train data set fill max_length=4"),

@@ -1,9 +1,11 @@
 import errno
 import json
 import re
+import shlex
 import signal
 import sys
 
+import httpx
 import pytest
 import torch
 import yaml
@@ -128,6 +130,39 @@ class TestMain:
         adapter = load_file(tmp_path / "out" / "adapter_model.safetensors")
         assert any(weight.ne(0).any() for name, weight in adapter.items() if "lora_B" in name)
 
+    @pytest.mark.parametrize(
+        ("body", "message"),
+        [
+            ("return [0.0 for _ in kwargs['city']]", r"raised KeyError: 'city' \(failing.py, line 2\)"),
+            ("return [json.loads('{') for _ in completions]", r"raised JSONDecodeError: .* \(failing.py, line 2\)"),
+            ("return None", "returned None, not a list of rewards"),
+            ("return ['1'] * len(completions)", "gave the reward '1': each must be a number"),
+        ],
+    )
+    def test_names_a_reward_function_that_fails(self, body, message, model_dir, dataset_path, tmp_path, monkeypatch):
+        (tmp_path / "failing.py").write_text(f"def paid(completions, **kwargs):\n    {body}\n\n\nimport json\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "failing", raising=False)
+        arguments = settings(model_dir, dataset_path, tmp_path / "out", reward_funcs=["failing.paid"])
+        with pytest.raises(SystemExit, match=f"stopped after step 0: the reward function 'paid' {message}") as error:
+            main(command_line(arguments))
+        assert "\n" not in str(error.value) and "starts from the beginning" in str(error.value)
+
+    def test_trains_where_the_hub_cannot_be_reached(self, model_dir, dataset_path, tmp_path, monkeypatch, caplog):
+        class Unreachable:
+            def create_repo(self, *args, **kwargs):
+                raise httpx.ConnectError("[Errno -2] Name or service not known")
+
+        monkeypatch.setattr("transformers.trainer.hf_api", Unreachable)
+        changes = {"push_to_hub": True, "hub_strategy": "every_save", "save_strategy": "steps", "save_steps": 1}
+        with pytest.raises(SystemExit) as error:
+            main(command_line(settings(model_dir, dataset_path, tmp_path / "out", **changes)))
+        assert "The Hub cannot be reached (ConnectError: [Errno -2]" in caplog.text
+        saved, command = str(error.value).split("Push it with: ")
+        assert f"saved in {tmp_path / 'out'}, but pushing it to out failed (the Hub cannot be reached: " in saved
+        assert shlex.split(command)[:4] == ["hf", "upload", "out", str(tmp_path / "out")]
+        assert load_file(tmp_path / "out" / "model.safetensors") and len(log_history(tmp_path / "out")) == 2
+
     def test_evaluates_on_the_test_split(self, model_dir, tmp_path):
         directory = tmp_path / "data"
         directory.mkdir()
@@ -187,7 +222,10 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"dataset_name": "no/such/file.jsonl"}, "There is no file or directory no/such/file.jsonl."),
+            (
+                {"dataset_name": "no/such/file.jsonl"},
+                "There is no file or directory no/such/file.jsonl: check",
+            ),
             ({"dataset_name": "no-such-org/no-such-data"}, "no-such-org/no-such-data"),
             ({"dataset_train_split": "dev"}, "it has the split 'train'"),
             ({"model_name_or_path": "/no/such/model"}, "there is no model directory /no/such/model"),

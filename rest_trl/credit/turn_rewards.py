@@ -1,7 +1,13 @@
-"""Reward functions that may give a number per assistant turn, as TRL calls them and as credit reads them."""
+"""Reward functions that may give a number per assistant turn, as TRL calls and credit reads them; their errors."""
 
+import functools
+import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from traceback import walk_tb
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -16,6 +22,10 @@ from .turns import turn_segments
 # Gives the columns of the assistant turns of completions, each as start and end, from their ids.
 SpansOf = Callable[[Sequence[Sequence[int]]], list[list[tuple[int, int]]]]
 TurnValue = float | list[float] | None
+
+
+class UserFunctionError(ValueError):
+    """A function of the user's has raised an error, or has given no rewards. The message names it."""
 
 
 class TurnReward:
@@ -51,12 +61,23 @@ class TurnReward:
         Sums over the turns of completions, as TRL asks for rewards.
 
         Raises:
-            ValueError: if a list has not one finite number for every assistant turn of its completion.
+            UserFunctionError: if what it gives is no rewards, or a list has not one finite number for every assistant
+                turn of its completion.
         """
         return self._summed(self.reward_func(**kwargs), kwargs["completion_ids"])
 
     def _summed(self, values: Sequence[Any], completion_ids: Sequence[Sequence[int]]) -> list[float | None]:
+        if not isinstance(values, Sequence | torch.Tensor | np.ndarray) or isinstance(values, str):
+            raise UserFunctionError(
+                f"the reward function {self.__name__!r} returned {values!r:.200}, not a list of rewards"
+            )
         self._values, self._completion_ids = [plain_reward(value) for value in values], completion_ids
+        strange = [value for value in self._values if not isinstance(value, int | float | list | None)]
+        if strange:
+            raise UserFunctionError(
+                f"the reward function {self.__name__!r} gave the reward {strange[0]!r:.200}: each must be a number, "
+                "None, or a list with a number for every assistant turn"
+            )
         if any(isinstance(value, list) for value in self._values):
             for value, spans in zip(self._values, self._spans_of(completion_ids), strict=True):
                 if isinstance(value, list):
@@ -65,12 +86,12 @@ class TurnReward:
 
     def _check(self, value: list[Any], num_turns: int) -> None:
         if len(value) != num_turns:
-            raise ValueError(
+            raise UserFunctionError(
                 f"the reward function {self.__name__!r} gave {len(value)} turn rewards for a completion of "
                 f"{num_turns} turns: give one number for each, the last one included, or one number for the completion"
             )
         if not all(isinstance(reward, int | float) and math.isfinite(reward) for reward in value):
-            raise ValueError(
+            raise UserFunctionError(
                 f"the reward function {self.__name__!r} gave the turn rewards {value!r:.200}: each must be a finite "
                 "number, 0 where a turn earns nothing"
             )
@@ -144,3 +165,50 @@ def turn_values(reward_funcs: Sequence[Any], completion_ids: Sequence[Sequence[i
                 if values is not None:
                     of_completion[reward_func.__name__] = values
     return found
+
+
+@contextmanager
+def naming_function(kind: str, functions: Sequence[Any], names: Sequence[str]) -> Iterator[None]:
+    """
+    Turn an error that a function of the user's raises into a [`UserFunctionError`] that names it, file and line.
+
+    Args:
+        kind (`str`):
+            What the functions are, such as `"reward function"`.
+        functions, names (`Sequence`):
+            The functions, also objects that are called and have a method `segments`, and their names. Those of this
+            package are left out: their errors pass, as all others do.
+    """
+    try:
+        yield
+    except UserFunctionError:
+        raise
+    except Exception as error:
+        codes = {code: name for func, name in zip(functions, names, strict=True) for code in _codes(func)}
+        frames = [(frame.f_code, line) for frame, line in walk_tb(error.__traceback__)]
+        found = next((code for code, _ in frames if code in codes), None)
+        if found is None:
+            raise
+        # The innermost line of the function's file: what lies deeper is of a library.
+        line = [line for code, line in frames if code.co_filename == found.co_filename][-1]
+        place = f"{Path(found.co_filename).name}, line {line}"
+        raise UserFunctionError(
+            f"the {kind} {codes[found]!r} raised {type(error).__name__}: {error} ({place})"
+        ) from error
+
+
+def _codes(function: Any) -> list[CodeType]:
+    """The code of a user's function, or of an object that is one; none of this package's."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    functions = [function]
+    if not inspect.isroutine(function):
+        functions = [vars(cls).get(name) for cls in type(function).__mro__ for name in ("__call__", "segments")]
+    package = __name__.partition(".")[0]
+    unwrapped = [inspect.unwrap(function) for function in functions if function is not None]
+    return [
+        function.__code__
+        for function in unwrapped
+        if (inspect.isfunction(function) or inspect.ismethod(function))
+        and function.__module__.partition(".")[0] != package
+    ]

@@ -74,20 +74,25 @@ def load_rest_dataset(
     dataset = load_rest_dataset("rlla_rl.parquet", tokenizer, max_prompt_length=2048)
     ```
     """
+    prepared = prepare_sources(open_sources(dataset_name, whole_split(split, test_size), config), tokenizer, **options)
+    prepared.log()
+    return prepared.part(split, test_size).dataset()
+
+
+def whole_split(split: str, test_size: float | None) -> str:
+    """
+    The split that is read where `split` is asked for, which `test_size` may hold rows out of.
+
+    Raises:
+        `ValueError`: If they do not go together.
+    """
     if test_size is None:
-        return _logged(prepare_sources(open_sources(dataset_name, split, config), tokenizer, **options))
+        return split
     if not 0 < test_size < 1:
         raise ValueError(f"test_size is {test_size}: give the share of rows to hold out, between 0 and 1")
     if split not in ("train", "test"):
         raise ValueError(f"test_size divides the split 'train' into 'train' and 'test', not {split!r}: leave it out")
-    dataset = _logged(prepare_sources(open_sources(dataset_name, "train", config), tokenizer, **options))
-    rows = sorted(set(dataset["source"]), key=lambda source: hashlib.sha256(source.encode()).digest())
-    number = round(test_size * len(rows))
-    if not 0 < number < len(rows):
-        raise ValueError(f"test_size={test_size} divides {len(rows)} rows into {len(rows) - number} and {number}")
-    held_out = set(rows[:number])
-    chosen = [index for index, row in enumerate(dataset["source"]) if (row in held_out) == (split == "test")]
-    return dataset.select(chosen)
+    return "train"
 
 
 def prepare_dataset(
@@ -175,6 +180,20 @@ class Prepared(NamedTuple):
             chosen = ", the default where max_prompt_length is not set" if self.is_default else ""
             limit = f"{self.max_prompt_length} tokens{chosen}"
             logger.warning(f"Dropped {len(self.too_long)} of {total} examples: prompt over {limit}.")
+
+    def part(self, split: str, test_size: float | None) -> "Prepared":
+        """The examples of a split where `test_size` holds rows out of `"train"`, see [`load_rest_dataset`]."""
+        if test_size is None:
+            return self
+        sources = {example.source for example in self.examples}
+        rows = sorted(sources, key=lambda source: hashlib.sha256(source.encode()).digest())
+        number = round(test_size * len(rows))
+        if not 0 < number < len(rows):
+            raise ValueError(f"test_size={test_size} divides {len(rows)} rows into {len(rows) - number} and {number}")
+        held_out = set(rows[:number])
+        return self._replace(
+            examples=[example for example in self.examples if (example.source in held_out) == (split == "test")]
+        )
 
     def dataset(self) -> Dataset:
         """The data set that training reads."""

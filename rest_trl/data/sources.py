@@ -68,8 +68,15 @@ def open_sources(dataset_name: str, split: str, config: str | None) -> list[Sour
         return [_bfcl_source(dataset_name, split, config)]
     # A Hub id has at most one slash and none of these suffixes.
     if path.suffix in SUFFIXES or dataset_name.startswith((".", "~", "/")) or len(path.parts) > 2:
-        raise FileNotFoundError(f"There is no file or directory {dataset_name}.")
-    return [dataset_source(load_dataset(dataset_name, config, split=split), f"{dataset_name}/{split}")]
+        raise FileNotFoundError(f"There is no file or directory {dataset_name}: check the path.")
+    try:
+        dataset = load_dataset(dataset_name, config, split=split)
+    except ConnectionError as error:
+        raise ConnectionError(
+            f"There is no file or directory {dataset_name}, and the Hub cannot be reached for a data set of this name "
+            f"({error}): check the path or the network"
+        ) from error
+    return [dataset_source(dataset, f"{dataset_name}/{split}")]
 
 
 def _bfcl_source(name: str, split: str, config: str | None) -> Source:

@@ -16,7 +16,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ from ..train import make_parser, make_trainer
 from ..trainer import ResTGRPOTrainer
 from .display.curves import plot_curves
 from .display.terminal import colored_completion, legend
-from .sampling import count_exact, sample
+from .sampling import Exact, count_exact, end_ids, sample
 from .tiny import TINY, TINY_DATASETS, is_tiny, load_tiny_dataset
 
 
@@ -56,13 +56,20 @@ RESULTS = "demo.json"  # results, which the demos of other arms show beside thei
 _BASELINE = "grpo"  # its demo is in outputs/demo-grpo, beside outputs/demo, outputs/demo-rest and those of other arms
 
 
-def results_table(name: str, counts: Sequence[tuple[str, int]], total: int) -> Group:
-    """Exact completions of so many prompts by label, as accuracies with 95% Wilson intervals."""
-    table = Table("policy", "accuracy", "95% interval")
-    for label, count in counts:
-        interval = binomtest(count, total).proportion_ci(method="wilson")
-        table.add_row(label, f"{count / total:.3f}", f"[{interval.low:.3f}, {interval.high:.3f}]")
-    title = f": exact calls on {total} held-out prompts, sampled at temperature 1"
+def results_table(name: str, counts: Sequence[tuple[str, Mapping[str, Sequence[int]]]]) -> Group:
+    """
+    Exact completions by label and kind of gold, each how many of how many, see [`~rest_trl.lab.sampling.count_exact`],
+    as accuracies with 95% Wilson intervals.
+    """
+    totals = {kind: total for _, exact in counts for kind, (_, total) in exact.items()}
+    table = Table("policy", *(f"{kind} ({total})" for kind, total in totals.items()))
+    for label, exact in counts:
+        cells = []
+        for count, total in exact.values():
+            interval = binomtest(count, total).proportion_ci(method="wilson")
+            cells.append(f"{count / total:.3f} [{interval.low:.3f}, {interval.high:.3f}]")
+        table.add_row(label, *cells)
+    title = f": exact calls on {sum(totals.values())} held-out prompts, sampled at temperature 1"
     return Group(Text.assemble((name, "bold"), title), table)
 
 
@@ -141,18 +148,21 @@ def _run(trainer: ResTGRPOTrainer, console: Console, resume: str | None, dataset
     tool_call_syntax: Any = args.tool_call_syntax  # `make_trainer` has set it if the recipe does not
     held_out = load_tiny_dataset("test", size=HELD_OUT, name=dataset_name)
 
-    def measure(when: str) -> tuple[torch.Tensor, int]:
+    ends = end_ids(trainer.model, tokenizer)
+
+    def measure(when: str) -> tuple[torch.Tensor, dict[str, Exact]]:
         bar = f"{HELD_OUT} held-out prompts {when} training"
         length = args.max_completion_length
         ids = sample(trainer.model, tokenizer, held_out["prompt"], length, seed=0, bar=bar, add_special_tokens=True)
-        return ids, count_exact(ids, held_out["solution"], tokenizer, tool_call_syntax)
+        return ids, count_exact(ids, held_out["solution"], tokenizer, tool_call_syntax, ends)
 
     _, before = measure("before")
     trainer.train(resume_from_checkpoint=resume)
     completion_ids, after = measure("after")
-    name, counts = arm_name(args), [("start", before), ("end", after)]
+    name = arm_name(args)
+    counts: list[tuple[str, Mapping[str, Sequence[int]]]] = [("start", before), ("end", after)]
     logs = trainer.state.log_history
-    results = {"name": name, "exact": after, "total": HELD_OUT, "log_history": logs}
+    results = {"name": name, "exact": after, "log_history": logs}
     found = other_arm(output) / RESULTS
     other = json.loads(found.read_text(encoding="utf-8")) if found.exists() else None
     with naming_full_disk(f"the trained model in {output}", output):
@@ -160,9 +170,9 @@ def _run(trainer: ResTGRPOTrainer, console: Console, resume: str | None, dataset
         write_atomically(output / RESULTS, json.dumps(results))
         baseline, of_baseline = ([], "") if other is None else (other["log_history"], other["name"])
         plot_curves(logs, output / "curves.png", baseline, of_baseline, f"{output.name}: {name}")
-    if other is not None and other["total"] == HELD_OUT:
+    if other is not None and _totals(other["exact"]) == _totals(after):
         counts.append((f"end, {other['name']}", other["exact"]))
-    console.print(results_table(name, counts, HELD_OUT))
+    console.print(results_table(name, counts))
     region_ids = partition(completion_ids, tokenizer, tool_call_syntax)
     console.print(Text.assemble("Three completions of the trained model: ", legend()))
     for ids, regions in zip(completion_ids[:3].tolist(), region_ids[:3].tolist(), strict=True):
@@ -170,6 +180,11 @@ def _run(trainer: ResTGRPOTrainer, console: Console, resume: str | None, dataset
         console.rule()
         console.print(colored_completion(ids[:length], regions[:length], tokenizer))
     console.rule()
+
+
+def _totals(exact: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """How many prompts there are of each kind of gold."""
+    return {kind: total for kind, (_, total) in exact.items()}
 
 
 if __name__ == "__main__":

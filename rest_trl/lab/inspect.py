@@ -12,8 +12,11 @@ For a run with `log_completions`, it shows the tokens, regions and coefficients 
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ..spelling import HintingParser
 
 
 if TYPE_CHECKING:
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 
 def make_parser() -> argparse.ArgumentParser:
     """Parser of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = HintingParser(
         "rest-trl inspect", description="Show prompts, rewards, regions and coefficients of completions."
     )
     parser.add_argument(
@@ -73,6 +76,8 @@ def inspect(
 
     from ..regions.partition import Partitioner, to_regions
     from ..rewards import is_exact
+    from ..rewards.base import parse_gold
+    from ..rewards.tool_schemas import read_tools
     from .display.completion_files import encode
     from .display.described import Inspected
 
@@ -90,17 +95,26 @@ def inspect(
             coefficients = rule(completion_ids=ids, mask=mask, part_ids=part_ids)[0].tolist()
         item = Inspected(completion, to_regions(part_ids)[0].tolist(), coefficients)
         if completion.solution is not None:
-            gold_ids = torch.tensor([encode(completion.solution, tokenizer)], dtype=torch.long)
+            solution = completion.solution
+            text = solution if isinstance(solution, str) else solution["text"]
+            gold_ids = torch.tensor([encode(text, tokenizer)], dtype=torch.long)
             regions = to_regions(partitioner(gold_ids, torch.ones_like(gold_ids)))[0].tolist()
-            gold = syntax.parse(completion.solution)
-            exact = is_exact(turns[0].parsed, gold) if len(turns) == 1 else None
-            item = item._replace(gold_ids=gold_ids[0].tolist(), gold_region_ids=regions, exact=exact)
+            item = item._replace(gold_ids=gold_ids[0].tolist(), gold_region_ids=regions)
+            typed = syntax.untyped and completion.tools is not None  # only tools tell strings from numbers
+            tools = read_tools(completion.tools) if typed else None
+            gold = parse_gold(syntax.name, solution, tools)
+            if len(turns) == 1 and not gold.errors:
+                parsed = turns[0].parsed if tools is None else tools.typed(turns[0].parsed)
+                exact = is_exact(replace(parsed, is_cut=completion.truncated), gold)
+                item = item._replace(has_gold_calls=bool(gold.calls), exact=exact)
         inspected.append(item)
     return inspected
 
 
 def make_notes(items: "Sequence[Inspected]", tool_call_syntax: str, rule_name: str) -> list[str]:
-    """Tell the reader where token ids, regions and coefficients come from."""
+    """Tell the reader where token ids, regions and coefficients come from, and how many completions are right."""
+    from .display.described import exact_counts
+
     if all(item.completion.part_ids is not None for item in items):
         tokens = "Tokens and regions are those that training stored."
     elif any(item.completion.from_text for item in items):
@@ -110,13 +124,14 @@ def make_notes(items: "Sequence[Inspected]", tool_call_syntax: str, rule_name: s
         )
     else:
         tokens = f"Tokens are those of the file; regions are those of the syntax {tool_call_syntax}."
-    if any(item.coefficients is not None for item in items):
-        return [tokens, f"Coefficients: {rule_name}."]
-    return [
-        tokens,
-        "Coefficients are not known: the rule entropy needs the region entropies of a run, so give "
-        "--checkpoint DIR, or --weights, or another rule with --coefficients.",
-    ]
+    rule = f"Coefficients: {rule_name}."
+    if all(item.coefficients is None for item in items):
+        rule = (
+            "Coefficients are not known: the rule entropy needs the region entropies of a run, so give "
+            "--checkpoint DIR, or --weights, or another rule with --coefficients."
+        )
+    exact = exact_counts(items)
+    return [tokens, rule, *([exact] if exact else [])]
 
 
 def _tokenizer_source(path: Path) -> str:
@@ -176,6 +191,7 @@ def main(args: list[str] | None = None) -> None:
     arguments = make_parser().parse_args(args)
     from rich.console import Console
 
+    from ..runs.endings import one_line
     from ..runs.files import write_atomically
     from .display.page import html_page
     from .display.terminal import described_completion, legend
@@ -186,7 +202,7 @@ def main(args: list[str] | None = None) -> None:
             title = f"Completions of {arguments.path.resolve().name}"
             write_atomically(arguments.html, html_page(title, items, tokenizer, notes))
     except (ValueError, OSError) as error:
-        raise SystemExit(f"rest-trl inspect: error: {' '.join(str(error).split())}") from error
+        raise SystemExit(f"rest-trl inspect: error: {one_line(error)}") from error
     console = Console(markup=False, emoji=False)  # files and paths may hold what rich would replace
     console.print(legend())
     for note in notes:

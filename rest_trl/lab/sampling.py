@@ -1,7 +1,8 @@
 """Samples completions of held-out prompts, and counts those that are right."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from tqdm.auto import tqdm
@@ -9,7 +10,8 @@ from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCrit
 
 from ..regions.token_bytes import TokenBytes
 from ..rewards import is_exact
-from ..tool_calls import get_syntax
+from ..tool_calls import get_syntax, was_cut
+from .evaluation.gold_calls_benchmark import kind_of_gold
 
 
 class _Progress(StoppingCriteria):
@@ -85,6 +87,7 @@ def sample(
                 repetition_penalty=1.0,
                 max_new_tokens=max_new_tokens,
                 pad_token_id=tokenizer.pad_token_id,
+                eos_token_id=sorted(end_ids(model, tokenizer)),
                 stopping_criteria=None if bar is None else StoppingCriteriaList([_Progress(shown)]),
             )
         finally:
@@ -92,11 +95,44 @@ def sample(
     return output[:, inputs["input_ids"].size(1) :]
 
 
-def count_exact(
-    completion_ids: torch.Tensor, solutions: Sequence[str], tokenizer: PreTrainedTokenizerBase, tool_call_syntax: str
-) -> int:
+def end_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Tokens at which a model stops to generate, as TRL has them: its own, and the tokenizer's."""
+    ends = model.generation_config.eos_token_id
+    return {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None}
+
+
+def until_end(completion_ids: Sequence[int], end_ids: Collection[int]) -> list[int]:
     """
-    Number of completions that make exactly the gold calls.
+    A completion without its padding, up to the token that ends it, if it was not cut off.
+
+    ```python
+    >>> until_end([5, 6, 2, 0, 0], end_ids=[2])
+    [5, 6, 2]
+
+    ```
+    """
+    ends = (place + 1 for place, token in enumerate(completion_ids) if token in end_ids)
+    return list(completion_ids[: next(ends, len(completion_ids))])
+
+
+class Exact(NamedTuple):
+    """How many completions make exactly the gold calls, and how many there are."""
+
+    count: int
+    total: int
+
+
+def count_exact(
+    completion_ids: torch.Tensor,
+    solutions: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    tool_call_syntax: str,
+    end_ids: Collection[int],
+) -> dict[str, Exact]:
+    """
+    Count the completions that make exactly the gold calls, neither unreadable nor cut off.
+
+    Any text without a call is as good as a gold without one, so golds with and without calls are counted apart.
 
     Args:
         completion_ids (`torch.Tensor` of shape `(B, T)`):
@@ -107,11 +143,18 @@ def count_exact(
             The policy's tokenizer.
         tool_call_syntax (`str`):
             Name of the wire syntax.
+        end_ids (`Collection[int]`):
+            Tokens that end a completion, see [`end_ids`]; one that ends otherwise was cut off.
 
     Returns:
-        `int`
+        `dict[str, Exact]`: by the kind of gold, `"golds with calls"` and `"golds without"`, where there are any.
     """
     syntax = get_syntax(tool_call_syntax)
     token_bytes = TokenBytes(tokenizer, syntax.markers)  # decoding would drop markers that are special tokens
-    texts = [token_bytes.text(ids) for ids in completion_ids.tolist()]
-    return sum(is_exact(syntax.parse(text), syntax.parse(gold)) for text, gold in zip(texts, solutions, strict=True))
+    right: dict[str, list[bool]] = {}
+    for row, solution in zip(completion_ids.tolist(), solutions, strict=True):
+        ids = until_end(row, end_ids)
+        gold, parsed = syntax.parse(solution), syntax.parse(token_bytes.text(ids))
+        is_right = is_exact(replace(parsed, is_cut=was_cut(ids, end_ids)), gold)
+        right.setdefault(kind_of_gold(gold), []).append(is_right)
+    return {kind: Exact(sum(right[kind]), len(right[kind])) for kind in sorted(right)}

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from ..spelling import did_you_mean
 from .partition import find_turns
 
 
@@ -108,5 +109,5 @@ def normalize_within(
         ValueError: if there is no such scope.
     """
     if scope not in SCOPES:
-        raise ValueError(f"unknown scope={scope!r}: choose one of {', '.join(SCOPES)}")
+        raise ValueError(f"unknown scope={scope!r}: {did_you_mean(scope, SCOPES)}choose one of {', '.join(SCOPES)}")
     return normalize_turns(coefficients, mask, policy_mask) if scope == "turn" else normalize(coefficients, mask)

@@ -3,13 +3,13 @@
 import importlib
 import inspect
 from collections.abc import Mapping
-from difflib import get_close_matches
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from accelerate.utils import gather_object
 
+from ..spelling import did_you_mean
 from .coefficients import entropy_coefficients, released_coefficients, uniform_coefficients
 
 
@@ -131,13 +131,13 @@ def get_coefficients_func(name: str) -> CoefficientsFunc:
         return PRESETS[name]
     module, _, attribute = name.rpartition(".")
     try:
+        if not module:
+            raise ImportError("there is no rule of this name")
         function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        near = get_close_matches(name, PRESETS, n=1)
-        hint = f"do you mean {near[0]}? " if near else ""
+    except Exception as error:  # of any kind: the module is the user's
         raise ValueError(
-            f"coefficients={name!r} cannot be imported ({error}): {hint}give one of {', '.join(PRESETS)} or "
-            "the dotted path of a function, e.g. my_package.my_module.my_coefficients"
+            f"coefficients={name!r} cannot be imported ({error}): {did_you_mean(name, PRESETS)}give one of "
+            f"{', '.join(PRESETS)} or the dotted path of a function, e.g. my_package.my_module.my_coefficients"
         ) from error
     if not callable(function):
         raise ValueError(f"coefficients={name!r} is a {type(function).__name__}, not a function")
@@ -149,11 +149,11 @@ def _with_arguments(function: CoefficientsFunc, name: str, arguments: dict[str, 
     own = [p.name for p in parameters if p.default is not p.empty and p.name not in _GIVEN]
     for argument in arguments:
         if argument not in own:
-            near = get_close_matches(str(argument), own, n=1)
+            hint = did_you_mean(argument, own).strip()
             known = f"its arguments are {', '.join(own)}" if own else "it has none"
             raise ValueError(
                 f"the rule {name!r} of the coefficients has no argument {argument!r}"
-                f"{f' (do you mean {near[0]}?)' if near else ''}: {known}"
+                f"{f' ({hint})' if hint else ''}: {known}"
             )
     bound = partial(function, **arguments) if arguments else function
     if arguments and function.__module__.startswith(__name__.split(".")[0] + "."):

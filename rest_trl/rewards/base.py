@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ..regions import Turn
-from ..tool_calls import ParsedCompletion, ToolCallSyntax, get_syntax
+from ..tool_calls import ParsedCompletion, ToolCallSyntax, get_syntax, was_cut
 from .reading import Completion, Gold, parse_gold, read_turns
 from .schedules import RewardBounds, check_schedule, reward_bounds
 from .tool_schemas import ToolSchemas, read_tools
@@ -68,6 +68,17 @@ class CallReward(ABC):
             )
         return self._syntax
 
+    def turns(self, completion_ids: Sequence[Sequence[int]]) -> list[list[Turn]]:
+        """
+        The assistant turns of completions: text, calls, and the columns of the tokens at places of the text.
+
+        Raises:
+            ValueError: if the reward is bound to no trainer.
+        """
+        if self._reader is None:
+            raise ValueError(f"{self.__name__} is bound to no trainer, so it has no tokens to give credit to")
+        return self._reader(completion_ids)
+
     def _schemas(
         self, count: int, tools: Sequence[Any] | None, environment: Sequence[str] | None
     ) -> Sequence[ToolSchemas | None]:
@@ -92,7 +103,7 @@ class CallReward(ABC):
             )
         read = [[turn.parsed for turn in turns] for turns in self._reader(completion_ids)]
         for turns, ids in zip(read, completion_ids, strict=True):
-            if self._end_ids and turns and len(ids) and ids[-1] not in self._end_ids:
+            if turns and was_cut(ids, self._end_ids):
                 turns[-1] = replace(turns[-1], is_cut=True)
         return read
 

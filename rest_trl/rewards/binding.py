@@ -1,12 +1,13 @@
 """Reward functions as recipes name them, and what a trainer passes to those of this package."""
 
 import importlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 import torch
 
+from ..spelling import did_you_mean
 from ..tool_calls import get_syntax
 from .base import CallReward, RuleReward, TurnReader
 from .checks import check_signatures, check_solutions, check_tools, read_row_tools
@@ -39,17 +40,27 @@ def get_reward_func(name: str) -> Callable[..., Any]:
     if name in NAMES:
         return NAMES[name]()
     module, _, attribute = name.rpartition(".")
+    if not module:
+        raise ValueError(_no_reward(name, "there is no reward of this name", NAMES))
     try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"reward_funcs: {name!r} cannot be imported ({error}): give {', '.join(NAMES)}, or the dotted path of a "
-            "function, e.g. my_package.my_module.my_reward"
-        ) from error
+        imported = importlib.import_module(module)
+    except Exception as error:  # of any kind: the module is the user's
+        raise ValueError(_no_reward(name, f"{type(error).__name__}: {error}", NAMES)) from error
+    try:
+        found = getattr(imported, attribute)
+    except AttributeError as error:
+        raise ValueError(_no_reward(name, f"{module} has no {attribute}", dir(imported))) from error
     reward_func = _made(found, name) if isinstance(found, type) else found
     if not callable(reward_func):
         raise ValueError(f"reward_funcs: {name!r} is a {type(reward_func).__name__}, not a function")
     return reward_func
+
+
+def _no_reward(name: str, cause: Any, known: Iterable[str]) -> str:
+    return (
+        f"reward_funcs: {name!r} cannot be imported ({cause}): {did_you_mean(name.rpartition('.')[2], known)}give "
+        f"{', '.join(NAMES)}, or the dotted path of a function, e.g. my_package.my_module.my_reward"
+    )
 
 
 def _made(cls: type, name: str) -> Any:

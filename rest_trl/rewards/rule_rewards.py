@@ -140,11 +140,10 @@ class ToolCallReward(RuleReward):
         Raises:
             ValueError: if the reward is bound to no trainer.
         """
-        if self._reader is None:
-            raise ValueError(f"{self.__name__} is bound to no trainer, so it has no tokens to give credit to")
+        all_turns = self.turns(completion_ids)
         syntax, bounds, segments = self.known_syntax(), self.bounds(trainer_state), []
         schemas = self._typing_tools(len(solution), kwargs.get("tools"), kwargs.get("environment"))
-        for turns, text, of_row in zip(self._reader(completion_ids), solution, schemas, strict=True):
+        for turns, text, of_row in zip(all_turns, solution, schemas, strict=True):
             gold = self._gold(text, of_row)
             calls = [] if gold.errors or isinstance(gold, TurnGolds) else gold.calls
             alternatives = gold.alternatives if isinstance(gold, AlternativeGold) else ()

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from ..spelling import did_you_mean
+
 
 SCHEDULES = ("static", "released", "horizon")
 
@@ -26,7 +28,8 @@ def check_schedule(schedule: str) -> None:
         ValueError: if there is no such schedule.
     """
     if schedule not in SCHEDULES:
-        raise ValueError(f"unknown reward schedule {schedule!r}: choose one of {', '.join(SCHEDULES)}")
+        hint = did_you_mean(schedule, SCHEDULES)
+        raise ValueError(f"unknown reward schedule {schedule!r}: {hint}choose one of {', '.join(SCHEDULES)}")
 
 
 def reward_bounds(schedule: str, step: int, max_steps: int) -> RewardBounds:

@@ -1,6 +1,5 @@
 """Ends a program with one line for an error that the user can mend; a bug keeps its traceback."""
 
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,13 @@ from yaml import YAMLError
 
 from .lifetime import INTERRUPTED, TERMINATED, TerminatedError
 
+
+_CURES: dict[type[OSError], str] = {
+    FileNotFoundError: ": check the path",
+    IsADirectoryError: ": give a file",
+    NotADirectoryError: ": give a directory, or check the path",
+    PermissionError: ": choose another path, or change its permissions",
+}
 
 # What is imported inside functions takes seconds, and commands that end at once do not need it.
 
@@ -25,11 +31,35 @@ def is_users(error: BaseException) -> bool:
     return isinstance(error, HTTPError)
 
 
+def is_unreachable(error: BaseException) -> bool:
+    """Whether an error is that of a connection to the Hub, which says neither what was asked for nor why."""
+    from httpx import TransportError
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    return isinstance(error, TransportError | OfflineModeIsEnabled)
+
+
 def one_line(error: BaseException) -> str:
-    """The message of an error that a user can mend, without line breaks."""
-    # An OSError that this package raises is shown without its number. One of the system names a path, which must stay.
-    message = error.strerror if isinstance(error, OSError) and error.strerror and not error.filename else str(error)
-    return " ".join(str(message).split())
+    """
+    The message of an error that a user can mend, without line breaks.
+
+    ```python
+    >>> one_line(FileNotFoundError(2, "No such file or directory", "data.jsonl"))
+    'data.jsonl: no such file or directory: check the path'
+
+    ```
+    """
+    message = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        # One that this package raises is shown without its number. One of the system names a path, and no cure.
+        message = error.strerror
+        if error.filename is not None:
+            cure = next((cure for kind, cure in _CURES.items() if isinstance(error, kind)), "")
+            message = f"{error.filename}: {message[0].lower()}{message[1:]}{cure}"
+    line = " ".join(message.split())
+    if is_unreachable(error):
+        return f"the Hugging Face Hub cannot be reached ({line}): check the network, or use files of this machine"
+    return line
 
 
 @contextmanager
@@ -57,7 +87,11 @@ def setup_errors(prog: str, before: str = "training started") -> Iterator[None]:
 
 @contextmanager
 def run_errors(prog: str, trainer: Any) -> Iterator[None]:
-    """End the program with one line if training stops for an outside reason: Ctrl-C, a full disk, a lost server."""
+    """
+    End the program with one line if training stops for an outside reason: Ctrl-C, a full disk, a lost server, a
+    function of the user's that fails.
+    """
+    from ..credit.turn_rewards import UserFunctionError
     from ..serving.recovery import VLLMServerError
     from .checkpoints import FullDiskError, is_full_disk, way_on
 
@@ -76,6 +110,12 @@ def run_errors(prog: str, trainer: Any) -> Iterator[None]:
     except VLLMServerError as error:
         _close_bars(trainer)
         raise SystemExit(f"{prog}: error: {one_line(error)}") from error
+    except UserFunctionError as error:
+        _close_bars(trainer)
+        raise SystemExit(
+            f"{prog}: error: training stopped after step {trainer.state.global_step}: {one_line(error)}; "
+            f"{way_on(trainer.args.output_dir)}"
+        ) from error
     except OSError as error:
         output_dir = trainer.args.output_dir
         if not is_full_disk(error, output_dir):
@@ -101,18 +141,3 @@ def _close_bars(trainer: Any) -> None:
             for bar in (callback.training_bar, callback.prediction_bar):
                 if bar is not None:
                     bar.close()
-
-
-def push(trainer: Any, prog: str) -> None:
-    """Push the saved model, with its card; if that fails, end with a line that says where it is and how to push it."""
-    try:
-        trainer.push_to_hub()
-    except Exception as error:  # network, Hub or metadata check: the model is saved, and the cure is the same
-        args = trainer.args
-        repo = trainer.hub_model_id or args.hub_model_id
-        command = ["hf", "upload", repo, args.output_dir, ".", "--exclude", "checkpoint-*"]
-        command += ["--revision", args.hub_revision] if args.hub_revision else []
-        raise SystemExit(
-            f"{prog}: error: the trained model is saved in {args.output_dir}, but pushing it to {repo} failed "
-            f"({type(error).__name__}: {one_line(error)}). Push it with: {shlex.join(command)}"
-        ) from error

@@ -33,7 +33,8 @@ def write_atomically(path: Path, text: str) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
+        why = f"cannot write {path}: {error.strerror}: check that the folder is there and yours to write in"
+        raise OSError(error.errno, why) from error
 
 
 def encode(text: str) -> bytes:

@@ -61,7 +61,7 @@ def find_environment(name: str) -> Callable[[], Any]:
     module, _, attribute = name.rpartition(".")
     try:
         factory = vars(importlib.import_module(module))[attribute]
-    except (ImportError, KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # of any kind: the module is the user's
         raise ValueError(
             f"environment_factory: {name!r} cannot be imported ({type(error).__name__}: {error}): give the dotted "
             "path of a class or function, e.g. my_package.my_module.MyEnvironment"

@@ -57,6 +57,22 @@ class _Formatter(logging.Formatter):
         return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"
 
 
+class _Once(logging.Filter):
+    """Lets the client of the Hub say once why it fails, and not again at each try."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith("huggingface_hub"):
+            return True
+        cause = record.getMessage().partition(" thrown while requesting ")[0]
+        is_new = cause not in self._said and not cause.startswith("Retrying in ")
+        self._said.add(cause)
+        return is_new
+
+
 class _Handler(logging.Handler):
     """Writes to stderr, above a progress bar instead of into it."""
 
@@ -75,6 +91,7 @@ def configure_logging() -> None:
     if not logging.getLogger().handlers:
         handler = _Handler()
         handler.setFormatter(_Formatter())
+        handler.addFilter(_Once())
         logging.getLogger().addHandler(handler)
     # Whatever the recipe says, TRL 1.16 sets an argument by a name that newer releases of Transformers deprecate.
     warnings.filterwarnings("ignore", "`(is_)?gradient_checkpointing` is deprecated", FutureWarning)

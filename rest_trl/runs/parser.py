@@ -6,12 +6,12 @@ import sys
 import types
 import typing
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
 from trl import TrlParser
 
+from ..spelling import HintingParser, did_you_mean
 from .recipes import find_recipe, load_arm, read_recipe, take_arms, with_arms
 
 
@@ -26,7 +26,7 @@ _DESCRIPTIONS = {
 }
 
 
-class RecipeParser(TrlParser):
+class RecipeParser(HintingParser, TrlParser):
     """
     Parser of a recipe (`--config RECIPE` or `--config=RECIPE`: a file, or the name of one that comes with the
     package), of arms (`--arm NAME`, which can be repeated: see [`~rest_trl.runs.recipes.with_arms`]), and of arguments
@@ -106,8 +106,8 @@ class RecipeParser(TrlParser):
         """Name unknown arguments, each with the known one that it is like."""
         named = []
         for name in unknown:
-            near = get_close_matches(name.lstrip("-").replace("-", "_"), self._hints, n=1)
-            named.append(f"{name} (do you mean {near[0]}?)" if near else name)
+            hint = did_you_mean(name.lstrip("-").replace("-", "_"), self._hints).strip()
+            named.append(f"{name} ({hint})" if hint else name)
         return f"unknown argument{'s' * (len(named) > 1)} {', '.join(named)}: --help lists all"
 
 

@@ -17,7 +17,9 @@ from transformers.integrations.integration_utils import (
     INTEGRATION_TO_CALLBACK,
     get_available_reporting_integrations,
 )
+from trl.import_utils import is_vllm_available
 
+from ..version import INSTALL_VLLM
 from .checkpoints import is_whole_safetensors
 
 
@@ -137,6 +139,12 @@ def check_trackers(args: TrainingArguments) -> None:
         )
 
 
+def check_vllm(args: Any) -> None:
+    """Refuse rollouts with vLLM where it is not installed, which TRL's client of a server needs as well."""
+    if vars(args).get("use_vllm") and not is_vllm_available():
+        raise ImportError(f"vLLM is not installed: {INSTALL_VLLM}, or set use_vllm=false")
+
+
 def check_processes(accelerator: Accelerator) -> None:
     """
     Report where accelerate has silently set up less than it was launched with.
@@ -159,3 +167,34 @@ def check_processes(accelerator: Accelerator) -> None:
             "were asked for: `accelerate launch --cpu --num_processes N` and distributed_type MULTI_CPU start only "
             "one. Use `accelerate launch --multi_gpu --num_processes N`, or torchrun, with --use_cpu true"
         )
+
+
+class PushAtTheEnd:
+    """
+    Mixin of a [`~transformers.Trainer`] that also trains where the Hub cannot be reached at the start.
+
+    `Trainer` makes the repository before anything else. Here the push at the end makes it then.
+    """
+
+    args: Any
+    hub_model_id: str | None
+    _has_asked_hub = False
+
+    def init_hf_repo(self, token: str | None = None) -> None:
+        """Make the repository, see [`~transformers.Trainer`]."""
+        from .endings import is_unreachable  # which the trainer does without
+
+        is_first, self._has_asked_hub = not self._has_asked_hub, True
+        try:
+            super().init_hf_repo(token)  # type: ignore[misc]
+        except Exception as error:
+            if not (is_first and is_unreachable(error)):
+                raise
+            logger.warning(
+                f"The Hub cannot be reached ({type(error).__name__}: {error}). Training goes on, saves the model in "
+                f"{self.args.output_dir}, and tries to push it at the end"
+            )
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if self.hub_model_id is not None:
+            super()._push_from_checkpoint(checkpoint_folder)  # type: ignore[misc]

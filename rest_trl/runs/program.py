@@ -11,12 +11,13 @@ from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_
 
 from ..tool_calls import detect_syntax
 from .checkpoints import check_output_dir, check_results, continues, find_checkpoint, naming_full_disk, remove_results
-from .endings import push, run_errors, setup_errors
+from .endings import run_errors, setup_errors
+from .hub import push
 from .inputs import TASK_EVAL_SIZE, TINY_EVAL_SIZE, find_model, load_split, load_tokenizer
 from .lifetime import ending_in_time, locked
 from .logs import release_kernels_warning
 from .parser import RecipeParser
-from .preflight import check_model, check_tokenizer, check_trackers
+from .preflight import check_model, check_tokenizer, check_trackers, check_vllm
 from .progress import show_progress
 
 
@@ -128,6 +129,7 @@ def _prepare_model(training_args: Any, model_args: ModelConfig) -> tuple[str, Pr
     model_name = find_model(model_args.model_name_or_path)
     check_model(model_name)
     check_trackers(training_args)
+    check_vllm(training_args)
     release_kernels_warning(model_args.load_in_4bit)
     tokenizer = load_tokenizer(
         model_name, model_args.model_revision, training_args.trust_remote_code, padding_side="left"

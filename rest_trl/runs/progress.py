@@ -15,7 +15,7 @@ logger = get_logger(__name__)
 _SHOWN = {
     "reward": "reward {:.2f}",
     "rest/nll/all": "NLL {:.3f}",
-    "rest/reward/exact": "exact {:.2f}",
+    "rest/reward/exact_with_calls": "exact {:.2f}",
     "entropy": "entropy {:.2f}",
     "grad_norm": "gradient norm {:.2g}",
     "completions/mean_length": "{:.0f} tokens",
@@ -30,7 +30,7 @@ def summary(logs: dict[str, Any]) -> str:
     Example:
 
     ```python
-    >>> summary({"reward": 1.5, "rest/reward/exact": 0.625, "learning_rate": 1e-4})
+    >>> summary({"reward": 1.5, "rest/reward/exact_with_calls": 0.625, "learning_rate": 1e-4})
     'reward 1.50, exact 0.62'
     >>> summary({"eval_reward": 1.25, "eval_runtime": 3.0})
     'reward 1.25'

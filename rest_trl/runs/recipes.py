@@ -5,17 +5,19 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from ..spelling import HintingParser, did_you_mean
 
 
 # How the comments at the head of a recipe name the machine that it is meant for.
 _HARDWARE = re.compile(
     r"one card of \d+ GB|two nodes of \d+ GPUs|one node of \d+ GPUs|\d+ GPUs of one node", re.IGNORECASE
 )
+_CARD = re.compile(r"one card of (\d+) GB")
 _COMMAND = re.compile(r"([A-Z_]+=\S+ )*(accelerate launch|vllm serve|rest-trl) ")
 _ACCELERATE = re.compile(r"recipes/(accelerate/\w+\.yaml)")
 # Files that hold no recipe but many entries, and the option that chooses one.
@@ -30,6 +32,15 @@ class Recipe:
     hardware: str  # the machine that it is meant for
     purpose: str  # what it trains
     commands: tuple[str, ...]  # its launch commands, as they can be run from any directory
+    model: str  # that it trains
+
+    def fits(self, model: str, memory: float | None) -> bool:
+        """Whether its model's name has these words, and it runs on one card of that memory, in GB, or on less."""
+        if memory is not None and self.hardware not in ("any", "CPU"):
+            card = _CARD.search(self.hardware)
+            if card is None or float(card[1]) > memory:
+                return False
+        return model.lower() in f"{self.model} {self.name}".lower()
 
 
 def recipes_dir() -> Path:
@@ -77,8 +88,7 @@ def find_recipe(name: str | Path, folder: str = "") -> Path:
     short = short.removeprefix(f"{folder}/") if folder else short
     if short in known:
         return recipes_dir() / folder / f"{short}.yaml"
-    near = get_close_matches(short, known, n=1)
-    hint = f"do you mean {near[0]}? " if near else ""
+    hint = did_you_mean(short, known)
     listing = f"its names are {', '.join(known)}" if folder else "rest-trl recipes lists them"
     raise FileNotFoundError(f"there is no file {name}, and no recipe of this name: {hint}{listing}")
 
@@ -100,6 +110,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
         if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
             where = f", line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
             problem = error.problem or problem
+            if "'\\t'" in problem:
+                problem += ": indent with blanks instead of tabs"
         raise ValueError(f"{path}{where} is not YAML: {problem}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} is not a YAML mapping of arguments to values")
@@ -156,10 +168,7 @@ def load_arm(name: str) -> dict[str, Any]:
     """
     arms: dict[str, dict[str, Any]] = read_recipe(recipes_dir() / "arms.yaml")
     if name not in arms:
-        near = get_close_matches(name, arms, n=1)
-        raise ValueError(
-            f"there is no arm {name}: {f'do you mean {near[0]}? ' if near else ''}rest-trl recipes lists them"
-        )
+        raise ValueError(f"there is no arm {name}: {did_you_mean(name, arms)}rest-trl recipes lists them")
     return arms[name]
 
 
@@ -228,7 +237,8 @@ def read_head(path: Path, name: str) -> Recipe:
     else:
         found = _HARDWARE.search(" ".join(words))
         hardware = found[0][0].lower() + found[0][1:] if found else "CPU" if content.get("use_cpu") else "any"
-    return Recipe(name, hardware, " ".join(_sentence(words[start:])), tuple(map(_runnable, commands)))
+    model = str(content.get("model_name_or_path", ""))
+    return Recipe(name, hardware, " ".join(_sentence(words[start:])), tuple(map(_runnable, commands)), model)
 
 
 def _sentence(lines: list[str]) -> list[str]:
@@ -250,12 +260,14 @@ def _runnable(command: str) -> str:
 
 def make_parser() -> argparse.ArgumentParser:
     """Parser of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = HintingParser(
         "rest-trl recipes",
         description="List the recipes that come with the package: the name that --config takes, the machine, what is "
         "trained, and the commands that launch it; then the arms that --arm takes, and the studies.",
     )
     parser.add_argument("name", nargs="?", help="print this recipe instead, to be kept in a file and changed")
+    parser.add_argument("--model", metavar="NAME", help="only recipes for models of this name, or a part of one: 1.7b")
+    parser.add_argument("--memory", type=float, metavar="GB", help="only recipes that one card of this memory can run")
     return parser
 
 
@@ -282,16 +294,21 @@ def main(args: list[str] | None = None) -> None:
     from rich.text import Text
 
     console = Console(soft_wrap=True)
-    for name in recipe_names():
-        if name.startswith("accelerate/") or name in TABLES:
-            continue
-        recipe = read_head(folder / f"{name}.yaml", name)
+    names = [name for name in recipe_names() if not name.startswith("accelerate/") and name not in TABLES]
+    recipes = [read_head(folder / f"{name}.yaml", name) for name in names]
+    recipes = [recipe for recipe in recipes if recipe.fits(arguments.model or "", arguments.memory)]
+    if not recipes:
+        raise SystemExit(
+            "rest-trl recipes: error: there is none for this model and memory: rest-trl recipes lists all"
+        )
+    for recipe in recipes:
         console.print(
             Text.assemble((recipe.name, "bold cyan"), "  ", (recipe.hardware, "green"), f"  {recipe.purpose}")
         )
         for command in recipe.commands:
             console.print(Text(f"    {command}", style="dim"))
-    for table, option in TABLES.items():
+    is_filtered = arguments.model is not None or arguments.memory is not None
+    for table, option in TABLES.items() if not is_filtered else ():
         for entry, purpose in read_table(table).items():
             console.print(Text.assemble((f"{option} {entry}", "bold cyan"), f"  {purpose}"))
 

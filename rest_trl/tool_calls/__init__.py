@@ -7,7 +7,7 @@ Every module of this package is imported here, so that a new module registers it
 from importlib import import_module
 from pkgutil import iter_modules
 
-from .parsed import REGION_OF_PART, Block, ParsedCompletion, Part, Region, ToolCall
+from .parsed import REGION_OF_PART, Block, ParsedCompletion, Part, Region, ToolCall, was_cut
 from .syntax import SYNTAXES, Evidence, ToolCallSyntax, detect_syntax, get_syntax
 
 
@@ -23,6 +23,7 @@ __all__ = [
     "ToolCallSyntax",
     "detect_syntax",
     "get_syntax",
+    "was_cut",
 ]
 
 for _module in iter_modules(__path__):

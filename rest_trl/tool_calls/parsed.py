@@ -1,7 +1,7 @@
 """What a parsed completion is: calls, spans and the reasons why something was no call."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cache
@@ -99,7 +99,7 @@ class ParsedCompletion:
         texts (`list[dict[str, Any]]`):
             The arguments of each call before `3` is read as a number; only where the syntax is untyped.
         is_cut (`bool`):
-            Whether the text was cut off at a limit, which a parser cannot know: who samples says so.
+            Whether the text was cut off at a limit, which a parser cannot know: who samples says so, see [`was_cut`].
     """
 
     calls: list[ToolCall] = field(default_factory=list)
@@ -119,6 +119,19 @@ class ParsedCompletion:
             else:
                 spans.append((start, end, part.region))
         return spans
+
+
+def was_cut(completion_ids: Sequence[int], end_ids: Collection[int]) -> bool:
+    """
+    Whether a completion was cut off, as it ends with none of the tokens that end one. Without them nobody knows.
+
+    ```python
+    >>> was_cut([5, 6], end_ids=[2]), was_cut([5, 2], end_ids=[2]), was_cut([5, 6], end_ids=[])
+    (True, False, False)
+
+    ```
+    """
+    return len(end_ids) > 0 and len(completion_ids) > 0 and completion_ids[-1] not in end_ids
 
 
 _block = cache(Block)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from ..spelling import did_you_mean
 from .json_calls import decode_value
 from .parsed import ParsedCompletion
 
@@ -170,8 +171,8 @@ def get_syntax(name: str) -> ToolCallSyntax:
     if "." in name:
         return _import_syntax(name)()
     raise ValueError(
-        f"unknown tool_call_syntax {name!r}: choose one of {', '.join(sorted(_SYNTAXES))}, or give the dotted path of "
-        "your own, e.g. my_package.my_module.MySyntax"
+        f"unknown tool_call_syntax {name!r}: {did_you_mean(name, _SYNTAXES)}choose one of "
+        f"{', '.join(sorted(_SYNTAXES))}, or give the dotted path of your own, e.g. my_package.my_module.MySyntax"
     )
 
 

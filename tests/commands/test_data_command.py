@@ -75,6 +75,19 @@ class TestShow:
         out = run("show", write(tmp_path / "a.jsonl", [row]), *TINY)
         assert "golds with calls and no tools in their row: 2" in out and "1 x assistant turn of weight 0" in out
 
+    def test_shows_the_part_that_test_size_leaves_or_holds_out(self, run, tmp_path, tokenizer):
+        rows = [{"prompt": f"prompt {number}.", "solution": "b"} for number in range(10)]
+        file, shown = write(tmp_path / "a.jsonl", rows), {}
+        for split in ("train", "test"):
+            out = run("show", file, *TINY, "--test_size", "0.3", "--split", split, "--limit", "10")
+            shown[split] = {number for number in range(10) if f"prompt {number}." in out}
+            loaded = loading.load_rest_dataset(file, tokenizer, split=split, test_size=0.3)
+            assert {f"prompt {number}." for number in shown[split]} == set(loaded["prompt"])
+            assert f"{len(loaded)} of 10 examples are the split {split} with test_size=0.3" in out
+        assert len(shown["test"]) == 3 and shown["train"] | shown["test"] == set(range(10))
+        (tmp_path / "recipe.yaml").write_text("test_size: 0.3\n")
+        assert "7 of 10 examples" in run("show", file, *TINY, "--config", tmp_path / "recipe.yaml")
+
     def test_takes_the_rest_from_a_recipe(self, run, tmp_path):
         (tmp_path / "recipe.yaml").write_text(
             "model_name_or_path: tiny\ndataset_name: elsewhere.jsonl\nmax_prompt_length: 33\nlearning_rate: 1.0\n"

@@ -122,6 +122,28 @@ class TestMain:
         main(["--config", str(path), "--report_only", "--seeds", "2"])
         assert "no memory" not in capsys.readouterr().out
 
+    def test_names_all_runs_of_a_cause_in_one_line(self, tmp_path, capsys):
+        path, folder = self.register(tmp_path, make_results(seeds=2))
+        for seed, cause in ((3, "no memory"), (4, "no memory"), (5, "no disk")):
+            folder.failure(("better", seed)).parent.mkdir(parents=True)
+            folder.failure(("better", seed)).write_text(cause)
+        with pytest.raises(SystemExit):
+            main(["--config", str(path), "--report_only", "--seeds", "6"])
+        lines = [line for line in capsys.readouterr().out.splitlines() if "failed" in line]
+        one, other = "arm better, seed 3; arm better, seed 4 failed: no memory", "arm better, seed 5 failed: no disk"
+        assert lines == [one, other]
+
+    def test_a_run_that_fails_says_why_in_its_own_words(self, tmp_path, monkeypatch, capsys):
+        (tmp_path / "failing.py").write_text("def paid(completions, **kwargs):\n    return [kwargs['city']]\n")
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        monkeypatch.syspath_prepend(tmp_path)
+        path = write_study(tmp_path, arms={"first": {"reward_funcs": ["failing.paid"]}}, workers=1)
+        with pytest.raises(SystemExit, match="no run of the baseline first is finished"):
+            main(["--config", str(path)])
+        (line,) = StudyFolder(tmp_path / "out").failures().values()
+        assert line.startswith("status 1: rest-trl study: error: training stopped after step 0: the reward function")
+        assert "'paid' raised KeyError: 'city' (failing.py, line 2)" in line
+
     def test_shows_an_error_that_looks_like_markup_as_it_is(self, tmp_path, capsys):
         path, folder = self.register(tmp_path, make_results(seeds=2))
         folder.failure(("better", 1)).parent.mkdir(parents=True)

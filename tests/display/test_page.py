@@ -123,7 +123,8 @@ class TestHtmlPage:
         names = ["color", "exact", "step", "region"]
         assert [f'<select id="{name}"' in filtered for name in names] == [True] * 4
         assert [f'<select id="{name}"' in page for name in names] == [True, False, False, True]
-        assert 'data-exact="yes" data-step="1"' in filtered and 'data-exact="no" data-step="2"' in filtered
+        for exact, step in (("yes", 1), ("no", 2)):
+            assert f'data-exact="{exact}" data-gold="calls" data-step="{step}"' in filtered
 
     @pytest.mark.parametrize(
         ("choice", "value", "shown"),

@@ -116,6 +116,21 @@ class VLLMServer:
                 self.process.wait(timeout)
         self.kill()
 
+    def pause(self) -> None:
+        """Stop the server and its children where they are. What is sent to it then waits, and gets no answer."""
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
+    def wait_for_request(self, timeout: float) -> bool:
+        """Wait until a request lies unread at the server, which is paused; whether one came in time. Linux alone."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+                _, local, _, state, queues, *_ = line.split()
+                if local.endswith(f":{self.port:04X}") and state == "01" and int(queues.partition(":")[2], 16):
+                    return True
+            time.sleep(0.02)
+        return False
+
     def kill(self) -> None:
         """Kill the server and its children at once."""
         if self.process is not None:

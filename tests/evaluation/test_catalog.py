@@ -36,7 +36,7 @@ class TestGetBenchmark:
         [
             (
                 "api-bank",
-                r"unknown benchmark 'api-bank': choose one of api_bank, .*, tiny, .*, or give the",
+                r"'api-bank': do you mean api_bank\? choose one of api_bank, .*, tiny, .*, or give the",
             ),
             ("absent.Lengths", "cannot be imported .*No module named 'absent'"),
             ("user_benchmark.Absent", "cannot be imported .*KeyError: 'Absent'"),

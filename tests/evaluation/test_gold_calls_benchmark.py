@@ -107,6 +107,18 @@ class TestOwnData:
             "my.jsonl#1/1",
         ]
 
+    def test_tools_tell_strings_from_numbers_where_the_syntax_does_not(self, tokenizer, tmp_path):
+        gold = "<tool_call>\n<function=f>\n<parameter=v>\n3.10\n</parameter>\n</function>\n</tool_call>"
+        for kind, exact in (("string", [0, 1]), ("number", [1, 1])):
+            tools = [{"name": "f", "parameters": {"type": "object", "properties": {"v": {"type": kind}}}}]
+            row = {"prompt": f"{json.dumps(tools)} Which?", "solution": gold, "tools": tools}
+            (tmp_path / f"{kind}.jsonl").write_text(2 * (json.dumps(row) + "\n"))
+            texts = {f"{kind}.jsonl#0/0": gold.replace("3.10", "3.1")}
+            _, scores = self.run(
+                str(tmp_path / f"{kind}.jsonl"), tokenizer, tmp_path / kind, texts, tool_call_syntax="qwen3_coder"
+            )
+            assert [score.scores["exact"] for score in scores.values()] == exact
+
     def test_takes_the_rows_that_training_held_out(self, data, tokenizer, tmp_path):
         trained_on = load_rest_dataset(data, tokenizer, test_size=0.25)
         _, scores = self.run(data, tokenizer, tmp_path / "run", {}, test_size=0.25)

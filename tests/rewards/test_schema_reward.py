@@ -177,6 +177,22 @@ class TestSchemas:
         assert judged(write("forecast", RIGHT), reward, tools=[tools]) == ([0.0], set())
         assert judged(write("forecast", {}), reward, tools=[tools])[0] == [-1.0]
 
+    @pytest.mark.parametrize(
+        "key", ["parameters", "inputSchema", "input_schema", "parametersJsonSchema", "parameters_json_schema"]
+    )
+    @pytest.mark.parametrize("nested", [True, False])
+    def test_may_stand_under_any_usual_key(self, key, nested):
+        tool = {"name": "forecast", key: PARAMETERS}
+        tools = [{"type": "function", "function": tool} if nested else tool]
+        reward, of_rows = ToolSchemaReward("hermes", tools), ToolSchemaReward("hermes")
+        for arguments, found in ((RIGHT, ([0.0], set())), ({"city": "Oslo"}, ([-0.5], {"missing_parameter"}))):
+            assert judged(write("forecast", arguments), reward) == found
+            assert judged(write("forecast", arguments), of_rows, tools=[json.dumps(tools)]) == found
+
+    def test_under_another_key_are_refused_by_its_name(self):
+        with pytest.raises(ValueError, match="schema"):
+            ToolSchemaReward("hermes", [{"name": "forecast", "schema": PARAMETERS}])
+
     def test_survive_what_arrow_pads(self):
         rows = Dataset.from_dict({"tools": [TOOLS, [NOW | {"parameters": {"properties": {"x": {"type": "null"}}}}]]})
         tools = read_tools(rows[0]["tools"])

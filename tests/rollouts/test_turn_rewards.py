@@ -1,13 +1,14 @@
 """Rewards of turns from reward functions and environments, in TRL's own loop with scripted completions."""
 
 import logging
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from test_native_tools import CALL, GOLD, OTHER, make_trainer, roll_out
 
-from rest_trl.credit.turn_rewards import with_turns
+from rest_trl.credit.turn_rewards import UserFunctionError, naming_function, with_turns
 from rest_trl.rewards import LayoutReward
 
 
@@ -337,3 +338,42 @@ class TestEnvironment:
     def test_is_refused_beside_a_rollout_function(self, tmp_path):
         with pytest.raises(ValueError, match="rollout_func is a loop of its own"):
             self.trainer(tmp_path, rollout_func=lambda prompts, trainer: {})
+
+
+class Parts:
+    """An object that is a reward function, with a method for its parts that fails."""
+
+    def __call__(self, completions, factor=1.0, **kwargs):
+        return [factor / len(completion) for completion in completions]
+
+    def segments(self, completions, **kwargs):
+        return [completion["no such"] for completion in completions]
+
+
+class TestNamingFunction:
+    @pytest.mark.parametrize(
+        ("call", "error"),
+        [
+            (lambda reward: reward(["a", ""]), "ZeroDivisionError: float division by zero"),
+            (lambda reward: reward.segments([{}]), "KeyError: 'no such'"),
+        ],
+    )
+    def test_names_an_object_that_fails_and_the_line(self, call, error):
+        reward = Parts()
+        message = rf"the reward function 'parts' raised {error} \(test_turn_rewards.py, line \d+\)"
+        with pytest.raises(UserFunctionError, match=message), naming_function("reward function", [reward], ["parts"]):
+            call(reward)
+
+    def test_finds_the_function_of_a_partial(self):
+        reward = partial(Parts().__call__, factor=2.0)
+        with pytest.raises(UserFunctionError, match="'half' raised"), naming_function("rule", [reward], ["half"]):
+            reward([""])
+
+    def test_lets_errors_of_others_pass(self):
+        functions, names = [Parts(), len, LayoutReward("hermes")], ["parts", "length", "layout_reward"]
+        with pytest.raises(KeyError), naming_function("reward function", functions, names):
+            raise KeyError("of the trainer")
+        message = "compares with the gold"
+        with pytest.raises(ValueError, match=message) as error, naming_function("reward function", functions, names):
+            functions[2](completions=[""])
+        assert not isinstance(error.value, UserFunctionError)

@@ -1,6 +1,7 @@
+import httpx
 import pytest
 
-from rest_trl.runs.endings import INTERRUPTED, setup_errors
+from rest_trl.runs.endings import INTERRUPTED, one_line, setup_errors
 
 
 class TestSetupErrors:
@@ -16,3 +17,10 @@ class TestSetupErrors:
             raise KeyboardInterrupt
         assert error.value.code == INTERRUPTED
         assert capsys.readouterr().err.splitlines()[-1] == line
+
+
+class TestOneLine:
+    def test_says_that_the_hub_was_meant(self):
+        error = httpx.ConnectError("[Errno -2] Name or service not known")
+        assert one_line(error).startswith("the Hugging Face Hub cannot be reached ([Errno -2] Name")
+        assert one_line(ValueError("a\n b")) == "a b"

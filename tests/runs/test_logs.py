@@ -35,6 +35,18 @@ class TestConfigureLogging:
             f"warning: {rank}a warning of TRL",
         ]
 
+    def test_says_once_why_the_hub_cannot_be_reached(self, capsys, monkeypatch):
+        configure(monkeypatch)
+        client = logging.getLogger("huggingface_hub.utils._http")
+        for number, file in enumerate(("config.json", "tokenizer.json"), start=1):
+            client.warning(f"'no network' thrown while requesting HEAD https://huggingface.co/a/b/{file}")
+            client.warning(f"Retrying in 8s [Retry {number}/5].")
+        client.warning("another warning")
+        assert [line[:23] for line in capsys.readouterr().err.splitlines()] == [
+            "warning: 'no network' t",
+            "warning: another warnin",
+        ]
+
     def test_keeps_the_handlers_of_the_user(self, monkeypatch):
         handler = logging.NullHandler()
         assert configure(monkeypatch, handler).handlers == [handler]

@@ -11,7 +11,14 @@ from rest_trl.runs.notebook import NotebookProgress
 from rest_trl.runs.progress import BarProgress, LineProgress, show_progress, summary
 
 
-LOGS = {"loss": 0.0, "reward": 1.5, "rest/reward/exact": 0.25, "entropy": 0.331, "step_time": 0.84, "epoch": 1.0}
+LOGS = {
+    "loss": 0.0,
+    "reward": 1.5,
+    "rest/reward/exact_with_calls": 0.25,
+    "entropy": 0.331,
+    "step_time": 0.84,
+    "epoch": 1.0,
+}
 
 
 @pytest.fixture

@@ -158,3 +158,24 @@ class TestCommand:
     def test_an_unknown_name_is_one_line(self):
         with pytest.raises(SystemExit, match=r"^rest-trl recipes: error: there is no file demos, .* mean demo"):
             main(["demos"])
+
+
+class TestFilters:
+    def listed(self, capsys, *arguments):
+        main(list(arguments))
+        lines = capsys.readouterr().out.splitlines()
+        return [line.split()[0] for line in lines if not line.startswith(" ")]
+
+    def test_list_what_one_card_can_run(self, capsys):
+        small, large = (self.listed(capsys, "--memory", gb) for gb in ("24", "80"))
+        assert "qwen3_1.7b_lora_24gb" in small and "demo" in small and not any("80gb" in name for name in small)
+        assert set(small) < set(large) and "qwen3_1.7b_lora_80gb" in large and "qwen3_8b" not in large
+
+    def test_list_recipes_of_a_model(self, capsys):
+        names = self.listed(capsys, "--model", "Llama", "--memory", "24")
+        assert names == ["llama3.2_3b_lora_24gb"]
+        assert "--arm" in self.listed(capsys) and "--arm" not in self.listed(capsys, "--model", "tiny")
+
+    def test_say_that_there_is_none(self):
+        with pytest.raises(SystemExit, match="none for this model and memory: rest-trl recipes lists all"):
+            main(["--model", "gpt"])

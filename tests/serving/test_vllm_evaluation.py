@@ -2,7 +2,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -116,24 +115,36 @@ class TestAdapters:
             VLLMGenerator(MODEL, tiny_tokenizer, SETTINGS, str(tmp_path))
 
 
+# `rest-trl evaluate`, which kills a process or group of processes, itself by default, once it has so many completions.
+KILLING = """\
+import os, signal, sys
+from rest_trl.lab.evaluation import evaluate, generation
+
+count, group, *arguments = sys.argv[1:]
+add = generation.CompletionStore.add
+
+def add_and_kill(self, *completion):
+    add(self, *completion)
+    if len(self) == int(count):
+        os.killpg(int(group), signal.SIGKILL) if int(group) else os.kill(os.getpid(), signal.SIGKILL)
+
+generation.CompletionStore.add = add_and_kill
+evaluate.main(arguments)
+"""
+
+
 class TestServer:
-    def command(self, server, path):
-        program = [sys.executable, "-m", "rest_trl.lab.evaluation.evaluate", "--benchmark", "tiny"]
+    def command(self, server, path, *program):
+        program = [sys.executable, *(program or ("-m", "rest_trl.lab.evaluation.evaluate")), "--benchmark", "tiny"]
         options = ["--backend", "server", "--server_url", server.url, "--concurrency", "4", "--max_new_tokens", "96"]
         return [*program, "--model_name_or_path", "tiny", *options, "--limit", "200", "--output_dir", str(path)]
 
     def test_a_killed_run_goes_on_where_it_was(self, server, tmp_path):
         path = tmp_path / "killed" / "completions.jsonl"
-        process = subprocess.Popen(self.command(server, path.parent), stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 240
-        while not path.exists() or path.read_bytes().count(b"\n") < 100:
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        killed = subprocess.run(self.command(server, path.parent, "-c", KILLING, "100", "0"), capture_output=True)
+        assert killed.returncode == -signal.SIGKILL
         kept = path.read_bytes().splitlines(keepends=True)
-        kept = [line for line in kept if line.endswith(b"\n")]
-        assert 100 <= len(kept) < 200
+        assert len(kept) == 100
         subprocess.run(self.command(server, path.parent), check=True, capture_output=True)
         lines = path.read_bytes().splitlines(keepends=True)
         assert lines[: len(kept)] == kept
@@ -158,22 +169,16 @@ class TestServer:
 
     def test_that_dies_is_named_and_nothing_is_lost(self, server, tmp_path, capsys):
         path = tmp_path / "run"
-        process = subprocess.Popen(
-            self.command(server, path), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        deadline = time.monotonic() + 240
-        completions = path / "completions.jsonl"
-        while not completions.exists() or completions.read_bytes().count(b"\n") < 50:
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.01)
-        server.kill()
-        errors = process.communicate(timeout=120)[1]
+        command = self.command(server, path, "-c", KILLING, "50", str(server.process.pid))
+        process = subprocess.run(command, capture_output=True, text=True, timeout=360)
+        server.kill()  # waits for what is left of it
+        errors = process.stderr
         last = errors.strip().splitlines()[-1]
         assert process.returncode == 1 and "Traceback" not in errors
         assert last.startswith(f"rest-trl evaluate: error: the server at {server.url} has failed 5 times")
         assert errors.count("trying again") == 1
-        kept = completions.read_bytes()
+        kept = (path / "completions.jsonl").read_bytes()
         server.start()
         summary = main([*self.command(server, path)[3:]])
-        assert completions.read_bytes().startswith(kept)
+        assert (path / "completions.jsonl").read_bytes().startswith(kept)
         assert summary["reused"] == kept.count(b"\n") and summary["generated"] == 200 - summary["reused"]

@@ -5,7 +5,6 @@ import logging
 import re
 import threading
 import time
-import urllib.request
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
@@ -132,21 +131,25 @@ class _Killer(TrainerCallback):
     """Kills the server in the middle of the generation of step 3 and after step 4, and starts it again."""
 
     def __init__(self, server):
-        self.server, self.running_requests = server, 0
+        self.server, self.has_waited = server, False
         self.thread = threading.Thread(target=self.kill_while_generating)
 
     def kill_while_generating(self):
-        deadline = time.monotonic() + START
-        while not self.running_requests and time.monotonic() < deadline:
-            with urllib.request.urlopen(f"{self.server.url}/metrics") as reply:
-                metrics = reply.read().decode()
-            self.running_requests = int(float(re.search(r"^vllm:num_requests_running\S* (\S+)", metrics, re.M)[1]))
+        self.has_waited = self.server.wait_for_request(START)
         self.server.kill()
         self.server.start(START)
 
     def on_step_begin(self, args, state, control, **kwargs):
         if state.global_step == 2:
-            self.thread.start()
+            client = self.trainer.vllm_generation.vllm_client.client
+
+            def generate(*args, **kwargs):
+                del client.generate  # only this once
+                self.server.pause()  # so that the generation cannot end before the server does
+                self.thread.start()
+                return client.generate(*args, **kwargs)
+
+            client.generate = generate
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == 4:
@@ -191,7 +194,7 @@ def restarted(server, cpu_transfer, tmp_path_factory):
 @pytest.mark.usefixtures("cpu_transfer")
 class TestDeathAndRestart:
     def test_killed_while_generating_goes_on(self, restarted):
-        assert restarted.killer.running_requests > 0
+        assert restarted.killer.has_waited
         assert re.search(r"step 3: the vLLM server at \S+ failed \(\w*Conn", restarted.log)
 
     def test_restart_between_requests_is_noticed(self, restarted):

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerControl, Tr
 
 from rest_trl.lab.sampling import sample
 from rest_trl.lab.study.accuracy import HeldOutCalls, HeldOutDialogues
-from rest_trl.lab.study.seeds import HELD_OUT
+from rest_trl.lab.study.seeds import HELD_OUT, KINDS
 from rest_trl.lab.tiny import TINY_AGENTS, TINY_MODEL_DIR, TINY_MODELS, load_tiny_dataset
 from rest_trl.lab.tiny.agents import HelpDesk, OutcomeHelpDesk, Task, load_tasks
 from rest_trl.lab.tiny.agents.dialogues import play
@@ -50,11 +50,20 @@ class TestHeldOut:
         torch.manual_seed(0)
         first = held_out.measure()
         assert torch.rand(3).tolist() == expected
-        assert held_out.measure() == first and 0 < first < 1
+        assert held_out.measure() == first and 0 < first[HELD_OUT] < 1
+        assert set(first) == {HELD_OUT, *(HELD_OUT + kind for kind in KINDS)}
+
+    def test_no_completion_that_was_cut_off_is_exact(self, trainer, monkeypatch):
+        rows = load_tiny_dataset("test", 24)
+        held_out, ends = HeldOutCalls(trainer, rows, 1), [[trainer.processing_class.eos_token_id], []]
+        for end, share in zip(ends, (1.0, 0.0), strict=True):
+            golds = iter([trainer.processing_class(gold).input_ids + end for gold in rows["solution"]])
+            monkeypatch.setattr(held_out, "_sample", lambda prompts, golds=golds, **_: [next(golds) for _ in prompts])
+            assert set(held_out.measure().values()) == {share}
 
     def test_is_measured_evenly_and_at_the_end(self, trainer, monkeypatch):
         held_out = HeldOutCalls(trainer, load_tiny_dataset("test", 4), 2)
-        monkeypatch.setattr(held_out, "measure", lambda: 0.5)
+        monkeypatch.setattr(held_out, "measure", lambda: {HELD_OUT: 0.5})
         state = TrainerState(max_steps=5)
         for step in range(1, 6):
             state.global_step = step
@@ -92,7 +101,7 @@ class TestHeldOutDialogues:
         torch.manual_seed(0)
         first = held_out.measure()
         assert torch.rand(3).tolist() == expected
-        assert held_out.measure() == first and 0 < first < 1
+        assert held_out.measure() == first and 0 < first[HELD_OUT] < 1
         assert held_out.outcome == "rewards/OutcomeHelpDesk/mean"
 
     def test_read_what_the_template_has_written_as_it_is(self, agent_trainer, monkeypatch):
@@ -114,7 +123,7 @@ class TestHeldOutDialogues:
             return [tokenizer(text + tokenizer.eos_token).input_ids for text in texts]
 
         monkeypatch.setattr(held_out, "_sample", sample)
-        assert held_out.measure() == 1
+        assert held_out.measure() == {HELD_OUT: 1}
         assert len(set(seeds)) == len(seeds)
 
     def test_need_an_outcome(self, agent_trainer):

@@ -9,7 +9,7 @@ import yaml
 from rest_trl.lab.commands.study import make_parser
 from rest_trl.lab.study.arms import Study, StudyFolder, load_study
 from rest_trl.lab.study.worker import check_arms
-from rest_trl.runs.recipes import load_arm, read_table
+from rest_trl.runs.recipes import find_recipe, load_arm, read_recipe, read_table
 
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +57,9 @@ class TestLoadStudy:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"armes": {}}, "unknown key 'armes'"),
+            ({"armes": {}}, r"unknown key 'armes' \(do you mean arms\?\)"),
+            ({"settings": 3}, "settings must be a mapping of arguments, not 3"),
+            ({"settings": {"output_dir": "x"}}, "settings sets output_dir, which the study sets for each run"),
             ({"baseline": "absent"}, "no baseline"),
             ({"baseline": "nobody"}, "there is no arm 'nobody': choose one of grpo, rest"),
             ({"arms": {}}, "arms must map names"),
@@ -85,9 +87,24 @@ class TestLoadStudy:
         with pytest.raises(ValueError, match=message):
             load_study(write(tmp_path, **changes))
 
+    def test_settings_are_those_of_all_arms_unless_an_arm_has_its_own(self, tmp_path):
+        given = {"learning_rate": 1e-3, "coefficients": "released"}
+        study = load_study(write(tmp_path, settings={"arm": "rest", **given}))
+        common = RECIPE | load_arm("rest") | given
+        assert study.arms == {"grpo": common | {"coefficients": "uniform"}, "rest": common}
+
+    def test_a_recipe_may_be_that_of_a_name(self, tmp_path):
+        for name in ("demo", "recipes/demo.yaml"):
+            study = load_study(write(tmp_path, recipe=name))
+            assert study.arms["rest"] == read_recipe(find_recipe("demo"))
+        (tmp_path / "demo").write_text(yaml.safe_dump(RECIPE))  # a file beside the study comes first
+        assert load_study(write(tmp_path, recipe="demo")).arms["rest"] == RECIPE
+
     def test_a_missing_recipe_is_named(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match=r"elsewhere\.yaml"):
+        with pytest.raises(FileNotFoundError, match=r"study\.yaml: recipe: .* elsewhere\.yaml, and no recipe of this"):
             load_study(write(tmp_path, recipe="elsewhere.yaml"))
+        with pytest.raises(FileNotFoundError, match="do you mean demo"):
+            load_study(write(tmp_path, recipe="demmo"))
 
 
 class TestNamedArms:

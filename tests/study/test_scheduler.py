@@ -120,6 +120,10 @@ class TestRunStudy:
         assert time.monotonic() - begin < 15
         released.set()
 
+    def test_says_a_cause_that_many_runs_have_once(self, folder, caplog):
+        run_study(make_study(folder.directory), folder, FakeRuns(failing=[("other", seed) for seed in range(3)]))
+        assert caplog.text.count("no other today") == 1 and len(folder.failures()) == 3
+
     def test_a_fault_of_the_program_is_no_failed_run(self, folder):
         def broken(folder, run, worker):
             raise AttributeError("a fault")
@@ -142,9 +146,9 @@ class TestProcesses:
 
         return of
 
-    def test_a_run_without_a_result_names_status_last_line_and_log(self, folder, program):
+    def test_a_run_without_a_result_names_status_and_last_line(self, folder, program):
         program("print('first'); print('no memory'); sys.exit(3)")
-        with pytest.raises(RunFailed, match=r"status 3: no memory \(.*log\.txt\)"):
+        with pytest.raises(RunFailed, match=r"status 3: no memory$"):
             Processes()(folder, ("base", 0), 0)
 
     def test_success_without_a_result_is_a_failure(self, folder, program):

@@ -155,6 +155,21 @@ class TestText:
         text = report(tmp_path, make_results().query("arm == 'base'"))
         assert text.count("There is no pair") == 2
 
+    def test_tells_golds_with_and_without_calls_apart(self, tmp_path):
+        results = make_results(noise=0.0, gain=0.0)
+        for metric in ("rest/reward/exact", "held_out/exact"):
+            results[f"{metric}_without_calls"] = results[metric].where(results[metric].isna(), 1.0)
+            results[f"{metric}_with_calls"] = 2 * results[metric] - results[f"{metric}_without_calls"]
+        fallen = (results["arm"] == "better") & (results["seed"] == 3) & (results["step"] > 30)
+        results.loc[fallen, "rest/reward/exact_with_calls"] = -0.9
+        text = report(tmp_path, results)
+        arms = [row[0] for row in section(text, "Accuracy")]
+        assert arms[:3] == ["base", "base, golds with calls", "base, golds without"]
+        measures = [row[1] for row in section(text, "Paired")]
+        assert measures[3:5] == ["held-out, at the end, golds with calls", "held-out, half way, golds with calls"]
+        assert len(measures) == 9 and "collapses are those of golds with calls" in text
+        assert "- better: 1 of 8: seed 3" in text  # which golds without calls would hide
+
     def test_refuses_to_report_without_the_baseline(self, tmp_path):
         with pytest.raises(ValueError, match="no run of the baseline base is finished"):
             report(tmp_path, make_results().query("arm == 'better'"))

@@ -147,7 +147,7 @@ class TestNames:
         assert resolve_model("tiny/mine") == "tiny/mine" and not is_tiny("tiny/mine", TINY_DATASETS)
 
     def test_unknown_ones_are_refused_with_the_choices(self):
-        with pytest.raises(ValueError, match="no tiny/decide: choose one of tiny, tiny/decides"):
+        with pytest.raises(ValueError, match=r"no tiny/decide: do you mean tiny/decides\? choose one of tiny, "):
             resolve_model("tiny/decide")
         with pytest.raises(ValueError, match="no data set tiny/sums: choose one of tiny, tiny/decides"):
             load_tiny_dataset(name="tiny/sums")

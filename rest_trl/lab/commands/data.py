@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...runs.recipes import find_recipe, read_recipe
+from ...spelling import HintingParser
 
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ _SHARED = (
     "model_name_or_path",
     "model_revision",
     "trust_remote_code",
+    "test_size",
     "max_prompt_length",
     "max_completion_length",
     "tool_call_syntax",
@@ -40,7 +42,7 @@ _SHARED = (
 
 def make_parser() -> argparse.ArgumentParser:
     """Parser of the command line."""
-    parser = argparse.ArgumentParser("rest-trl data", description="Look at data sets, and build the paper's mixture.")
+    parser = HintingParser("rest-trl data", description="Look at data sets, and build the paper's mixture.")
     commands = parser.add_subparsers(dest="command", required=True)
     show = commands.add_parser("show", help="show a data set as training sees it")
     show.add_argument("dataset_name", nargs="?", help="a file, a directory, a Hub id, tiny or tiny/TASK")
@@ -52,6 +54,9 @@ def make_parser() -> argparse.ArgumentParser:
     show.add_argument("--trust_remote_code", action="store_const", const=True, help="run the tokenizer's own code")
     show.add_argument("--split", help="split of the data set (default: train)")
     show.add_argument("--dataset_config", help="configuration of the data set, for those that have several")
+    show.add_argument(
+        "--test_size", type=float, metavar="SHARE", help="hold this share of the rows out, as train does: split test"
+    )
     show.add_argument("--max_prompt_length", type=int, metavar="TOKENS", help="limit of a prompt")
     show.add_argument("--max_completion_length", type=int, metavar="TOKENS", help="limit of a completion")
     show.add_argument("--tool_call_syntax", help="wire syntax (default: the model's)")
@@ -101,7 +106,7 @@ def _recipe_options(config: Path) -> dict[str, Any]:
 
 def _show(arguments: argparse.Namespace, console: "Console") -> None:
     options = _options(arguments)
-    from ...data.loading import prepare_sources
+    from ...data.loading import prepare_sources, whole_split
     from ...data.sources import dataset_source, open_sources
     from ...data.summary import summarize
     from ...runs.inputs import find_model, load_tiny_split, load_tokenizer
@@ -115,9 +120,12 @@ def _show(arguments: argparse.Namespace, console: "Console") -> None:
     if is_tiny(name, TINY_DATASETS):
         if options["mask_tools"]:
             raise ValueError(f"--mask_tools needs rows with tools in a column, and {name} has prompts of text")
+        if options["test_size"] is not None:
+            raise ValueError(f"{name} has a split test already: leave out --test_size")
         sources = [dataset_source(load_tiny_split(name, options["split"], options["dataset_config"]), name)]
     else:
-        sources = open_sources(name, options["split"], options["dataset_config"])
+        split = whole_split(options["split"], options["test_size"])
+        sources = open_sources(name, split, options["dataset_config"])
     prepared = prepare_sources(
         sources,
         tokenizer,
@@ -126,6 +134,12 @@ def _show(arguments: argparse.Namespace, console: "Console") -> None:
         mask_tools=options["mask_tools"] or (),
         seed=options["seed"],
     )
+    prepared, whole = prepared.part(options["split"], options["test_size"]), prepared
+    if options["test_size"] is not None:
+        of_split = f"the split {options['split']} with test_size={options['test_size']}"
+        console.print(
+            f"{len(prepared.examples):,} of {len(whole.examples):,} examples are {of_split}", highlight=False
+        )
     summary = summarize(prepared, tokenizer, syntax)
     for shown in (
         *show_sources(prepared),

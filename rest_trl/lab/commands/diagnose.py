@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ...spelling import HintingParser
+
 
 _PROG = "rest-trl diagnose"
 _LEAST_GROUPS = 3  # fewer give no confidence interval
@@ -24,7 +26,7 @@ _LEAST_GROUPS = 3  # fewer give no confidence interval
 
 def make_parser() -> argparse.ArgumentParser:
     """Parser of the arguments of this command; all others are those of a recipe."""
-    parser = argparse.ArgumentParser(
+    parser = HintingParser(
         _PROG,
         description="Say where the noise of a checkpoint's gradient comes from, and what each rule does to it.",
         epilog="Any argument of rest-trl train may follow, and overrides the recipe.",

@@ -11,10 +11,12 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...spelling import HintingParser
+
 
 def make_parser() -> argparse.ArgumentParser:
     """Parser of `rest-trl study`."""
-    parser = argparse.ArgumentParser(
+    parser = HintingParser(
         "rest-trl study", description="Train arms of one recipe with several seeds, and tell them apart."
     )
     parser.add_argument("--config", type=Path, required=True, help="YAML file of the study")
@@ -48,6 +50,7 @@ def main(args: Sequence[str] | None = None) -> None:
     # Imported here, because `--help` needs none of it.
     from rich.console import Console
 
+    from ...runs.endings import one_line
     from ...runs.files import write_table
     from ..study.arms import StudyFolder, load_study
 
@@ -80,12 +83,15 @@ def main(args: Sequence[str] | None = None) -> None:
         }
         report = write_report(study, results, failures, folder.manifest()["versions"], _command(arguments))
     except (ValueError, OSError, ImportError) as error:
-        raise SystemExit(f"rest-trl study: error: {' '.join(str(error).split())}") from error
+        raise SystemExit(f"rest-trl study: error: {one_line(error)}") from error
     except KeyboardInterrupt as error:
         raise SystemExit("rest-trl study: interrupted; the same command makes the runs that are missing") from error
     console = Console(markup=False, emoji=False)  # a path or an error may hold what rich would replace
-    for (arm, seed), line in failures.items():
-        console.print(f"arm {arm}, seed {seed} failed: {line}", soft_wrap=True, highlight=False)
+    for cause in dict.fromkeys(failures.values()):
+        runs = [run for run, line in failures.items() if line == cause]
+        named = "; ".join(f"arm {arm}, seed {seed}" for arm, seed in runs)
+        log = f" ({folder.log(runs[0])})" if folder.log(runs[0]).exists() else ""
+        console.print(f"{named} failed: {cause}{log}", soft_wrap=True, highlight=False)
     console.print(f"Results: {study.output_dir / 'results.parquet'}", soft_wrap=True, highlight=False)
     console.print(f"Report:  {report}", soft_wrap=True, highlight=False)
     if failures:

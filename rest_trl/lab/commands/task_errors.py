@@ -8,16 +8,17 @@ import argparse
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ...rewards.scoring import call_score, is_exact
-from ...tool_calls import get_syntax
-from ..sampling import sample
+from ...tool_calls import ParsedCompletion, get_syntax, was_cut
+from ..sampling import end_ids, sample, until_end
 from ..tiny import resolve_model
 from ..tiny.tasks import TASKS, generate_task
 from ..tiny.tokenization import render_prompt
@@ -30,14 +31,27 @@ GROUP_SIZE = 8  # completions per prompt, as in the recipes
 _parse = get_syntax("hermes").parse
 
 
-def complete(model: Any, tokenizer: Any, prompts: Sequence[str], seed: int) -> list[str]:
+class Sampled(NamedTuple):
+    """A completion, and whether it was cut off."""
+
+    text: str
+    is_cut: bool = False
+
+    def parsed(self) -> ParsedCompletion:
+        """Its calls."""
+        return replace(_parse(self.text), is_cut=self.is_cut)
+
+
+def complete(model: Any, tokenizer: Any, prompts: Sequence[str], seed: int) -> list[Sampled]:
     """One completion at temperature 1 for each rendered prompt, which may hold the beginning of it."""
-    texts: list[str] = []
+    sampled, ends = [], end_ids(model, tokenizer)
     for start in range(0, len(prompts), BATCH_SIZE):
         batch = prompts[start : start + BATCH_SIZE]
-        ids = sample(model, tokenizer, batch, MAX_NEW_TOKENS, seed + start, add_special_tokens=True)
-        texts += tokenizer.batch_decode(ids, skip_special_tokens=True)
-    return texts
+        rows = sample(model, tokenizer, batch, MAX_NEW_TOKENS, seed + start, add_special_tokens=True).tolist()
+        ids = [until_end(row, ends) for row in rows]
+        texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
+        sampled += [Sampled(text, was_cut(of_text, ends)) for text, of_text in zip(texts, ids, strict=True)]
+    return sampled
 
 
 def reasoning_of(completion: str) -> str:
@@ -45,15 +59,17 @@ def reasoning_of(completion: str) -> str:
     return completion.partition("<think>\n")[2].partition("\n</think>")[0]
 
 
-def kind_of_error(completion: str, gold: Step) -> str:
+def kind_of_error(completion: Sampled, gold: Step) -> str:
     """
-    Where a completion first differs from the gold one: `"none"` for exactly the gold calls, else `"format"`, `"number
-    of calls"`, `"tool name"`, `"parameter name"`, `"value, from the reasoning"` (all wrong values stand in a reasoning
-    that differs from the gold one) or `"value, in the call"`.
+    Where a completion first differs from the gold one: `"none"` for exactly the gold calls, else `"cut off"`,
+    `"format"`, `"number of calls"`, `"tool name"`, `"parameter name"`, `"value, from the reasoning"` (all wrong values
+    stand in a reasoning that differs from the gold one) or `"value, in the call"`.
     """
-    parsed, golds = _parse(completion), _parse(gold.solution)
+    parsed, golds = completion.parsed(), _parse(gold.solution)
     if is_exact(parsed, golds):
         return "none"
+    if parsed.is_cut:
+        return "cut off"
     if parsed.errors or not parsed.calls:
         return "format"
     if len(parsed.calls) != len(golds.calls):
@@ -66,15 +82,15 @@ def kind_of_error(completion: str, gold: Step) -> str:
     wrong = [
         value for call, right in pairs for key, value in call.arguments.items() if value != right.arguments.get(key)
     ]
-    reasoning = reasoning_of(completion)
+    reasoning = reasoning_of(completion.text)
     results = [re.escape(str(value)) for value in wrong]
     worked_out = reasoning != gold.reasoning and all(re.search(f"= ?{result}\\.", reasoning) for result in results)
     return "value, from the reasoning" if worked_out else "value, in the call"
 
 
-def exact_share(completions: Iterable[str], golds: Iterable[Step]) -> float:
+def exact_share(completions: Iterable[Sampled], golds: Iterable[Step]) -> float:
     """Share of completions with exactly the gold calls."""
-    right = [is_exact(_parse(text), _parse(gold.solution)) for text, gold in zip(completions, golds, strict=True)]
+    right = [is_exact(one.parsed(), _parse(gold.solution)) for one, gold in zip(completions, golds, strict=True)]
     return sum(right) / len(right)
 
 
@@ -91,14 +107,15 @@ def given_reasonings(model: Any, tokenizer: Any, steps: Sequence[Step], seed: in
         heads = [f"<think>\n{reasoning}\n</think>\n" for reasoning in reasonings]
         whole = [prompt + head for prompt, head in zip(prompts, heads, strict=True)]
         calls = complete(model, tokenizer, whole, seed)
-        shares[name] = exact_share((head + call for head, call in zip(heads, calls, strict=True)), steps)
+        whole_calls = (Sampled(head + call.text, call.is_cut) for head, call in zip(heads, calls, strict=True))
+        shares[name] = exact_share(whole_calls, steps)
     return shares
 
 
 def spreadless_share(model: Any, tokenizer: Any, steps: Sequence[Step], seed: int) -> float:
     """Share of groups, one for each step, whose completions all have the same score of calls."""
     prompts = [render_prompt(step, tokenizer) for step in steps for _ in range(GROUP_SIZE)]
-    parsed = [_parse(text) for text in complete(model, tokenizer, prompts, seed)]
+    parsed = [one.parsed() for one in complete(model, tokenizer, prompts, seed)]
     spreadless = 0
     for index, step in enumerate(steps):
         gold = _parse(step.solution).calls
@@ -121,12 +138,12 @@ def main() -> None:
     model, tokenizer = AutoModelForCausalLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)
     steps = list(islice(generate_task(arguments.task, "test"), arguments.size))
     completions = complete(model, tokenizer, [render_prompt(step, tokenizer) for step in steps], arguments.seed)
-    errors = Counter(kind_of_error(text, step) for text, step in zip(completions, steps, strict=True))
+    errors = Counter(kind_of_error(one, step) for one, step in zip(completions, steps, strict=True))
     reasoned = {True: [0, 0], False: [0, 0]}  # completions, and exact ones, by whether the reasoning is gold
-    for text, step in zip(completions, steps, strict=True):
-        counts = reasoned[reasoning_of(text) == step.reasoning]
+    for one, step in zip(completions, steps, strict=True):
+        counts = reasoned[reasoning_of(one.text) == step.reasoning]
         counts[0] += 1
-        counts[1] += kind_of_error(text, step) == "none"
+        counts[1] += kind_of_error(one, step) == "none"
     title = f"{arguments.model_name_or_path} on {arguments.task}: {len(steps)} held-out prompts, temperature 1"
     table = Table("completions", "share", title=title)
     table.add_row("with exactly the gold calls", f"{errors.pop('none', 0) / len(steps):.3f}")

@@ -32,6 +32,7 @@ if is_wandb_available():
 
 _TEMPLATE = Path(__file__).with_name("model_card.md")
 _CURVE_ROWS = 6
+_EXACT = ("rest/reward/exact_with_calls", "rest/reward/exact_without_calls")
 _LINE_BREAK = " \\\n  "
 _MERGED = "merged"
 
@@ -238,7 +239,7 @@ def _curve_rows(logs: Sequence[dict[str, float]]) -> tuple[list[str], list[list[
     if not logs:
         return [], []
     parts = sorted(key for key in logs[-1] if key.startswith("rewards/") and key.endswith("/mean"))
-    keys = ["reward", *parts, *(["rest/reward/exact"] if "rest/reward/exact" in logs[-1] else [])]
+    keys = ["reward", *parts, *(key for key in _EXACT if any(key in log for log in logs))]
     last = len(logs) - 1
     picked = sorted({round(index * last / (_CURVE_ROWS - 1)) for index in range(_CURVE_ROWS)})
     return ["step", *keys], [[str(logs[i]["step"]), *(_number(logs[i].get(key)) for key in keys)] for i in picked]

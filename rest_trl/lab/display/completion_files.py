@@ -11,7 +11,7 @@ import numpy as np
 import pandas
 from transformers import PreTrainedTokenizerBase
 
-from ...tool_calls import Region
+from ...tool_calls import Region, was_cut
 from .colors import COLORS
 
 
@@ -43,10 +43,14 @@ class Completion(NamedTuple):
             Advantage per token before the coefficients, if the file has it; else all tokens have that of `scores`.
         turn_rewards (`Mapping[str, list[float]]`, *optional*):
             Rewards of the turns, by the names of the functions that gave them.
-        solution (`str`, *optional*):
-            The gold completion, if the file has it.
+        solution (`str` or `Mapping`, *optional*):
+            The gold completion, or its `text` and `alternatives`, if the file has it.
         step (`int`, *optional*):
             The step of the training, if the file has it.
+        tools (`str` or `list`, *optional*):
+            The tools of its row, if the file has them.
+        truncated (`bool`):
+            Whether it was cut off: as the file says, else if it has ids of which the last is no special token.
     """
 
     title: str
@@ -59,8 +63,10 @@ class Completion(NamedTuple):
     from_text: bool
     advantages: list[float] | None = None
     turn_rewards: Mapping[str, list[float]] = MappingProxyType({})
-    solution: str | None = None
+    solution: str | Mapping[str, Any] | None = None
     step: int | None = None
+    tools: Any = None
+    truncated: bool = False
 
 
 def read_completions(
@@ -155,7 +161,10 @@ def _completion(where: str, index: int, row: dict[str, Any], tokenizer: PreTrain
             ids = encode(text, tokenizer)
             completion_ids += ids
             policy += [of_policy] * len(ids)
-    turn_rewards = row.get("turn_rewards")
+    turn_rewards, truncated = row.get("turn_rewards"), row.get("truncated")
+    if truncated is None and not from_text:
+        special = [token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special]
+        truncated = was_cut(completion_ids, special)
     return Completion(
         title=f"Completion {index}" + (f", step {row['step']}" if "step" in row else ""),
         prompt=_prompt(row.get("prompt")),
@@ -172,8 +181,10 @@ def _completion(where: str, index: int, row: dict[str, Any], tokenizer: PreTrain
         from_text=from_text,
         advantages=advantages,
         turn_rewards=json.loads(turn_rewards) if isinstance(turn_rewards, str) else {},
-        solution=row["solution"] if isinstance(row.get("solution"), str) else None,
+        solution=row["solution"] if isinstance(row.get("solution"), str | dict) else None,
         step=int(row["step"]) if isinstance(row.get("step"), int) else None,
+        tools=row.get("tools"),
+        truncated=bool(truncated),
     )
 
 

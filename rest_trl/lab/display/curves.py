@@ -73,7 +73,7 @@ def plot_curves(
     rewards = [key for key in keys if key.startswith("rewards/") and key.endswith("/mean")]
     _curve(axes[0, 0], logs, "reward", "sum", "black")
     labels = [key.split("/")[1].removesuffix("_reward") for key in rewards]
-    scores = [key for key in keys if key.startswith("rest/reward/")]
+    scores = [key for key in keys if key.startswith("rest/reward/") and f"{key}_with_calls" not in keys]
     # A score has the colour of its reward.
     names = list(dict.fromkeys([*labels, *(key.removeprefix("rest/reward/") for key in scores)]))
     colors = {name: f"C{number}" for number, name in enumerate(names)}

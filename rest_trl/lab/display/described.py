@@ -1,5 +1,6 @@
 """What terminal and page say of a completion: its regions, its turns, and what came from tools between them."""
 
+from collections.abc import Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -11,7 +12,8 @@ class Inspected(NamedTuple):
     """
     A completion with the [`Region`] of each token, and the coefficient of each if it is known.
 
-    Where the file has a gold completion: its tokens and their regions, and whether the completion makes its calls.
+    Where the file has a gold completion: its tokens and their regions, whether it has calls, and whether the
+    completion makes exactly these, or none.
     """
 
     completion: Completion
@@ -19,6 +21,7 @@ class Inspected(NamedTuple):
     coefficients: list[float] | None
     gold_ids: list[int] | None = None
     gold_region_ids: list[int] | None = None
+    has_gold_calls: bool | None = None
     exact: bool | None = None
 
     def advantages(self) -> list[float] | None:
@@ -28,6 +31,24 @@ class Inspected(NamedTuple):
             return completion.advantages
         shared = completion.scores.get("advantage")
         return None if shared is None else [shared * of_policy for of_policy in completion.policy]
+
+    def verdict(self) -> str:
+        """Whether the calls are right; empty where nobody knows."""
+        if self.exact is None:
+            return ""
+        of_calls, of_none = ("wrong calls", "exact calls"), ("wrong: no call is gold", "rightly no call")
+        verdict = (of_calls if self.has_gold_calls else of_none)[self.exact]
+        return verdict + ", cut off" * self.completion.truncated
+
+
+def exact_counts(items: Sequence[Inspected]) -> str:
+    """How many completions are right, apart for golds with and without calls; empty where nobody knows."""
+    counts = []
+    for has_calls, golds in ((True, "with calls"), (False, "without calls, as which any text without one is as good")):
+        exact = [item.exact for item in items if item.exact is not None and item.has_gold_calls is has_calls]
+        if exact:
+            counts.append(f"{sum(exact)} of {len(exact)} golds {golds}")
+    return f"Exact: {', '.join(counts)}." if counts else ""
 
 
 class Piece(NamedTuple):

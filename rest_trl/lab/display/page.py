@@ -49,6 +49,8 @@ def _controls(items: Sequence[Inspected]) -> str:
         choices.append(_choice("color", {"region": "colour: region", "advantage": "colour: advantage"}))
     if any(item.exact is not None for item in items):
         choices.append(_choice("exact", {"": "all calls", "no": "wrong calls", "yes": "exact calls"}))
+    if {True, False} <= {item.has_gold_calls for item in items}:
+        choices.append(_choice("gold", {"": "all golds", "calls": "golds with calls", "none": "golds without"}))
     steps = sorted({item.completion.step for item in items if item.completion.step is not None})
     if len(steps) > 1:
         choices.append(_choice("step", {"": "all steps", **{str(step): f"step {step}" for step in steps}}))
@@ -67,15 +69,16 @@ def _choice(name: str, options: dict[str, str]) -> str:
 def _completion(item: Inspected, table: list[bytes], largest: float) -> str:
     completion = item.completion
     exact = {None: "", True: "yes", False: "no"}[item.exact]
+    gold = {None: "", True: "calls", False: "none"}[item.has_gold_calls]
     step = "" if completion.step is None else completion.step
     regions = " ".join(map(str, sorted(set(item.region_ids))))
-    parts = [f'<section data-exact="{exact}" data-step="{step}" data-regions="{regions}">']
+    parts = [f'<section data-exact="{exact}" data-gold="{gold}" data-step="{step}" data-regions="{regions}">']
     parts.append(f"<h2>{escape(completion.title)}</h2>")
     if completion.prompt is not None:
         parts.append(f"<details><summary>Prompt</summary><pre>{escape(completion.prompt)}</pre></details>")
     facts = [f"{escape(name)} {value:.3f}" for name, value in completion.scores.items()]
     if item.exact is not None:
-        facts.append(f'<b class="{exact}">{"exact" if item.exact else "wrong"} calls</b>')
+        facts.append(f'<b class="{exact}">{item.verdict()}</b>')
     if facts:
         parts.append(f"<ul>{''.join(f'<li>{fact}</li>' for fact in facts)}</ul>")
     summary = "".join(f'<li class="r{region.value}">{text}</li>' for region, text in region_summary(item))

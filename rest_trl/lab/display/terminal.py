@@ -64,7 +64,7 @@ def described_completion(item: Inspected, tokenizer: PreTrainedTokenizerBase) ->
         lines.append(Text(described_piece(item, piece), style="dim" if piece.turn is None else "bold"))
         lines.append(colored_completion(completion.completion_ids[place], item.region_ids[place], tokenizer))
     if item.gold_ids is not None and item.gold_region_ids is not None:
-        verdict = {None: "", True: ", exact calls", False: ", wrong calls"}[item.exact]
-        lines.append(Text(f"Gold{verdict}:", style="bold"))
+        verdict = item.verdict()
+        lines.append(Text(f"Gold, {verdict}:" if verdict else "Gold:", style="bold"))
         lines.append(colored_completion(item.gold_ids, item.gold_region_ids, tokenizer))
     return Text("\n").join(lines)

@@ -21,7 +21,16 @@ from .completion_files import tokens_path
 from .writing import warned_if_failing
 
 
-COLUMNS = ["completion_ids", "part_ids", "coefficients", "advantages", "turn_rewards", "solution"]
+COLUMNS = [
+    "completion_ids",
+    "part_ids",
+    "coefficients",
+    "advantages",
+    "turn_rewards",
+    "solution",
+    "tools",
+    "truncated",
+]
 
 
 def mark_regions(
@@ -72,8 +81,8 @@ class TokenLog(TrainerCallback):
     `completion_tokens/completion_tokens_00010.parquet`, with the same rows in the same order and the columns
     `completion_ids`, `part_ids` ([`~rest_trl.tool_calls.Part`]), `coefficients` (null where they are not known before
     the update) and `advantages` (before the coefficients; null where all tokens share the one in TRL's table), each a
-    list over the tokens; `turn_rewards`, a JSON object with one list over the turns per reward function; and
-    `solution`, the gold completion.
+    list over the tokens; `turn_rewards`, a JSON object with one list over the turns per reward function; `solution`,
+    the gold completion; `tools`, the row's; and `truncated`, whether the completion was cut off.
 
     These are not columns of TRL's table, because TRL prints every column in the terminal and sends it to the trackers.
     They have a folder of their own, because TRL can upload its folder as a data set, whose files need equal columns.
@@ -95,7 +104,8 @@ class TokenLog(TrainerCallback):
         batch: Mapping[str, Any],
         coefficients: torch.Tensor | None,
         turn_rewards: Sequence[dict[str, list[float]]],
-        golds: Sequence[str | None],
+        inputs: Sequence[Mapping[str, Any]],
+        truncated: Sequence[bool],
     ) -> list[str]:
         """
         Take in completions, on all ranks at once, in the order in which TRL logs them.
@@ -109,8 +119,10 @@ class TokenLog(TrainerCallback):
                 update knows.
             turn_rewards (`Sequence[dict[str, list[float]]]` of length `B`):
                 Rewards of the turns, by the names of the functions that gave them.
-            golds (`Sequence[str | None]` of length `B`):
-                The gold completions; `None` where the data set has none.
+            inputs (`Sequence[Mapping[str, Any]]` of length `B`):
+                The rows of the data set, of which `solution` and `tools` are kept where they are there.
+            truncated (`Sequence[bool]` of length `B`):
+                Whether completions were cut off.
 
         Returns:
             `list[str]` of length `B`: the completions of this process, with their regions marked.
@@ -125,8 +137,12 @@ class TokenLog(TrainerCallback):
             {name: column[row][kept].numpy() for name, column in columns.items()}
             for row, kept in enumerate(mask.cpu().bool())
         ]
-        for row, rewards, gold in zip(rows, turn_rewards, golds, strict=True):
-            row |= {"turn_rewards": json.dumps(rewards) if rewards else None, "solution": gold}
+        for row, rewards, of_data, is_cut in zip(rows, turn_rewards, inputs, truncated, strict=True):
+            gold, tools = of_data.get("solution"), of_data.get("tools")
+            if isinstance(gold, Mapping):  # Parquet takes no lists of values of several types
+                gold = {"text": gold["text"], "alternatives": json.dumps(gold.get("alternatives"))}
+            row |= {"turn_rewards": json.dumps(rewards) if rewards else None, "solution": gold, "truncated": is_cut}
+            row["tools"] = tools if tools is None or isinstance(tools, str) else json.dumps(tools)
         self._rows.extend(gather_object(rows))
         return mark_regions(completion_ids, mask, to_regions(part_ids), self._token_bytes)
 

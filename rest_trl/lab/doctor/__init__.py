@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...spelling import HintingParser
 from .finding import Finding
 
 
@@ -27,7 +28,7 @@ _COLORS = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 def make_parser() -> argparse.ArgumentParser:
     """Parser of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = HintingParser(
         "rest-trl doctor",
         description="Report what of the stack is installed, what a recipe and a server lack, and what to do about it. "
         "Exits with 1 if there is a problem.",

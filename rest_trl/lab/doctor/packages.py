@@ -10,6 +10,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from ...version import INSTALL_VLLM
 from .finding import Finding
 
 
@@ -94,7 +95,7 @@ def package_finding(name: str, import_error: str | None, needed: bool = False) -
     optional = name in OPTIONAL and not needed
     purpose = f" for {OPTIONAL[name]}" if name in OPTIONAL else ""
     specifiers, version = supported(name), installed_version(name)
-    install = f"pip install '{name}{specifiers}'"
+    install = INSTALL_VLLM if name == "vllm" else f"pip install '{name}{specifiers}'"
     if version is None:
         if optional:
             return Finding(name, "ok", "not installed", f"only{purpose}: {install}")

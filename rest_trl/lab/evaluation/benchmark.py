@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from ...spelling import did_you_mean
 from ...tool_calls import SYNTAXES
 from .generation import Completion, CompletionStore, Generator, Tokenizer, complete
 
@@ -286,8 +287,8 @@ def get_benchmark(name: str) -> type[Benchmark]:
     module, _, attribute = name.rpartition(".")
     if not module:
         raise ValueError(
-            f"unknown benchmark {name!r}: choose one of {', '.join(sorted(known))}, or give the dotted path of your "
-            "own, e.g. my_package.my_module.MyBenchmark"
+            f"unknown benchmark {name!r}: {did_you_mean(name, known)}choose one of {', '.join(sorted(known))}, or "
+            "give the dotted path of your own, e.g. my_package.my_module.MyBenchmark"
         )
     try:
         benchmark = vars(importlib.import_module(module))[attribute]

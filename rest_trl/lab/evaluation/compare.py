@@ -8,7 +8,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ...runs.endings import one_line
 from ...runs.files import write_atomically
+from ...spelling import HintingParser
 from .benchmark import find_benchmarks
 
 
@@ -17,7 +19,7 @@ _FILES = ("markdown", "latex", "figure")
 
 def make_parser() -> argparse.ArgumentParser:
     """Parser of `rest-trl compare`."""
-    parser = argparse.ArgumentParser("rest-trl compare", description="Tell whether one checkpoint beats another.")
+    parser = HintingParser("rest-trl compare", description="Tell whether one checkpoint beats another.")
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="A and B, or with --published one or more")
     parser.add_argument("--metric", help="default: the first of each benchmark")
     parser.add_argument("--subset", help="only the samples of this subset, such as 'golds with calls' of own data")
@@ -63,7 +65,7 @@ def main(args: Sequence[str] | None = None) -> None:
         if arguments.figure:
             compared.plot(comparisons, arguments.figure)
     except (ValueError, OSError) as error:
-        raise SystemExit(f"rest-trl compare: error: {' '.join(str(error).split())}") from error
+        raise SystemExit(f"rest-trl compare: error: {one_line(error)}") from error
 
 
 def protocol_differences(summary: Mapping[str, Any]) -> list[str]:

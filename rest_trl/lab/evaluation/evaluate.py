@@ -8,6 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
+from ...runs.endings import one_line
+from ...spelling import HintingParser
 from ..tiny import resolve_model
 from .benchmark import Benchmark, find_benchmarks, get_benchmark, json_object, positive
 from .bfcl.questions import BFCLError
@@ -27,7 +29,7 @@ _BACKEND_OPTIONS = {
 
 def chosen_benchmark(args: Sequence[str] | None) -> str | None:
     """The benchmark, which decides what other options there are: `--benchmark`, or `data` for `--data` alone."""
-    parser = argparse.ArgumentParser("rest-trl evaluate", add_help=False, allow_abbrev=False)
+    parser = HintingParser("rest-trl evaluate", add_help=False, allow_abbrev=False)
     parser.add_argument("--benchmark")
     parser.add_argument("--data")
     known = parser.parse_known_args(args)[0]
@@ -38,7 +40,7 @@ def make_parser(benchmarks: Mapping[str, type[Benchmark]]) -> argparse.ArgumentP
     """The parser for these benchmarks. Of options with the same name, the first benchmark's definition counts."""
     # Abbreviations are refused, because `chosen_benchmark` would not see that of `--benchmark`.
     description = "Evaluate a checkpoint, with error bars."
-    parser = argparse.ArgumentParser("rest-trl evaluate", description=description, allow_abbrev=False)
+    parser = HintingParser("rest-trl evaluate", description=description, allow_abbrev=False)
     installable = sorted(name for name, benchmark in benchmarks.items() if benchmark.needs_setup)
     parser.add_argument("--setup", choices=installable, nargs="+", help="only install what these benchmarks need")
     parser.add_argument("--setup_python", help="Python 3.11 or 3.12 to set up with (default: the running one)")
@@ -178,7 +180,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, Any]:
             generator, settings = make_generator(arguments, model_name, tokenizer)
             summary = evaluate(benchmark, generator, arguments.output_dir, settings)
     except (ValueError, OSError, ImportError, BFCLError) as error:
-        raise SystemExit(f"rest-trl evaluate: error: {' '.join(str(error).split())}") from error
+        raise SystemExit(f"rest-trl evaluate: error: {one_line(error)}") from error
     console.print(summary_table(summary))
     for metric in summary["metrics"]:
         if "refused" in summary["overall"][metric]:

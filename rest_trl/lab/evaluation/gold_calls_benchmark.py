@@ -3,13 +3,17 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import islice
-from typing import Any, ClassVar, Self
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ...tool_calls import ParsedCompletion, detect_syntax, get_syntax
 from ..tiny import TINY, TINY_DATASETS, generate_steps
 from .benchmark import PROMPT_OPTIONS, Sample, Score, SingleTurnBenchmark, mean_score
 from .generation import Completion, Tokenizer
 
+
+if TYPE_CHECKING:
+    from ...rewards.tool_schemas import ToolSchemas  # takes seconds to import
 
 WITH_CALLS, WITHOUT_CALLS = "golds with calls", "golds without"
 
@@ -31,12 +35,15 @@ class GoldCalls(SingleTurnBenchmark):
         settings: dict[str, Any] | None = None,
         notes: list[str] | None = None,
         tool_call_syntax: str = "hermes",
+        tools: "Mapping[str, ToolSchemas]" = MappingProxyType({}),
     ) -> None:
         from ...rewards.reading import parse_gold
 
         super().__init__(samples, settings, notes)
-        self._syntax_name, self._syntax = tool_call_syntax, get_syntax(tool_call_syntax)
-        self._golds = {sample.id: parse_gold(tool_call_syntax, sample.gold) for sample in samples}
+        self._syntax_name, self._syntax, self._tools = tool_call_syntax, get_syntax(tool_call_syntax), tools
+        self._golds = {
+            sample.id: parse_gold(tool_call_syntax, sample.gold, tools.get(sample.id)) for sample in samples
+        }
         unreadable = [(id, gold.errors[0]) for id, gold in self._golds.items() if gold.errors]
         if unreadable:
             raise ValueError(
@@ -44,11 +51,15 @@ class GoldCalls(SingleTurnBenchmark):
                 f"{unreadable[0][0]} ({unreadable[0][1]}): name their syntax with --tool_call_syntax"
             )
 
+    def _parse(self, id: str, text: str) -> ParsedCompletion:
+        parsed = self._syntax.parse(text)
+        return self._tools[id].typed(parsed) if id in self._tools else parsed
+
     def score(self, sample: Sample, completion: Completion) -> Score:
         """Score one sample by `exact`, and where it is a metric by `format`: the blocks of the gold, in its order."""
         from ...rewards.scoring import follows_layout, is_exact
 
-        parsed, gold = self._syntax.parse(completion.text), self._golds[sample.id]
+        parsed, gold = self._parse(sample.id, completion.text), self._golds[sample.id]
         exact = is_exact(parsed, gold) and not completion.truncated
         scores = {"exact": float(exact)}
         if "format" in self.metrics:
@@ -84,6 +95,7 @@ class OwnData(GoldCalls):
     def from_options(cls, options: Mapping[str, Any], tokenizer: Tokenizer, resources: ExitStack) -> Self:
         from ...data import load_rest_dataset
         from ...rewards.reading import parse_gold
+        from ...rewards.tool_schemas import read_tools
 
         if options["data"] is None:
             raise ValueError("--benchmark data needs --data, a file, a directory or a Hub id")
@@ -101,10 +113,15 @@ class OwnData(GoldCalls):
                 rows["source"], rows["step"], rows["prompt"], rows["solution"], strict=True
             )
         ]
+        tools: dict[str, ToolSchemas] = {}
+        if get_syntax(syntax).untyped and "tools" in rows.column_names:  # they tell strings from numbers
+            declared = zip(samples, rows["tools"], strict=True)
+            tools = {sample.id: read_tools(of_row) for sample, of_row in declared if of_row is not None}
         settings = {name: options[name] for name in ("data", "test_size", "limit")}
         settings |= {"split": split, "tool_call_syntax": syntax, "chat_template_kwargs": template_kwargs or {}}
         limited = [f"only the first {limit} steps"] if limit is not None else []
-        return cls(samples[:limit], settings, [*limited, f"golds and completions read as {syntax}"], syntax)
+        notes = [*limited, f"golds and completions read as {syntax}"]
+        return cls(samples[:limit], settings, notes, syntax, tools)
 
     def groups(self, scores: Sequence[Score], metric: str) -> dict[str, tuple[float, list[Score]]]:
         """See [`Benchmark.groups`]: for each tool, the samples whose gold calls it, the most frequent tool first."""

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerBase
 
+from ...version import INSTALL_VLLM
 from .generation import Completion, GenerationSettings, prompt_seed, prompt_token_ids, to_completion
 
 
@@ -97,7 +98,7 @@ class VLLMGenerator:
             from vllm.lora.request import LoRARequest
         except ImportError as error:
             raise ImportError(
-                f"the backend vllm needs vLLM ({error}): pip install rest-trl[vllm], or use a server or transformers"
+                f"vLLM is not installed ({error}): {INSTALL_VLLM}, or use --backend server or transformers"
             ) from error
         self.tokenizer, self.settings = tokenizer, settings
         self.lora_request = None

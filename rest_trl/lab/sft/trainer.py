@@ -11,12 +11,13 @@ from trl import SFTTrainer
 from ...gold.continuations import end_of_turn
 from ...regions import Partitioner, normalize, region_sums, to_regions
 from ...runs.checkpoints import WholeCheckpoints
+from ...runs.preflight import PushAtTheEnd
 from ...tool_calls import Region, detect_syntax, get_syntax
 from .config import ResTSFTConfig
 from .rows import IGNORED, stop_ids, tokenize_rows
 
 
-class ResTSFTTrainer(WholeCheckpoints, SFTTrainer):
+class ResTSFTTrainer(PushAtTheEnd, WholeCheckpoints, SFTTrainer):
     """
     Trainer for SFT, TSFT and RSFT on gold completions, the supervised baselines of ResT (arXiv 2509.21826).
 

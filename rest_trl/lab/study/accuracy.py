@@ -13,18 +13,19 @@ from ...rewards import ToolCallReward
 from ...tool_calls import get_syntax
 from ...trainer import ResTGRPOTrainer
 from ..evaluation.agents_benchmark import Dialogue
-from ..sampling import sample
-from .seeds import HELD_OUT
+from ..sampling import end_ids, sample, until_end
+from .seeds import HELD_OUT, KINDS, TRAINING
 
 
+_SPLIT = {f"{TRAINING}{kind}": f"{HELD_OUT}{kind}" for kind in ("", *KINDS)}
 _MAX_TURNS = 16  # rounds of calls in a dialogue, where the training sets no limit
 
 
 class HeldOut(TrainerCallback):
     """
     Measures the accuracy of the policy on held-out prompts, with one completion each that is sampled at temperature 1,
-    and puts it into the trainer's log history as `held_out/exact`. The measurements, `evaluations` of them, are evenly
-    spaced over the run, the last one at its end.
+    and puts it into the trainer's log history as `held_out/exact`, with those of parts of the prompts beside it. The
+    measurements, `evaluations` of them, are evenly spaced over the run, the last one at its end.
 
     The prompts and the seed of the sampling are always the same, and the trainer's random state is left alone.
     """
@@ -40,11 +41,11 @@ class HeldOut(TrainerCallback):
         shares = range(1, self._evaluations + 1)
         if state.global_step in {round(state.max_steps * share / self._evaluations) for share in shares}:
             # Not through `trainer.log`, which would log and clear the metrics that this step has collected so far.
-            state.log_history.append({"step": state.global_step, HELD_OUT: self.measure()})
+            state.log_history.append({"step": state.global_step, **self.measure()})
 
     @abstractmethod
-    def measure(self) -> float:
-        """Accuracy of the current policy."""
+    def measure(self) -> dict[str, float]:
+        """Accuracy of the current policy, and of parts of the prompts, by the names under which they are logged."""
 
     def _sample(self, prompts: Sequence[str], seed: int, add_special_tokens: bool = False) -> list[list[int]]:
         """Ids of each completion up to the token that ends the turn, which is the last one if it was sampled."""
@@ -53,22 +54,19 @@ class HeldOut(TrainerCallback):
             self._model(), self._tokenizer, prompts, max_new_tokens, seed, add_special_tokens=add_special_tokens
         )
         ends = self._ends()
-        return [
-            ids[: next((place + 1 for place, token in enumerate(ids) if token in ends), len(ids))]
-            for ids in sampled.tolist()
-        ]
+        return [until_end(ids, ends) for ids in sampled.tolist()]
 
     def _model(self) -> Any:
         return self._trainer.accelerator.unwrap_model(self._trainer.model)
 
     def _ends(self) -> set[int]:
-        end = self._model().generation_config.eos_token_id
-        return set(end) if isinstance(end, list) else {end, self._tokenizer.eos_token_id}
+        return end_ids(self._model(), self._tokenizer)
 
 
 class HeldOutCalls(HeldOut):
     """
-    The share of prompts, of the columns `prompt` (text) and `solution`, that are answered with exactly the gold calls.
+    The share of prompts, of the columns `prompt` (text) and `solution`, that are answered with exactly the gold calls;
+    also apart for golds with calls, and without, as which any text without a call is as good.
 
     Raises:
         ValueError: if the prompts are messages.
@@ -81,23 +79,26 @@ class HeldOutCalls(HeldOut):
         self._prompts, self._solutions = list(dataset["prompt"]), list(dataset["solution"])
         name = trainer.tool_call_syntax
         partitioner = Partitioner(self._tokenizer, get_syntax(name))
-        self._reward = ToolCallReward().bind(name, lambda ids: partitioner.read_lists(ids).turns, "static", 1)
+        self._tools = list(dataset["tools"]) if "tools" in dataset.column_names else None
+        self._reward = ToolCallReward().bind(
+            name, lambda ids: partitioner.read_lists(ids).turns, "static", 1, end_ids=self._ends()
+        )
 
-    def measure(self) -> float:
+    def measure(self) -> dict[str, float]:
         """See [`HeldOut.measure`]."""
-        size, exact = self._trainer.args.generation_batch_size or 1, 0.0
+        size, sampled = self._trainer.args.generation_batch_size or 1, []
         for start in range(0, len(self._prompts), size):
-            prompts, solutions = self._prompts[start : start + size], self._solutions[start : start + size]
-            metrics: dict[str, float] = {}
-            self._reward(
-                completions=[""] * len(solutions),
-                completion_ids=self._sample(prompts, seed=start, add_special_tokens=True),  # as in the training
-                solution=solutions,
-                log_metric=metrics.__setitem__,
-            )
-            readable = len(solutions) * (1 - metrics["rest/reward/unreadable_solution"])
-            exact += metrics.get("rest/reward/exact", 0.0) * readable
-        return exact / len(self._prompts)
+            prompts = self._prompts[start : start + size]
+            sampled += self._sample(prompts, seed=start, add_special_tokens=True)  # as in the training
+        metrics: dict[str, float] = {}
+        self._reward(
+            completions=[""] * len(sampled),
+            completion_ids=sampled,
+            solution=self._solutions,
+            tools=self._tools,
+            log_metric=metrics.__setitem__,
+        )
+        return {held_out: metrics[name] for name, held_out in _SPLIT.items() if name in metrics}
 
 
 class HeldOutDialogues(HeldOut):
@@ -126,7 +127,7 @@ class HeldOutDialogues(HeldOut):
             )
         self.outcome = f"rewards/{type(environment).__name__}/mean"  # the name under which TRL logs it for rollouts
 
-    def measure(self) -> float:
+    def measure(self) -> dict[str, float]:
         """See [`HeldOut.measure`]."""
         trainer, total = self._trainer, 0.0
         size = trainer.args.generation_batch_size or 1
@@ -150,4 +151,4 @@ class HeldOutDialogues(HeldOut):
                 if not live:
                     break
             total += sum(dialogue.environment.get_reward() for dialogue in dialogues)
-        return total / len(self._rows)
+        return {HELD_OUT: total / len(self._rows)}

@@ -14,12 +14,13 @@ from filelock import FileLock, Timeout
 from ... import __version__
 from ...runs.files import write_atomically, write_table
 from ...runs.recipes import find_recipe, load_arm, read_recipe
+from ...spelling import did_you_mean
 
 
 Run = tuple[str, int]
 """An arm and a seed."""
 
-_KEYS = ("recipe", "arms", "seeds", "baseline", "workers", "output_dir", "held_out", "evaluations")
+_KEYS = ("recipe", "settings", "arms", "seeds", "baseline", "workers", "output_dir", "held_out", "evaluations")
 _SET_BY_THE_STUDY = ("seed", "output_dir", "logging_steps", "logging_strategy")
 _ARM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 _MANIFEST = "study.json"
@@ -61,7 +62,10 @@ class Study:
 
     def __post_init__(self) -> None:
         if self.baseline not in self.arms:
-            raise ValueError(f"baseline: there is no arm {self.baseline!r}: choose one of {', '.join(self.arms)}")
+            hint = did_you_mean(self.baseline, self.arms)
+            raise ValueError(
+                f"baseline: there is no arm {self.baseline!r}: {hint}choose one of {', '.join(self.arms)}"
+            )
         if strange := [seed for seed in self.seeds if type(seed) is not int]:
             raise ValueError(f"seeds must be whole numbers, got {strange[0]!r}")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
@@ -79,9 +83,10 @@ def load_study(path: Path, seeds: int | None = None, workers: int | None = None,
     Args:
         path (`Path`):
             The file, or the name of one that comes with the package: `recipe` (path of a recipe, relative to this
-            file), `arms` (overrides of the recipe by the name of the arm; `arm: NAME` among them takes the settings of
-            that arm of `recipes/arms.yaml`, which the others override), `baseline`, `seeds` (their number, or a list),
-            `output_dir`, and optionally `workers`, `held_out` and `evaluations`, see [`Study`].
+            file, or the name of one that comes with the package), `arms` (overrides of the recipe by the name of the
+            arm; `arm: NAME` among them takes the settings of that arm of `recipes/arms.yaml`, which the others
+            override), `baseline`, `seeds` (their number, or a list), `output_dir`, and optionally `settings`
+            (overrides of the recipe in all arms), `workers`, `held_out` and `evaluations`, see [`Study`].
         seeds (`int`, *optional*):
             Number of seeds, which replaces the file's.
         workers (`int`, *optional*):
@@ -103,32 +108,36 @@ def load_study(path: Path, seeds: int | None = None, workers: int | None = None,
         raise ValueError(f"{path} has no study {name!r}: it is one study, so leave out --study")
     if is_table:
         if name not in content:
-            asked = "holds several studies" if name is None else f"has no study {name!r}"
-            raise ValueError(f"{path} {asked}: choose one of {', '.join(content)} with --study")
+            asked, hint = "holds several studies", did_you_mean(name or "", content)
+            if name is not None:
+                asked = f"has no study {name!r}"
+            raise ValueError(f"{path} {asked}: {hint}choose one of {', '.join(content)} with --study")
         content = content[name]
-    faults = [f"unknown key {key!r}" for key in content if key not in _KEYS]
+    unknown = {key: did_you_mean(key, _KEYS).strip() for key in content if key not in _KEYS}
+    faults = [f"unknown key {key!r}{f' ({hint})' if hint else ''}" for key, hint in unknown.items()]
     faults += [f"no {key}" for key in ("recipe", "arms", "baseline", "output_dir") if key not in content]
     if faults:
         raise ValueError(f"{path} is not a study: {'; '.join(faults)}")
     for key in ("recipe", "baseline", "output_dir"):
         if not isinstance(content[key], str):
             raise ValueError(f"{path}: {key} must be a text, got {content[key]!r}")
-    recipe = read_recipe(path.parent / content["recipe"])
+    beside = path.parent / content["recipe"]
+    try:
+        recipe = read_recipe(beside if beside.is_file() else find_recipe(content["recipe"]))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: recipe: {error}") from error
+    recipe |= _overrides(path, "settings", content.get("settings"))
     arms = content["arms"]
     if not isinstance(arms, dict) or not arms:
         raise ValueError(f"{path}: arms must map names to overrides of the recipe, for instance `grpo: {{}}`")
-    for arm, overrides in arms.items():
+    for arm in arms:
         if not isinstance(arm, str) or not _ARM.fullmatch(arm):
             raise ValueError(f"{path}: the arm {arm!r} names a folder: use letters, digits and _.+-")
-        if not isinstance(overrides or {}, dict):
-            raise ValueError(f"{path}: the arm {arm} must be a mapping of arguments, not {overrides!r}")
-        if given := [key for key in _SET_BY_THE_STUDY if key in (overrides or {})]:
-            raise ValueError(f"{path}: the arm {arm} sets {', '.join(given)}, which the study sets for each run")
     numbers = seeds if seeds is not None else content.get("seeds", 1)
     if type(numbers) is not int and not isinstance(numbers, list):
         raise ValueError(f"{path}: seeds must be their number or a list of them, got {numbers!r}")
     return Study(
-        arms={arm: {**recipe, **_settings(overrides or {})} for arm, overrides in arms.items()},
+        arms={arm: recipe | _overrides(path, f"the arm {arm}", given) for arm, given in arms.items()},
         baseline=content["baseline"],
         seeds=tuple(range(numbers) if isinstance(numbers, int) else numbers),
         output_dir=Path(content["output_dir"]),
@@ -137,9 +146,15 @@ def load_study(path: Path, seeds: int | None = None, workers: int | None = None,
     )
 
 
-def _settings(overrides: dict[str, Any]) -> dict[str, Any]:
-    named = load_arm(overrides["arm"]) if "arm" in overrides else {}
-    return named | {key: value for key, value in overrides.items() if key != "arm"}
+def _overrides(path: Path, name: str, overrides: Any) -> dict[str, Any]:
+    """The settings that an entry of a study makes, those of the arm that it names included."""
+    if not isinstance(overrides or {}, dict):
+        raise ValueError(f"{path}: {name} must be a mapping of arguments, not {overrides!r}")
+    settings: dict[str, Any] = dict(overrides or {})
+    if given := [key for key in _SET_BY_THE_STUDY if key in settings]:
+        raise ValueError(f"{path}: {name} sets {', '.join(given)}, which the study sets for each run")
+    named = load_arm(settings.pop("arm")) if "arm" in settings else {}
+    return named | settings
 
 
 class StudyFolder:
@@ -158,6 +173,10 @@ class StudyFolder:
     def work(self, run: Run) -> Path:
         """Folder in which a run works."""
         return self.directory / "work" / run[0] / f"seed_{run[1]}"
+
+    def log(self, run: Run) -> Path:
+        """File with all that a run has said."""
+        return self.work(run) / "log.txt"
 
     def failure(self, run: Run) -> Path:
         """File with the one line that says why a run failed."""
@@ -234,7 +253,7 @@ class StudyFolder:
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["arm", "seed", "step"])
 
     def failures(self) -> dict[Run, str]:
-        """One line for each run that failed and has not succeeded since."""
+        """Why each run failed that has not succeeded since, in one line."""
         paths = sorted(self.directory.glob("work/*/seed_*/failed.txt"))
         return {(path.parts[-3], _seed(path.parent)): path.read_text(encoding="utf-8") for path in paths}
 

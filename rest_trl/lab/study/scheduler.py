@@ -46,7 +46,7 @@ class Processes:
     def __call__(self, folder: StudyFolder, run: Run, worker: int) -> None:
         """Make one run. The number of the worker chooses its GPU where there is one."""
         folder.work(run).mkdir(parents=True, exist_ok=True)
-        log = folder.work(run) / "log.txt"
+        log = folder.log(run)
         environment = {**os.environ, **_ENVIRONMENT, **_device(worker)}
         command = [sys.executable, "-m", "rest_trl.lab.study.worker", str(folder.directory), run[0], str(run[1])]
         with log.open("wb") as output, self._lock:
@@ -60,8 +60,8 @@ class Processes:
         status = process.wait()
         self._processes.discard(process)
         if status != 0 or not folder.result(run).exists():
-            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            raise RunFailed(f"status {status}: {lines[-1][:500] if lines else 'no output'} ({log})")
+            said = last_message(log.read_text(encoding="utf-8", errors="replace"))
+            raise RunFailed(f"status {status}: {said[:500] or 'no output'}")
 
     def close(self) -> None:
         """End all runs, and let none begin."""
@@ -69,6 +69,24 @@ class Processes:
             self._closed = True
             for process in list(self._processes):
                 process.kill()
+
+
+def last_message(log: str) -> str:
+    r"""
+    What a program has said last, in one line: its error without the traceback, or its last line.
+
+    ```python
+    >>> last_message("step 1\nTraceback (most recent call last):\n  File ...\nValueError: no data:\n  give some")
+    'ValueError: no data: give some'
+
+    ```
+    """
+    lines = log.strip().splitlines()
+    start = max((number for number, line in enumerate(lines) if line.startswith("Traceback (most")), default=None)
+    if start is None:
+        return lines[-1] if lines else ""
+    error = next((number for number in range(start + 1, len(lines)) if not lines[number].startswith(" ")), start)
+    return " ".join(" ".join(lines[error:]).split())
 
 
 def _device(worker: int) -> dict[str, str]:
@@ -111,7 +129,7 @@ def run_study(study: Study, folder: StudyFolder, run_function: RunFunction) -> N
         finally:
             free.put(worker)
 
-    executor = ThreadPoolExecutor(workers)
+    executor, said = ThreadPoolExecutor(workers), set[str]()
     try:
         futures = {executor.submit(make, run): run for run in missing}
         done = len(runs) - len(missing)
@@ -121,7 +139,9 @@ def run_study(study: Study, folder: StudyFolder, run_function: RunFunction) -> N
                 try:
                     future.result()
                 except RunFailed as error:
-                    logger.warning("arm %s, seed %s failed: %s", *run, error)
+                    if str(error) not in said:  # most often, all runs have the same cause
+                        logger.warning("arm %s, seed %s failed: %s (%s)", *run, error, folder.log(run))
+                    said.add(str(error))
                     folder.work(run).mkdir(parents=True, exist_ok=True)
                     write_atomically(folder.failure(run), str(error))
                 bar.update()

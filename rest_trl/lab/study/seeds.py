@@ -17,6 +17,7 @@ from ..intervals import RESAMPLES, mean_interval, widened_tail
 
 TRAINING = "rest/reward/exact"
 HELD_OUT = "held_out/exact"
+KINDS = {"_with_calls": "golds with calls", "_without_calls": "golds without"}  # that accuracies are split by
 
 _ROUNDING = 1e-9  # values that are closer are equal
 _LEAST_SEEDS = 3  # fewer say too little of their spread for an interval

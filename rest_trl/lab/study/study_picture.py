@@ -15,12 +15,12 @@ _ENTROPIES = ("parameters", "tool_name", "reasoning")
 _MOST_BANDS = 6  # arms; the bands of more would cover the lines
 
 
-def plot_study(results: pd.DataFrame, arms: list[str], baseline: str, path: Path) -> None:
+def plot_study(results: pd.DataFrame, arms: list[str], baseline: str, path: Path, golds: str = "") -> None:
     """
     Learning curves, their differences to the baseline, gradient norms and entropies over the steps, as a PNG.
 
     Lines are means over seeds, bands their 95% t intervals; with one or two seeds, or more than six arms, there are no
-    bands.
+    bands. `golds` says whose accuracies these are, if not those of all golds.
     """
     # Not pyplot, which would touch the backend of the user's notebook.
     from matplotlib import color_sequences
@@ -31,10 +31,10 @@ def plot_study(results: pd.DataFrame, arms: list[str], baseline: str, path: Path
     figure = Figure(figsize=(11, 13), layout="constrained")
     axes = figure.subplots(4, 2)
     titles = [
-        "Exact calls, training rollouts (smoothed)",
-        "Exact calls, held-out prompts",
-        f"Exact calls, training rollouts: difference to {baseline}",
-        "Exact calls, training rollouts, by generated tokens",
+        f"Exact calls{golds}, training rollouts (smoothed)",
+        f"Exact calls{golds}, held-out prompts",
+        f"Exact calls{golds}, training rollouts: difference to {baseline}",
+        f"Exact calls{golds}, training rollouts, by generated tokens",
         "Gradient norm (smoothed)",
         *(f"Entropy, {region.replace('_', ' ')} (nats, smoothed)" for region in _ENTROPIES),
     ]
@@ -108,6 +108,6 @@ def _held_out_points(axis: Any, results: pd.DataFrame, arm: str, color: Any, shi
         steps.append(float(step) + shift)
         estimates.append(mean_over_seeds(rows[HELD_OUT]))
     axis.plot(measured["step"] + shift, measured[HELD_OUT], ".", color=color, alpha=0.25, markersize=4)
-    errors = [0.0 if estimate.high is None else estimate.high - estimate.value for estimate in estimates]
+    errors = [np.nan if estimate.high is None else estimate.high - estimate.value for estimate in estimates]
     values = [estimate.value for estimate in estimates]
     axis.errorbar(steps, values, yerr=errors, fmt="o", color=color, capsize=3, markersize=5)

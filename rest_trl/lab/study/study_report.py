@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from ..display.writing import markdown_table
 from .arms import Run, Study
 from .seeds import (
     HELD_OUT,
+    KINDS,
     TRAINING,
     Estimate,
     collapse_step,
@@ -27,7 +29,7 @@ from .study_picture import plot_study
 _LEAST_MEASUREMENTS = 5  # held-out ones, that a price can be read off
 _UNITS = {"rollouts": "rollouts", "generated_tokens": "generated tokens", "seconds": "seconds"}
 _INTERNALS = ("grad_norm", "rest/entropy/parameters", "rest/entropy/tool_name", "rest/entropy/reasoning")
-_Measure = Callable[[pd.DataFrame, str], pd.Series]
+_Measure = Callable[[pd.DataFrame, str, str], pd.Series]
 
 
 def write_report(
@@ -52,21 +54,35 @@ def write_report(
     arms = [arm for arm in study.arms if (results["arm"] == arm).any()]
     if study.baseline not in arms:
         raise ValueError(f"no run of the baseline {study.baseline} is finished: run the study without --report_only")
-    plot_study(results, arms, study.baseline, study.output_dir / "report.png")
+    golds, watched = {"": ""}, results
+    if all(f"{HELD_OUT}{kind}" in results for kind in KINDS):
+        golds |= {kind: f", {name}" for kind, name in KINDS.items()}
+        # Any text without a call is as good as a gold without one, which would hide a collapse.
+        names = {metric: f"{metric}_with_calls" for metric in (TRAINING, HELD_OUT)}
+        watched = results.assign(**{metric: results[name] for metric, name in names.items() if name in results})
+    of_calls = golds.get("_with_calls", "")
+    plot_study(watched, arms, study.baseline, study.output_dir / "report.png", of_calls)
     sections = [
-        _head(study, results, arms, versions, command),
-        _accuracies(results, arms),
-        _differences(results, arms, study.baseline),
-        _prices(results, arms, study.baseline),
+        _head(study, results, arms, versions, command, is_split=watched is not results),
+        _accuracies(results, arms, golds),
+        _differences(results, arms, study.baseline, golds),
+        _prices(watched, arms, study.baseline),
         _internals(results, arms),
-        _collapses(study, results, arms, failures),
+        _collapses(study, watched, arms, failures),
     ]
     path = study.output_dir / "report.md"
     write_atomically(path, "\n\n".join(sections) + "\n")
     return path
 
 
-def _head(study: Study, results: pd.DataFrame, arms: Sequence[str], versions: Mapping[str, str], command: str) -> str:
+def _head(
+    study: Study,
+    results: pd.DataFrame,
+    arms: Sequence[str],
+    versions: Mapping[str, str],
+    command: str,
+    is_split: bool,
+) -> str:
     keys = sorted({key for settings in study.arms.values() for key in settings})
     differing = [key for key in keys if len({repr(settings.get(key)) for settings in study.arms.values()}) > 1] or [
         "nothing"
@@ -78,6 +94,10 @@ def _head(study: Study, results: pd.DataFrame, arms: Sequence[str], versions: Ma
     steps = results.groupby("arm")["step"].max()
     plays = any(settings.get("environment_factory") for settings in study.arms.values())
     measured = "the mean `get_reward` of the dialogues" if plays else "the share of exact calls"
+    split = (
+        " Any text without a call is as good as a gold without one, so golds with and without calls are also told "
+        "apart; curves, prices and collapses are those of golds with calls."
+    )
     return "\n".join(
         [
             f"# Study: {', '.join(arms)}",
@@ -92,9 +112,9 @@ def _head(study: Study, results: pd.DataFrame, arms: Sequence[str], versions: Ma
             "their start, their prompts and the random numbers of each step, so arms are compared seed by seed. "
             f"Runs have {_one_or_range(steps)} steps. *Training* is {measured} among the rollouts that are trained "
             "on. *Held-out* is the same among one completion, sampled at temperature 1, for each of at "
-            f"most {study.held_out} prompts of the test split, always the same ones. Brackets are 95 % intervals over "
-            "seeds, by Student's t unless stated. They are not widened for the number of arms. A figure without a "
-            "bracket has too few seeds for one, or the same value in all of them.",
+            f"most {study.held_out} prompts of the test split, always the same ones.{split * is_split} Brackets are "
+            "95 % intervals over seeds, by Student's t unless stated. They are not widened for the number of arms. A "
+            "figure without a bracket has too few seeds for one, or the same value in all of them.",
             "",
             "![Curves of the study](report.png)",
             "",
@@ -103,48 +123,45 @@ def _head(study: Study, results: pd.DataFrame, arms: Sequence[str], versions: Ma
     )
 
 
-def _held_out_at(share: float, results: pd.DataFrame, arm: str) -> pd.Series:
+def _held_out_at(results: pd.DataFrame, arm: str, kind: str, *, share: float) -> pd.Series:
     """Held-out accuracy by seed, if it was measured at this share of the run."""
     of_arm = results[results["arm"] == arm]
     if HELD_OUT not in of_arm:
         return pd.Series(dtype=float)
     rows = of_arm[of_arm["step"] == round(of_arm["step"].max() * share)]
-    return rows.set_index("seed")[HELD_OUT].dropna()
+    return rows.set_index("seed")[f"{HELD_OUT}{kind}"].dropna()
 
 
-def _second_half(results: pd.DataFrame, arm: str) -> pd.Series:
-    table = curves(results, arm, TRAINING)
+def _second_half(results: pd.DataFrame, arm: str, kind: str) -> pd.Series:
+    table = curves(results, arm, f"{TRAINING}{kind}")
     return table.iloc[:, table.shape[1] // 2 :].mean(axis=1)
 
 
 _MEASURES: dict[str, _Measure] = {
-    "held-out, at the end": partial(_held_out_at, 1.0),
-    "held-out, half way": partial(_held_out_at, 0.5),
+    "held-out, at the end": partial(_held_out_at, share=1.0),
+    "held-out, half way": partial(_held_out_at, share=0.5),
     "training, second half": _second_half,
 }
 
 
-def _accuracies(results: pd.DataFrame, arms: Sequence[str]) -> str:
+def _accuracies(results: pd.DataFrame, arms: Sequence[str], golds: Mapping[str, str]) -> str:
     rows = []
-    for arm in arms:
-        by_seed = [measure(results, arm) for measure in _MEASURES.values()]
+    for arm, (kind, of_golds) in product(arms, golds.items()):
+        by_seed = [measure(results, arm, kind) for measure in _MEASURES.values()]
         cells = [_estimate(mean_over_seeds(values)) if len(values) else "not measured" for values in by_seed]
-        rows.append([arm, results.loc[results["arm"] == arm, "seed"].nunique(), *cells])
+        rows.append([f"{arm}{of_golds}", results.loc[results["arm"] == arm, "seed"].nunique(), *cells])
     return "## Accuracy\n\n" + markdown_table(["arm", "seeds", *_MEASURES], rows)
 
 
-def _differences(results: pd.DataFrame, arms: Sequence[str], baseline: str) -> str:
+def _differences(results: pd.DataFrame, arms: Sequence[str], baseline: str, golds: Mapping[str, str]) -> str:
     rows = []
-    for arm in arms:
-        for name, measure in _MEASURES.items():
-            paired = paired_difference(measure(results, arm), measure(results, baseline))
-            if arm == baseline or paired is None:
-                continue
-            ties = f", {paired.tied} tied" if paired.tied else ""
-            difference = paired.difference
-            rows.append(
-                [arm, name, difference.seeds, _estimate(difference, "+"), f"{paired.won} of {difference.seeds}{ties}"]
-            )
+    for arm, (kind, of_golds), (name, measure) in product(arms, golds.items(), _MEASURES.items()):
+        paired = paired_difference(measure(results, arm, kind), measure(results, baseline, kind))
+        if arm == baseline or paired is None:
+            continue
+        difference = paired.difference
+        won = f"{paired.won} of {difference.seeds}" + (f", {paired.tied} tied" if paired.tied else "")
+        rows.append([arm, f"{name}{of_golds}", difference.seeds, _estimate(difference, "+"), won])
     return f"## Paired differences to {baseline}\n\n" + (
         markdown_table(["arm", "measure", "seeds", "difference", "seeds won"], rows)
         if rows

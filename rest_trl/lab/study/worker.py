@@ -23,11 +23,16 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import get_last_checkpoint
 
 from ...rewards import get_reward_func
+from ...runs.endings import run_errors, setup_errors
 from ...runs.inputs import find_environment, load_split
 from ...train import make_parser, make_trainer
+from ...trainer import ResTGRPOTrainer
 from .accuracy import HeldOutCalls, HeldOutDialogues
 from .arms import Run, Study, StudyFolder
 from .seeds import TRAINING
+
+
+_PROG = "rest-trl study"
 
 
 class CommonRandomNumbers(TrainerCallback):
@@ -58,9 +63,7 @@ def parse_arm(settings: dict[str, Any], run: Run, directory: Path) -> tuple[Any,
     given = {"seed": run[1], "output_dir": str(directory), "logging_strategy": "steps", "logging_steps": 1}
     recipe = directory / "recipe.yaml"
     recipe.write_text(yaml.safe_dump({**settings, **given}, sort_keys=False), encoding="utf-8")
-    arguments: Any = make_parser("rest-trl study").parse_args_and_config(
-        ["--config", str(recipe)], fail_with_unknown_args=True
-    )
+    arguments: Any = make_parser(_PROG).parse_args_and_config(["--config", str(recipe)], fail_with_unknown_args=True)
     return arguments
 
 
@@ -85,6 +88,24 @@ def check_arms(study: Study) -> None:
 
 def train(folder: StudyFolder, run: Run) -> pd.DataFrame:
     """Train one arm with one seed, from the checkpoint of an earlier try if there is one; see [`step_table`]."""
+    with setup_errors(_PROG):
+        trainer, training = _make_trainer(folder, run)
+    with run_errors(_PROG, trainer):
+        trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder.work(run))))
+    args: Any = trainer.args
+    table = step_table(
+        run,
+        trainer.state.log_history,
+        args.generation_batch_size,
+        args.num_generations,
+        args.gradient_accumulation_steps,
+        args.steps_per_generation * args.num_iterations,
+    )
+    return table if training == TRAINING else table.assign(**{TRAINING: table[training]})
+
+
+def _make_trainer(folder: StudyFolder, run: Run) -> tuple[ResTGRPOTrainer, str]:
+    """The trainer of a run, which measures held-out accuracy, and the name under which it logs that of training."""
     manifest, directory = folder.manifest(), folder.work(run)
     script_args, training_args, model_args = parse_arm(manifest["arms"][run[0]], run, directory)
     set_seed(run[1])  # before the trainer is made, which may draw the first weights of an adapter
@@ -101,16 +122,7 @@ def train(folder: StudyFolder, run: Run) -> pd.DataFrame:
         held_out = HeldOutDialogues(*arguments, find_environment(script_args.environment_factory))
         trainer.add_callback(held_out)
         training = held_out.outcome
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(directory)))
-    table = step_table(
-        run,
-        trainer.state.log_history,
-        training_args.generation_batch_size,
-        training_args.num_generations,
-        training_args.gradient_accumulation_steps,
-        training_args.steps_per_generation * training_args.num_iterations,
-    )
-    return table if training == TRAINING else table.assign(**{TRAINING: table[training]})
+    return trainer, training
 
 
 def step_table(

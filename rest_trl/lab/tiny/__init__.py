@@ -5,6 +5,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...spelling import did_you_mean
 from ..packaged import SMOLLM2
 from .agents import generate_agent_steps
 from .tasks import generate_task
@@ -40,7 +41,8 @@ def is_tiny(name: str, choices: Collection[str]) -> bool:
     if name in choices:
         return True
     if name.startswith(f"{TINY}/") and not Path(name).exists():
-        raise ValueError(f"the package holds no {name}: choose one of {', '.join(choices)}")
+        hint = did_you_mean(name, choices)
+        raise ValueError(f"the package holds no {name}: {hint}choose one of {', '.join(choices)}")
     return False
 
 
