@@ -180,7 +180,7 @@ class ResTGRPOConfig(GRPOConfig):
         for name, choices in _CHOICES.items():
             if vars(self)[name] not in choices:
                 named = ", ".join(str(choice) for choice in choices if choice is not None)
-                hint = did_you_mean(vars(self)[name], choices)
+                hint = did_you_mean(vars(self)[name], filter(None, choices))
                 raise ValueError(f"unknown {name}={vars(self)[name]!r}: {hint}choose one of {named}")
         if self.tool_call_syntax is not None:
             get_syntax(self.tool_call_syntax)

@@ -83,7 +83,7 @@ class TestCountExact:
         ids = tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")["input_ids"]
         exact = count_exact(ids, solutions, tokenizer, "hermes", ends)
         assert exact == {kind: (total, total) for kind, total in totals.items()} and min(totals.values()) > 4
-        assert count_exact(ids[1:], solutions[:-1], tokenizer, "hermes", ends)["golds with calls"].count < 8
+        assert count_exact(ids[1:], solutions[:-1], tokenizer, "hermes", ends)["golds with calls"].right < 8
 
     def test_any_text_equals_a_gold_without_calls_but_none_that_was_cut_off(self, tiny):
         _, tokenizer = tiny
@@ -91,7 +91,7 @@ class TestCountExact:
         for text, end, counts in (("x", "<|im_end|>", [1, 0]), ("x", "", [0, 0]), (golds[1], "", [0, 0])):
             ids = tokenizer([text + end] * 2, return_tensors="pt")["input_ids"]
             exact = count_exact(ids, golds, tokenizer, "hermes", end_ids(*tiny))
-            assert [exact[kind].count for kind in ("golds without", "golds with calls")] == counts
+            assert [exact[kind].right for kind in ("golds without", "golds with calls")] == counts
 
     def test_reads_markers_that_are_special_tokens(self, tiny):
         _, tokenizer = tiny

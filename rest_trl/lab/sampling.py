@@ -118,7 +118,7 @@ def until_end(completion_ids: Sequence[int], end_ids: Collection[int]) -> list[i
 class Exact(NamedTuple):
     """How many completions make exactly the gold calls, and how many there are."""
 
-    count: int
+    right: int
     total: int
 
 

@@ -177,7 +177,7 @@ class PushAtTheEnd:
     """
 
     args: Any
-    hub_model_id: str | None
+    hub_model_id: Any
     _has_asked_hub = False
 
     def init_hf_repo(self, token: str | None = None) -> None:
