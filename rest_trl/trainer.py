@@ -9,7 +9,7 @@ from torch.nn.functional import pad
 from .config import CREDITS, ResTGRPOConfig
 from .credit.assignment import assigned_advantages, find_segments, warn_without_parts
 from .credit.scaling import wasted_groups
-from .credit.turn_rewards import TurnReward, naming_function, turn_values
+from .credit.turn_rewards import naming_function, naming_reward, turn_values
 from .regions import CoefficientsFunc, Partitioner, RegionMetrics, RegionStatistics, to_regions
 from .regions.rules import PRESETS, bind_rule, checked_coefficients, needs_forward_pass, rule_name
 from .rollouts.rollout import Rollout, RolloutReader, policy_mask
@@ -80,15 +80,12 @@ class ResTGRPOTrainer(PushAtTheEnd, WholeCheckpoints, StagedTrainer):
         check_vllm_server(arguments)
         super().__init__(**arguments)
         prepare_policy(self)
-        if self._environment_turns is not None:
-            self.turn_into_reward(self._environment_turns)
         self._is_preset = coefficients is None and self.rule_name in PRESETS
         syntax = get_syntax(args.tool_call_syntax or detect_syntax(self.tokenizer))
         self.partitioner = self.reader.partitioner = Partitioner(self.tokenizer, syntax)
         self.reader.end_ids = self.eos_token_ids if self.rollout_func is not None else ()
         self._branches, self._refilled, self._gold = stages(self)
-        bind(self)
-        self._asks_for_segments = args.diagnose_steps is not None or args.credit != "completion"
+        bind(self, self._environment_turns)
         self._is_first_rollout = True
         self._region_metrics = RegionMetrics(self.accelerator, self.tool_call_syntax)
         self.diagnosis, self._completion_log = logs(self)
@@ -147,9 +144,9 @@ class ResTGRPOTrainer(PushAtTheEnd, WholeCheckpoints, StagedTrainer):
         if self.model.training and self._refilled is None:
             self._log_wasted(rewards)
         rollout.segments = [[[] for _ in self.reward_funcs] for _ in rewards]
-        if self._asks_for_segments:
+        if self.args.diagnose_steps is not None or self.args.credit != "completion":
             arguments = rollout.reward_arguments() | {"trainer_state": self.state}
-            with self._naming_reward():
+            with naming_reward(self):
                 rollout.segments = find_segments(self.reward_funcs, arguments)
             if self.args.credit != "completion" and self._is_first_rollout:
                 warn_without_parts(self.reward_funcs, self.args.credit, rollout)
@@ -157,12 +154,8 @@ class ResTGRPOTrainer(PushAtTheEnd, WholeCheckpoints, StagedTrainer):
 
     def reward(self, rollout: Rollout) -> torch.Tensor:
         """See [`StagedTrainer`]; an error of a reward function names it, see [`UserFunctionError`]."""
-        with self._naming_reward():
+        with naming_reward(self):
             return super().reward(rollout)
-
-    def _naming_reward(self) -> Any:
-        funcs = [func.reward_func if isinstance(func, TurnReward) else func for func in self.reward_funcs]
-        return naming_function("reward function", funcs, self.reward_func_names)
 
     def _log_wasted(self, rewards: torch.Tensor) -> None:
         share = len(wasted_groups(rewards, self)) * self.num_generations / len(rewards)
@@ -179,8 +172,7 @@ class ResTGRPOTrainer(PushAtTheEnd, WholeCheckpoints, StagedTrainer):
         if self.args.credit != "completion" or rollout.prefix_lengths is not None:
             batch["advantages"] = of_credit()
         if self.model.training:
-            count = torch.tensor([rollout.num_generated], device=self.accelerator.device)
-            self.log_value("rest/generated_tokens", self.accelerator.gather(count).sum().item())
+            self.log_total("rest/generated_tokens", rollout.num_generated)
             if self.diagnosis is not None:
                 self.diagnosis.take(
                     batch, mask, {credit: of_credit(credit=credit) for credit in CREDITS}, num_generations
@@ -190,8 +182,7 @@ class ResTGRPOTrainer(PushAtTheEnd, WholeCheckpoints, StagedTrainer):
         if self._completion_log is not None:
             known = None if needs_forward_pass(self.rule) else self._coefficients(batch)
             rewards = turn_values(self.reward_funcs, rollout.completion_ids)
-            end_ids = self.end_ids
-            cut = [was_cut(ids, end_ids) for ids in rollout.completion_ids]
+            cut = [was_cut(ids, self.end_ids) for ids in rollout.completion_ids]
             self.log_column("regions", self._completion_log.add(batch, known, rewards, rollout.inputs, cut))
 
     # Weigh, and the loss
@@ -209,16 +200,13 @@ class ResTGRPOTrainer(PushAtTheEnd, WholeCheckpoints, StagedTrainer):
                 self.log_value(name, value)
             self.log_value("rest/progress", self.progress)
             if self.shared_prompts is not None:
-                self.log_value("rest/tokens_computed", self.shared_prompts.take_num_tokens())
+                self.log_total("rest/tokens_computed", self.shared_prompts.take_num_tokens())
         return loss
 
     def _weigh(
         self, inputs: dict[str, Any], batch: dict[str, Any], per_token_logps: torch.Tensor, entropies: torch.Tensor
     ) -> None:
-        """
-        Multiply the advantages of a micro-batch by the coefficients, once the forward pass of the loss is done. Rows
-        and columns beyond those of its completions, which are of gold calls, have coefficients of 1.
-        """
+        """Multiply the advantages of a micro-batch by the coefficients; what else it has, gold calls, have 1."""
         num_rows, num_tokens = inputs["completion_ids"].shape
         logps, entropies = (values[:num_rows, :num_tokens] for values in (per_token_logps, entropies))
         coefficients = self._coefficients(inputs, per_token_logps=logps, entropies=entropies)

@@ -289,6 +289,11 @@ class StagedTrainer(GRPOTrainer):
         """Log a value of the current training step with TRL's own metrics."""
         self._metrics["train"][name].append(value)
 
+    def log_total(self, name: str, count: int) -> None:
+        """Log the sum of the counts of all processes, as [`log_value`](StagedTrainer.log_value) does."""
+        counts = self.accelerator.gather(torch.tensor([count], device=self.accelerator.device))
+        self.log_value(name, counts.sum().item())
+
     def log_column(self, name: str, values: Sequence[Any]) -> None:
         """Add a column to TRL's table of completions, on all ranks at once."""
         logs: Any = self._logs

@@ -88,13 +88,15 @@ def share_prompts(trainer: Any) -> None:
     trainer.shared_prompts = SharedPrompts(args.share_prompts, models, accelerator, objections)
 
 
-def bind(trainer: Any) -> None:
+def bind(trainer: Any, environment_turns: Any) -> None:
     """
-    Bind the rewards to the trainer's settings.
+    Bind the rewards to the trainer's settings, those of the turns of its environments among them, if it has such.
 
     Raises:
         ValueError: if they cannot score the data.
     """
+    if environment_turns is not None:
+        trainer.turn_into_reward(environment_turns)
     args, evaluation = trainer.args, trainer.eval_dataset
     of_evaluation = evaluation.values() if isinstance(evaluation, dict) else [evaluation]
     datasets = [dataset for dataset in (trainer.train_dataset, *of_evaluation) if dataset is not None]

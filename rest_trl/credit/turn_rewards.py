@@ -197,6 +197,12 @@ def naming_function(kind: str, functions: Sequence[Any], names: Sequence[str]) -
         ) from error
 
 
+def naming_reward(trainer: Any) -> Any:
+    """[`naming_function`] of the rewards of a trainer."""
+    funcs = [func.reward_func if isinstance(func, TurnReward) else func for func in trainer.reward_funcs]
+    return naming_function("reward function", funcs, trainer.reward_func_names)
+
+
 def _codes(function: Any) -> list[CodeType]:
     """The code of a user's function, or of an object that is one; none of this package's."""
     while isinstance(function, functools.partial):

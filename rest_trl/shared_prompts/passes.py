@@ -100,10 +100,9 @@ class SharedPrompts:
             model.set_attn_implementation(IMPLEMENTATIONS.get(implementation, implementation))
 
     def take_num_tokens(self) -> int:
-        """How many tokens all processes have computed for the loss since the last call, padding included."""
-        count = torch.tensor([self.num_tokens], device=self.accelerator.device)
-        self.num_tokens = 0
-        return int(self.accelerator.gather(count).sum())
+        """How many tokens this process has computed for the loss since the last call, padding included."""
+        num_tokens, self.num_tokens = self.num_tokens, 0
+        return num_tokens
 
     def _switch_off(self, message: str) -> None:
         if self.mode == "true":
