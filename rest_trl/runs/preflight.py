@@ -5,6 +5,7 @@ import math
 import os
 import typing
 from collections.abc import Callable
+from importlib.util import find_spec
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from transformers.integrations.integration_utils import (
     INTEGRATION_TO_CALLBACK,
     get_available_reporting_integrations,
 )
-from trl.import_utils import is_vllm_available
 
 from ..version import INSTALL_VLLM
 from .checkpoints import is_whole_safetensors
@@ -141,7 +141,7 @@ def check_trackers(args: TrainingArguments) -> None:
 
 def check_vllm(args: Any) -> None:
     """Refuse rollouts with vLLM where it is not installed, which TRL's client of a server needs as well."""
-    if vars(args).get("use_vllm") and not is_vllm_available():
+    if vars(args).get("use_vllm") and find_spec("vllm") is None:
         raise ImportError(f"vLLM is not installed: {INSTALL_VLLM}, or set use_vllm=false")
 
 
