@@ -70,7 +70,7 @@ class SharedPrompts:
 
     Args:
         mode (`str`):
-            `"auto"`, `"true"` or `"false"`.
+            `"auto"` or `"true"`.
         models (`list[PreTrainedModel]`):
             The policy, and its reference if that is another model.
         accelerator ([`~accelerate.Accelerator`]):
@@ -86,12 +86,10 @@ class SharedPrompts:
         self, mode: str, models: list[PreTrainedModel], accelerator: Accelerator, objections: dict[str, bool]
     ) -> None:
         self.mode, self.accelerator = mode, accelerator
-        self.is_on, self.is_checked = mode != "false", False
+        self.is_on, self.is_checked = True, False
         self.num_tokens = 0  # that passes with gradients have computed
         reasons = [reason for reason, applies in objections.items() if applies]
         reasons += [reason for reason in map(objection, models) if reason is not None]
-        if not self.is_on:
-            return
         if reasons:
             self._switch_off(f"{reasons[0]}, so each row is computed with a prompt of its own")
             return
@@ -137,14 +135,14 @@ class SharedPrompts:
             tree = self._tree(ids, mask, num_kept, compute_aux_loss)
             if self.is_on and not self.is_checked:
                 self._check(separate_scores, model, tree, ids, mask, num_kept)
-            is_packed = self.is_on and self.is_checked and tree is not None
-            if torch.is_grad_enabled():
-                self.num_tokens += tree.num_tokens if is_packed else ids.numel()  # type: ignore[union-attr]
-            if is_packed:
-                autocast = self.accelerator.autocast()
-                chunks.append(packed_scores(model, tree, autocast, compute_entropy, compute_aux_loss))  # type: ignore[arg-type]
-            else:
+            if tree is None or not (self.is_on and self.is_checked):
+                num_tokens = ids.numel()
                 chunks.append(separate_scores(model, ids, mask, num_kept, **options))
+            else:
+                num_tokens, autocast = tree.num_tokens, self.accelerator.autocast()
+                chunks.append(packed_scores(model, tree, autocast, compute_entropy, compute_aux_loss))
+            if torch.is_grad_enabled():
+                self.num_tokens += num_tokens
         logps, entropies, aux_losses = zip(*chunks, strict=True)
         return (
             torch.cat(logps),

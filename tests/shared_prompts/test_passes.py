@@ -222,6 +222,6 @@ class TestRegrouped:
 
     def test_stay_as_trl_shuffled_them_where_nothing_is_saved(self):
         before = TestWholeGroups().micro_batches(0)
-        assert sharing(make_model("qwen3"), "false").regrouped(before) is before
+        assert sharing(make_model("qwen3"), **{"it is Sunday": True}).regrouped(before) is before
         single = [{name: batch[name][:1] for name in batch if name[:6] in ("prompt", "comple")} for batch in before]
         assert sharing(make_model("qwen3")).regrouped(single) is single
