@@ -225,7 +225,10 @@ def run_all(options: argparse.Namespace) -> dict[str, Any]:
             results[name] = run(options, path / name, prompts=prompts, share_prompts=mode)
         else:
             loss_type, coefficients = name.split("/")
-            results[name] = run(options, path / name, loss_type=loss_type, coefficients=coefficients, max_steps=2)
+            changes = {"loss_type": loss_type, "coefficients": coefficients, "max_steps": 2}
+            if coefficients != "grpo":  # TRL's order of rows, on which the gradient of bnpo depends
+                changes["share_prompts"] = "false"
+            results[name] = run(options, path / name, **changes)
     return results
 
 
