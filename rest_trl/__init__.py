@@ -4,13 +4,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .tool_calls import Part, Region
-from .version import __version__
 
 
 if TYPE_CHECKING:
     from .config import ResTGRPOConfig
     from .regions import CoefficientsFunc, partition
     from .trainer import ResTGRPOTrainer
+
+__version__ = "0.1.0"
 
 __all__ = [
     "CoefficientsFunc",

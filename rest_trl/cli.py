@@ -3,9 +3,9 @@
 import sys
 from importlib import import_module
 
+from . import __version__
 from .runs.logs import hold_kernels_warning
 from .spelling import HintingParser
-from .version import __version__
 
 
 # For each command, the module whose `main` runs it and its line in the help.
@@ -17,7 +17,7 @@ _COMMANDS = {
     "evaluate": ("rest_trl.lab.evaluation.evaluate", "evaluate a checkpoint, with error bars"),
     "compare": ("rest_trl.lab.evaluation.compare", "tell whether one checkpoint beats another"),
     "study": ("rest_trl.lab.commands.study", "train arms and seeds of one recipe in pairs, and tell them apart"),
-    "recipes": ("rest_trl.runs.recipes", "list the recipes that come with the package"),
+    "recipes": ("rest_trl.runs.listing", "list the recipes that come with the package"),
     "diagnose": ("rest_trl.lab.commands.diagnose", "say where the noise of a checkpoint's gradient comes from"),
     "doctor": ("rest_trl.lab.doctor", "say what of the stack is missing and what to do about it"),
 }

@@ -206,7 +206,7 @@ class ResTGRPOTrainer(PushAtTheEnd, WholeCheckpoints, StagedTrainer):
     def _weigh(
         self, inputs: dict[str, Any], batch: dict[str, Any], per_token_logps: torch.Tensor, entropies: torch.Tensor
     ) -> None:
-        """Multiply the advantages of a micro-batch by the coefficients; what else it has, gold calls, have 1."""
+        """Multiply the advantages of a micro-batch by the coefficients, which are 1 in the rows of gold calls."""
         num_rows, num_tokens = inputs["completion_ids"].shape
         logps, entropies = (values[:num_rows, :num_tokens] for values in (per_token_logps, entropies))
         coefficients = self._coefficients(inputs, per_token_logps=logps, entropies=entropies)

@@ -48,8 +48,8 @@ def check_vllm_server(arguments: dict[str, Any]) -> None:
 
 def prepare_policy(trainer: Any) -> None:
     """
-    Keep the policy in a form that has gradients, share its prompts if asked to, keep its vLLM server, if it has one,
-    in reach after a restart, and look at a vLLM in this process.
+    Keep the policy in a form that has gradients, and share its prompts if asked to. A vLLM server is joined again
+    after a restart; of a vLLM engine in this process it is checked that it caches prompts.
     """
     if trainer.args.share_prompts != "false":
         share_prompts(trainer)
@@ -90,7 +90,7 @@ def share_prompts(trainer: Any) -> None:
 
 def bind(trainer: Any, environment_turns: Any) -> None:
     """
-    Bind the rewards to the trainer's settings, those of the turns of its environments among them, if it has such.
+    Bind the rewards to the trainer's settings, after adding the turn rewards of its environments, if there are any.
 
     Raises:
         ValueError: if they cannot score the data.

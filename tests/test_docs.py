@@ -26,9 +26,10 @@ from rest_trl.lab.sft import ResTSFTConfig
 from rest_trl.lab.sft.program import make_parser as make_sft_parser
 from rest_trl.lab.study.arms import load_study
 from rest_trl.runs.launching import split_accelerate_config
+from rest_trl.runs.listing import TABLES, read_table
+from rest_trl.runs.listing import make_parser as make_recipes_parser
 from rest_trl.runs.program import DataArguments
-from rest_trl.runs.recipes import TABLES, find_recipe, read_table
-from rest_trl.runs.recipes import make_parser as make_recipes_parser
+from rest_trl.runs.recipes import find_recipe
 from rest_trl.tool_calls import SYNTAXES
 from rest_trl.train import ResTScriptArguments
 from rest_trl.train import make_parser as make_train_parser

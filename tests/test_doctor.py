@@ -24,7 +24,8 @@ from rest_trl.lab.doctor.recipe import DEFAULTS
 from rest_trl.lab.doctor.vllm_server import recipe_server_url, server_findings
 from rest_trl.lab.sft import ResTSFTConfig
 from rest_trl.lab.tiny import TINY_MODEL_DIR
-from rest_trl.runs.recipes import read_recipe, read_table
+from rest_trl.runs.listing import read_table
+from rest_trl.runs.recipes import read_recipe
 
 
 ROOT = Path(__file__).parents[1]

@@ -25,7 +25,8 @@ from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
 
 from rest_trl import ResTGRPOConfig
 from rest_trl.lab.sft import ResTSFTConfig
-from rest_trl.runs.recipes import read_table, with_arms
+from rest_trl.runs.listing import read_table
+from rest_trl.runs.recipes import with_arms
 from rest_trl.train import make_parser
 
 

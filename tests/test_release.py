@@ -104,7 +104,7 @@ class TestWorkflows:
             step["run"] for step in steps(read(ROOT / ".github/workflows/publish.yml")) if "sed" in step.get("run", "")
         ]
         pattern = re.search(r"s/\^(.+)\\\(\.\*\\\)(.+)/\\1/p", check)
-        assert f"{pattern[1]}{__version__}{pattern[2]}" in (ROOT / "rest_trl" / "version.py").read_text()
+        assert f"{pattern[1]}{__version__}{pattern[2]}" in (ROOT / "rest_trl" / "__init__.py").read_text()
 
 
 class TestCitation:

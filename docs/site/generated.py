@@ -17,7 +17,7 @@ from typing import Any
 
 from rest_trl.cli import _COMMANDS
 from rest_trl.data.row_schemas import SCHEMAS
-from rest_trl.runs.recipes import TABLES, read_head, read_table
+from rest_trl.runs.listing import TABLES, read_head, read_table
 
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from itertools import zip_longest
 from typing import Any
 
-from ..rewards import json_equal
+from ..rewards import is_exact, json_equal
 from ..rewards.reading import AlternativeGold, Gold, parse_gold
 from ..rewards.scoring import allowed_values
-from ..tool_calls import ToolCall, ToolCallSyntax
+from ..tool_calls import ParsedCompletion, ToolCall, ToolCallSyntax
 from ..tool_calls.written import WrittenParameter, written_calls
 
 
@@ -85,21 +84,17 @@ def _neighbours(text: str, allowed: list[dict[str, list[Any]]], syntax: ToolCall
             for value in of_call.get(parameter.name, ()):
                 if value != "" and json_equal(old, value):
                     continue
-                arguments = {name: old for name, old in call.arguments.items() if name != parameter.name}
+                arguments = {name: given for name, given in call.arguments.items() if name != parameter.name}
                 if value != "":
                     arguments[parameter.name] = value
-                wanted = [*parsed.calls[:place], ToolCall(call.name, arguments), *parsed.calls[place + 1 :]]
+                calls = [*parsed.calls[:place], ToolCall(call.name, arguments), *parsed.calls[place + 1 :]]
+                wanted = ParsedCompletion(calls)
                 others = _exchanged(text, parameter, old, value) if value != "" else _without(text, parameter, syntax)
-                yield from (other for other in others if _are_same(syntax.parse(other).calls, wanted))
+                yield from (other for other in others if is_exact(syntax.parse(other), wanted))
 
 
 def _distinct(values: list[Any]) -> list[Any]:
     return [value for place, value in enumerate(values) if not any(json_equal(value, old) for old in values[:place])]
-
-
-def _are_same(calls: list[ToolCall], wanted: list[ToolCall]) -> bool:
-    pairs = zip_longest(calls, wanted, fillvalue=ToolCall("", {}))
-    return all(call.name == other.name and json_equal(call.arguments, other.arguments) for call, other in pairs)
 
 
 def _exchanged(text: str, parameter: WrittenParameter, old: Any, new: Any) -> Iterator[str]:

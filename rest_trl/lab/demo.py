@@ -39,8 +39,8 @@ from ..runs.checkpoints import (
 from ..runs.endings import run_errors, setup_errors
 from ..runs.files import write_atomically
 from ..runs.lifetime import ending_in_time, locked
+from ..runs.listing import read_table
 from ..runs.progress import show_progress
-from ..runs.recipes import read_table
 from ..tool_calls import Region
 from ..train import make_parser, make_trainer
 from ..trainer import ResTGRPOTrainer

@@ -76,7 +76,7 @@ def inspect(
 
     from ..regions.partition import Partitioner, to_regions
     from ..rewards import is_exact
-    from ..rewards.base import parse_gold
+    from ..rewards.reading import parse_gold
     from ..rewards.tool_schemas import read_tools
     from .display.completion_files import encode
     from .display.described import Inspected

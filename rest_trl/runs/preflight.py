@@ -19,7 +19,6 @@ from transformers.integrations.integration_utils import (
     get_available_reporting_integrations,
 )
 
-from ..version import INSTALL_VLLM
 from .checkpoints import is_whole_safetensors
 
 
@@ -142,6 +141,8 @@ def check_trackers(args: TrainingArguments) -> None:
 def check_vllm(args: Any) -> None:
     """Refuse rollouts with vLLM where it is not installed, which TRL's client of a server needs as well."""
     if vars(args).get("use_vllm") and find_spec("vllm") is None:
+        from ..serving import INSTALL_VLLM
+
         raise ImportError(f"vLLM is not installed: {INSTALL_VLLM}, or set use_vllm=false")
 
 

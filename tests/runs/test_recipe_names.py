@@ -10,7 +10,8 @@ from rest_trl.lab.doctor import examine
 from rest_trl.lab.study.arms import load_study
 from rest_trl.runs import recipes
 from rest_trl.runs.launching import split_accelerate_config
-from rest_trl.runs.recipes import TABLES, find_recipe, main, read_head, read_table, recipe_names, recipes_dir
+from rest_trl.runs.listing import TABLES, main, read_head, read_table
+from rest_trl.runs.recipes import find_recipe, recipe_names, recipes_dir
 from rest_trl.train import main as train
 from rest_trl.train import make_parser
 
@@ -130,6 +131,11 @@ class TestReadHead:
         assert recipe.purpose.endswith((".", ":")) and len(recipe.purpose) > 10
         assert recipe.commands[-1].endswith(f"--config {name}")
         assert not any(" recipes/" in command for command in recipe.commands)
+
+    def test_a_study_has_the_machine_of_the_recipe_that_it_names(self, tmp_path):
+        study = tmp_path / "own.yaml"
+        study.write_text("recipe: qwen3_1.7b_qlora_24gb\narms: {a: {}}\nbaseline: a\noutput_dir: out\n")
+        assert read_head(study, "own").hardware == "one card of 24 GB"
 
     def test_files_of_accelerate_are_named_where_they_are(self):
         command = read_head(recipes_dir() / "qwen3_8b.yaml", "qwen3_8b").commands[-1]

@@ -9,7 +9,8 @@ import yaml
 from rest_trl.lab.commands.study import make_parser
 from rest_trl.lab.study.arms import Study, StudyFolder, load_study
 from rest_trl.lab.study.worker import check_arms
-from rest_trl.runs.recipes import find_recipe, load_arm, read_recipe, read_table
+from rest_trl.runs.listing import read_table
+from rest_trl.runs.recipes import find_recipe, load_arm, read_recipe
 
 
 ROOT = Path(__file__).parents[2]

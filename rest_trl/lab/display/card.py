@@ -17,11 +17,11 @@ from huggingface_hub import ModelCard
 from transformers import is_wandb_available
 from trl.trainer.utils import get_comet_experiment_url, get_trackio_space_url
 
+from ... import __version__
 from ...regions.rules import PRESETS, rule_arguments, rule_name
 from ...runs.arguments import changed_arguments, is_hub_id, without_directories
 from ...serving.command import reasoning_parser_of, serve_command
 from ...tool_calls import Region, get_syntax
-from ...version import __version__
 from ..packaged import TRAINED_ON_BFCL
 from .curves import plot_curves
 from .writing import warned_if_failing

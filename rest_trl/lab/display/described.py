@@ -36,9 +36,11 @@ class Inspected(NamedTuple):
         """Whether the calls are right; empty where nobody knows."""
         if self.exact is None:
             return ""
-        of_calls, of_none = ("wrong calls", "exact calls"), ("wrong: no call is gold", "rightly no call")
-        verdict = (of_calls if self.has_gold_calls else of_none)[self.exact]
-        return verdict + ", cut off" * self.completion.truncated
+        if self.has_gold_calls:
+            verdict = "exact calls" if self.exact else "wrong calls"
+        else:
+            verdict = "rightly no call" if self.exact else "wrong: no call is gold"
+        return f"{verdict}, cut off" if self.completion.truncated else verdict
 
 
 def exact_counts(items: Sequence[Inspected]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from ...runs.recipes import read_head
+from ...runs.listing import read_head
 from .finding import Finding
 from .model_and_data import load_options
 

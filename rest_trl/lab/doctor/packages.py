@@ -10,7 +10,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from ...version import INSTALL_VLLM
+from ...serving import INSTALL_VLLM
 from .finding import Finding
 
 

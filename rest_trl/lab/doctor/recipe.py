@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from ...runs.recipes import read_head
+from ...runs.listing import read_head
 from .finding import Finding, brief
 from .machine import disk_finding, existing_parent
 from .memory import memory_findings

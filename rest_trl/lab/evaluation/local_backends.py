@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerBase
 
-from ...version import INSTALL_VLLM
+from ...serving import INSTALL_VLLM
 from .generation import Completion, GenerationSettings, prompt_seed, prompt_token_ids, to_completion
 
 

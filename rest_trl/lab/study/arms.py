@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from ... import __version__
 from ...runs.files import write_atomically, write_table
-from ...runs.recipes import find_recipe, load_arm, read_recipe
+from ...runs.recipes import find_recipe, load_arm, read_recipe, recipe_of_study
 from ...spelling import did_you_mean
 
 
@@ -108,9 +108,9 @@ def load_study(path: Path, seeds: int | None = None, workers: int | None = None,
         raise ValueError(f"{path} has no study {name!r}: it is one study, so leave out --study")
     if is_table:
         if name not in content:
-            asked, hint = "holds several studies", did_you_mean(name or "", content)
+            asked, hint = "holds several studies", ""
             if name is not None:
-                asked = f"has no study {name!r}"
+                asked, hint = f"has no study {name!r}", did_you_mean(name, content)
             raise ValueError(f"{path} {asked}: {hint}choose one of {', '.join(content)} with --study")
         content = content[name]
     unknown = {key: did_you_mean(key, _KEYS).strip() for key in content if key not in _KEYS}
@@ -121,9 +121,8 @@ def load_study(path: Path, seeds: int | None = None, workers: int | None = None,
     for key in ("recipe", "baseline", "output_dir"):
         if not isinstance(content[key], str):
             raise ValueError(f"{path}: {key} must be a text, got {content[key]!r}")
-    beside = path.parent / content["recipe"]
     try:
-        recipe = read_recipe(beside if beside.is_file() else find_recipe(content["recipe"]))
+        recipe = read_recipe(recipe_of_study(path, content["recipe"]))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: recipe: {error}") from error
     recipe |= _overrides(path, "settings", content.get("settings"))

@@ -94,10 +94,12 @@ def _head(
     steps = results.groupby("arm")["step"].max()
     plays = any(settings.get("environment_factory") for settings in study.arms.values())
     measured = "the mean `get_reward` of the dialogues" if plays else "the share of exact calls"
-    split = (
-        " Any text without a call is as good as a gold without one, so golds with and without calls are also told "
-        "apart; curves, prices and collapses are those of golds with calls."
-    )
+    apart = ""
+    if is_split:
+        apart = (
+            " Any text without a call is as good as a gold without one, so golds with and without calls are also told "
+            "apart; curves, prices and collapses are those of golds with calls."
+        )
     return "\n".join(
         [
             f"# Study: {', '.join(arms)}",
@@ -112,7 +114,7 @@ def _head(
             "their start, their prompts and the random numbers of each step, so arms are compared seed by seed. "
             f"Runs have {_one_or_range(steps)} steps. *Training* is {measured} among the rollouts that are trained "
             "on. *Held-out* is the same among one completion, sampled at temperature 1, for each of at "
-            f"most {study.held_out} prompts of the test split, always the same ones.{split * is_split} Brackets are "
+            f"most {study.held_out} prompts of the test split, always the same ones.{apart} Brackets are "
             "95 % intervals over seeds, by Student's t unless stated. They are not widened for the number of arms. A "
             "figure without a bracket has too few seeds for one, or the same value in all of them.",
             "",
