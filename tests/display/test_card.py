@@ -219,12 +219,22 @@ class TestCredit:
         trainer = trainer_of(model, tokenizer, tmp_path, max_steps=1)
         trainer.train()
         card = card_of(trainer)
-        assert "Credit:" not in card and "Branches:" not in card
+        assert "Credit:" not in card and "Branches:" not in card and "Gold call:" not in card
 
     def test_tells_of_branches(self, model, tokenizer, tmp_path):
         trainer = trainer_of(model, tokenizer, tmp_path, max_steps=1, branch_size=2)
         trainer.train()
         assert "Branches: every 2 completions share a reasoning." in card_of(trainer)
+
+    def test_tells_of_the_gold_call_as_does_the_heading_of_the_curves(self, model, tokenizer, tmp_path, monkeypatch):
+        headings = []
+        monkeypatch.setattr(model_card, "plot_curves", lambda *_, name, **__: headings.append(name))
+        trainer = trainer_of(model, tokenizer, tmp_path, max_steps=1, tool_call_syntax="hermes", gold_weight=0.5)
+        trainer.train_dataset = trainer.train_dataset.add_column("solution", ["no call"] * len(DATASET))
+        trainer.train()
+        card = card_of(trainer)
+        assert "Gold call: the log-likelihood" in card and "with weight 0.5." in card
+        assert headings[-1].endswith("gold_weight 0.5")
 
 
 class TestCoefficients:

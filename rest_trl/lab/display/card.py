@@ -99,6 +99,8 @@ def write_model_card(
     logs = [log for log in trainer.state.log_history if "rest/progress" in log]
     columns, rows = _curve_rows(logs)
     arm = f"coefficients {coefficients}, credit {trainer.args.credit}"
+    if trainer.args.gold_weight:
+        arm += f", gold_weight {trainer.args.gold_weight:g}"
     card = ModelCard.from_template(
         data,
         template_path=str(_TEMPLATE),
@@ -122,6 +124,7 @@ def write_model_card(
         trackers=_trackers(),
         credit=trainer.args.credit,
         branch_size=trainer.args.branch_size,
+        gold_weight=trainer.args.gold_weight,
         coefficients=coefficients,
         regions=_region_rows(trainer.region_statistics, logs),
         regions_step=int(logs[-1]["step"]) if logs else None,
