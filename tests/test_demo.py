@@ -42,11 +42,13 @@ class TestNextCommand:
         "--output_dir=outputs/demo",
     )
 
+    BASELINE = ("--credit", "completion", "--coefficients", "uniform", "--gold_weight", "0")
+
     def test_is_the_other_arm_with_the_same_arguments(self, tmp_path):
         words = shlex.split(demo.next_command(self.ARGS, tmp_path / "a demo"))
         method = ["--config", "recipes/demo.yaml", "--max_steps", "9"]
         assert words[1:] == [
-            *("-m", "rest_trl.lab.demo", *method, "--credit", "completion", "--coefficients", "uniform"),
+            *("-m", "rest_trl.lab.demo", *method, *self.BASELINE),
             *("--output_dir", f"{tmp_path}/a demo-grpo"),
         ]
         words = shlex.split(demo.next_command(self.ARGS, tmp_path / "a demo-grpo"))
@@ -58,7 +60,7 @@ class TestNextCommand:
             words = shlex.split(demo.next_command([*method, *arm], tmp_path / "demo-rest"))
             assert words[3:] == [
                 *method,
-                *("--credit", "completion", "--coefficients", "uniform", "--output_dir", f"{tmp_path}/demo-grpo"),
+                *(*self.BASELINE, "--output_dir", f"{tmp_path}/demo-grpo"),
             ]
 
     @pytest.mark.parametrize("name", ["demo", "demo-rest"])
@@ -111,15 +113,17 @@ class TestMake:
 
 class TestArmName:
     @pytest.mark.parametrize(
-        ("credit", "coefficients", "name"),
+        ("credit", "coefficients", "gold_weight", "name"),
         [
-            ("completion", "uniform", "GRPO"),
-            ("completion", "entropy", "ResT (entropy)"),
-            ("region", "uniform", "region credit, uniform"),
+            ("completion", "uniform", 0.0, "GRPO"),
+            ("completion", "uniform", 1.0, "GRPO, with the gold call"),
+            ("completion", "entropy", 0.0, "ResT (entropy)"),
+            ("region", "uniform", 0.0, "region credit, uniform"),
         ],
     )
-    def test_tells_the_arms_apart(self, credit, coefficients, name):
-        assert demo.arm_name(SimpleNamespace(credit=credit, coefficients=coefficients)) == name
+    def test_tells_the_arms_apart(self, credit, coefficients, gold_weight, name):
+        args = SimpleNamespace(credit=credit, coefficients=coefficients, gold_weight=gold_weight)
+        assert demo.arm_name(args) == name
 
 
 class TestMain:

@@ -76,8 +76,10 @@ def results_table(name: str, counts: Sequence[tuple[str, Mapping[str, Sequence[i
 def arm_name(args: Any) -> str:
     """Name of the method that a demo trains with, such as `region credit, uniform`."""
     if args.credit != "completion":
-        return f"{args.credit} credit, {args.coefficients}"
-    return "GRPO" if args.coefficients == "uniform" else f"ResT ({args.coefficients})"
+        name = f"{args.credit} credit, {args.coefficients}"
+    else:
+        name = "GRPO" if args.coefficients == "uniform" else f"ResT ({args.coefficients})"
+    return f"{name}, with the gold call" if args.gold_weight else name
 
 
 def other_arm(output: Path) -> Path:
@@ -101,11 +103,14 @@ def next_command(args: Sequence[str], output: Path) -> str:
     other = other_arm(output)
     if (other / RESULTS).exists():
         return f"{python} -m rest_trl.cli study --config studies --study demo --seeds 3"
-    replaced = {"--arm", "--coefficients", "--credit", "--credit_baseline", "--turn_discount", "--output_dir"}
+    method = {"credit": "completion", "coefficients": "uniform", "gold_weight": "0"}
+    replaced = {"--arm", "--credit_baseline", "--turn_discount", "--gold_variant", "--output_dir"}
+    replaced |= {f"--{name}" for name in method}
     pairs = zip(["", *args], args, strict=False)
     kept = [word for before, word in pairs if not {before, word.partition("=")[0]} & replaced]
-    method = ["--credit", "completion", "--coefficients", "uniform"] if other.name.endswith(f"-{_BASELINE}") else []
-    return shlex.join([python, "-m", "rest_trl.lab.demo", *kept, *method, "--output_dir", str(other)])
+    if other.name.endswith(f"-{_BASELINE}"):
+        kept += [word for name, value in method.items() for word in (f"--{name}", value)]
+    return shlex.join([python, "-m", "rest_trl.lab.demo", *kept, "--output_dir", str(other)])
 
 
 def main(args: list[str] | None = None) -> ResTGRPOTrainer:
