@@ -14,9 +14,9 @@ TORCH_INDEX := --extra-index-url https://download.pytorch.org/whl/cpu --retries 
 endif
 
 # ARM=rest runs the demo with an arm of recipes/arms.yaml, here the paper's method. ARM=grpo is the baseline that the others are
-# compared with, so it has their rewards. The recipe's own arm is region.
-ARM ?= region
-METHOD_region := --output_dir outputs/demo
+# compared with, so it has their rewards. The recipe's own arm is gold.
+ARM ?= gold
+METHOD_gold := --output_dir outputs/demo
 METHOD_grpo := --arm grpo --reward_schedule horizon
 
 .PHONY: install demo smollm2 bfcl docs figures notebooks test test-vllm test-versions vllm-transcript quality bench-step bench-branch bench-turns bench-regions bench-memory bench-prompts bench-trajectories bench-evaluation bench-gpu fuzz build

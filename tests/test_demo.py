@@ -96,8 +96,9 @@ class TestMake:
     @pytest.mark.parametrize(
         ("arm", "directory", "name"),
         [
-            ("", "outputs/demo", "region credit, uniform"),
-            ("ARM=region", "outputs/demo", "region credit, uniform"),
+            ("", "outputs/demo", "GRPO, with the gold call"),
+            ("ARM=gold", "outputs/demo", "GRPO, with the gold call"),
+            ("ARM=region", "outputs/demo-region", "region credit, uniform"),
             ("ARM=rest", "outputs/demo-rest", "ResT (entropy)"),
             ("ARM=grpo", "outputs/demo-grpo", "GRPO"),
             ("ARM=kl", "outputs/demo-kl", "ResT (entropy)"),

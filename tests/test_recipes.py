@@ -259,10 +259,12 @@ class TestEveryArm:
     def test_every_number_has_its_source(self):
         lines = (ROOT / "recipes/arms.yaml").read_text().splitlines()
         numbers = [line for line in lines if re.match(r"  \w+: [\d.e-]+( |$)", line)]
+        # Not what an arm takes over from another one, which has its source there.
+        text = re.sub(r"<<: \*\w+,? ?", "", "\n".join(lines))
         assert len(numbers) == sum(
             type(value) in (int, float)
-            for settings in yaml.safe_load("\n".join(lines)).values()
-            for value in settings.values()
+            for settings in yaml.safe_load(text).values()
+            for value in (settings or {}).values()
         )
         for line in numbers:
             assert line.partition("  # ")[2].startswith(SOURCES), line

@@ -16,9 +16,10 @@ SFT = Path("recipes/tiny/sft.yaml")
 BIG_SFT = Path("recipes/qwen3_8b_sft.yaml")
 DECIDES = Path("recipes/tiny/decides.yaml")
 ABLATIONS = "rest_trl.regions.ablations."
-GRPO = {"credit": "completion", "coefficients": "uniform", "reward_schedule": "static"}
-REST = {"credit": "completion", "coefficients": "entropy", "reward_schedule": "horizon"}
-REGION = {"credit": "region", "coefficients": "uniform"}
+NO_GOLD = {"gold_weight": 0.0}
+GRPO = NO_GOLD | {"credit": "completion", "coefficients": "uniform", "reward_schedule": "static"}
+REST = NO_GOLD | {"credit": "completion", "coefficients": "entropy", "reward_schedule": "horizon"}
+REGION = NO_GOLD | {"credit": "region", "coefficients": "uniform"}
 LORA = {"use_peft": True, "lora_r": 32, "lora_alpha": 32, "lora_dropout": 0.0, "lora_target_modules": "all-linear"}
 # What each arm changes.
 SETTINGS = {
@@ -29,7 +30,8 @@ SETTINGS = {
     "stare": GRPO | {"coefficients": "rest_trl.regions.stare.stare"},
     "refill": GRPO | {"refill_groups": 4},
     "rest": REST,
-    "released": {
+    "released": NO_GOLD
+    | {
         "credit": "completion",
         "coefficients": "released",
         "reward_schedule": "released",
@@ -50,9 +52,9 @@ SETTINGS = {
     "gold": {"credit": "completion", "coefficients": "uniform", "gold_weight": 1.0},
     "leave_one_out": REGION | {"credit_baseline": "leave_one_out"},
     "branch": REGION | {"credit_baseline": "leave_one_out", "branch_size": 2},
-    "local": {"credit": "local", "coefficients": "uniform"},
-    "turn": {"credit": "turn", "coefficients": "uniform"},
-    "turn_rest": {"credit": "turn", "coefficients": "entropy"},
+    "local": NO_GOLD | {"credit": "local", "coefficients": "uniform"},
+    "turn": NO_GOLD | {"credit": "turn", "coefficients": "uniform"},
+    "turn_rest": NO_GOLD | {"credit": "turn", "coefficients": "entropy"},
     "lora": LORA | {"dtype": "bfloat16", "learning_rate": 1e-5},
     "sft_then_grpo": GRPO | {"model_name_or_path": "outputs/qwen3_8b_sft"},
     "sft_then_rest": REST
@@ -96,10 +98,10 @@ DECIDES_RUN = DEMO_RUN | {
     "output_dir": "outputs/tiny/decides",
 }
 SQUARE = {
-    "grpo": {"credit": "completion", "coefficients": "uniform"},
-    "rest": {"credit": "completion", "coefficients": "entropy"},
-    "region": {"credit": "region", "coefficients": "uniform"},
-    "region_rest": {"credit": "region", "coefficients": "entropy"},
+    "grpo": NO_GOLD | {"credit": "completion", "coefficients": "uniform"},
+    "rest": NO_GOLD | {"credit": "completion", "coefficients": "entropy"},
+    "region": NO_GOLD | {"credit": "region", "coefficients": "uniform"},
+    "region_rest": NO_GOLD | {"credit": "region", "coefficients": "entropy"},
 }
 
 
@@ -115,8 +117,8 @@ class TestArms:
     # An arm that says what a recipe is anyway changes nothing; refilled groups and branches are options of any run.
     @pytest.mark.parametrize("arm", sorted(SETTINGS.keys() - {"rest", *SFT_ARMS}))
     def test_changes_the_large_recipe(self, arm):
-        full = values(FULL)
-        assert any(value != full.get(key, {"credit": "completion"}.get(key)) for key, value in SETTINGS[arm].items())
+        full, default = values(FULL), NO_GOLD | {"credit": "completion"}
+        assert any(value != full.get(key, default.get(key)) for key, value in SETTINGS[arm].items())
 
     def test_a_later_arm_replaces_settings_of_an_earlier_one(self):
         combined = with_arms({"beta": 0.1, "output_dir": "outputs/mine"}, ["kl", "grpo", "lora"])

@@ -1,3 +1,4 @@
+import logging
 import signal
 
 import pandas as pd
@@ -77,6 +78,14 @@ class TestDiagnose:
         with pytest.raises(SystemExit) as error:
             run(recipe, tmp_path, *arguments)
         assert message in str(error.value) and "\n" not in str(error.value)
+
+    def test_leaves_the_gold_call_out_and_says_so(self, recipe, tmp_path, caplog):
+        caplog.set_level(logging.WARNING, "rest_trl")
+        arguments = ["--groups", "3", "--gradients", "head", "--num_generations", "2"]
+        _, with_gold = run(recipe, tmp_path / "gold", *arguments, "--gold_weight", "0.5")
+        assert "gold_weight=0.5 is left out" in caplog.text
+        _, without = run(recipe, tmp_path / "none", *arguments)
+        pd.testing.assert_frame_equal(with_gold, without)
 
     def test_refuses_an_adapter(self, recipe, tmp_path):
         (tmp_path / "adapter_config.json").write_text("{}")

@@ -10,6 +10,7 @@ Data, rewards, sampling and loss are those of the recipe, whose arguments may be
 """
 
 import argparse
+import logging
 import shlex
 import sys
 import time
@@ -20,6 +21,7 @@ from typing import Any
 from ...spelling import HintingParser
 
 
+logger = logging.getLogger(__name__)
 _PROG = "rest-trl diagnose"
 _LEAST_GROUPS = 3  # fewer give no confidence interval
 
@@ -127,6 +129,12 @@ def main(args: Sequence[str] | None = None) -> None:
         checkpoint = Path(model_args.model_name_or_path or "")
         if (checkpoint / "adapter_config.json").exists():
             raise ValueError(f"{checkpoint} holds an adapter: merge it into its model, and diagnose that")
+        if training_args.gold_weight:
+            logger.warning(
+                "gold_weight=%g is left out: the gradients that are compared are those of sampled tokens",
+                training_args.gold_weight,
+            )
+            training_args.gold_weight = 0.0
         trainer = train.make_trainer(script_args, training_args, model_args)
         assert trainer.diagnosis is not None, "diagnose_steps is set"
         _stand_at(trainer, checkpoint)
