@@ -11,7 +11,7 @@ from .spelling import HintingParser
 # For each command, the module whose `main` runs it and its line in the help.
 _COMMANDS = {
     "train": ("rest_trl.runs.launching", "train as a recipe says (--help lists all arguments)"),
-    "sft": ("rest_trl.lab.sft.launching", "fine-tune on gold completions as a recipe says"),
+    "sft": ("rest_trl.lab.commands.sft", "fine-tune on gold completions as a recipe says"),
     "data": ("rest_trl.lab.commands.data", "show a data set as training sees it, or build the paper's mixture"),
     "inspect": ("rest_trl.lab.inspect", "show regions and coefficients of completions"),
     "evaluate": ("rest_trl.lab.evaluation.evaluate", "evaluate a checkpoint, with error bars"),

@@ -23,7 +23,7 @@ from rest_trl.lab.evaluation import compare, evaluate
 from rest_trl.lab.evaluation.benchmark import find_benchmarks
 from rest_trl.lab.inspect import make_parser as make_inspect_parser
 from rest_trl.lab.sft import ResTSFTConfig
-from rest_trl.lab.sft.program import make_parser as make_sft_parser
+from rest_trl.lab.sft import make_parser as make_sft_parser
 from rest_trl.lab.study.arms import load_study
 from rest_trl.runs.launching import split_accelerate_config
 from rest_trl.runs.listing import TABLES, read_table

@@ -1,8 +1,10 @@
 """What the training programs share: their arguments, the inputs of the trainer, and the course of a run."""
 
+import shlex
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from accelerate.logging import get_logger
@@ -11,8 +13,7 @@ from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_
 
 from ..tool_calls import detect_syntax
 from .checkpoints import check_output_dir, check_results, continues, find_checkpoint, naming_full_disk, remove_results
-from .endings import run_errors, setup_errors
-from .hub import push
+from .endings import is_unreachable, run_errors, setup_errors
 from .inputs import TASK_EVAL_SIZE, TINY_EVAL_SIZE, find_model, load_split, load_tokenizer
 from .lifetime import ending_in_time, locked
 from .logs import release_kernels_warning
@@ -199,4 +200,20 @@ def run(prog: str, parser: Callable[[str], RecipeParser], make_trainer: Callable
                 trainer.create_model_card(tags=_tags(script_args.dataset_name, arguments[2].model_name_or_path))
     logger.info(f"Model saved to {output_dir}")
     if training_args.push_to_hub:
-        push(trainer, prog)
+        _push(trainer, prog)
+
+
+def _push(trainer: Any, prog: str) -> None:
+    """Push the saved model, with its card; if that fails, end with a line that says where it is and how to push it."""
+    try:
+        trainer.push_to_hub()
+    except Exception as error:  # network, Hub or metadata check: the model is saved, and the cure is the same
+        args = trainer.args
+        repo = trainer.hub_model_id or args.hub_model_id or Path(args.output_dir).absolute().name
+        command = ["hf", "upload", repo, args.output_dir, ".", "--exclude", "checkpoint-*"]
+        command += ["--revision", args.hub_revision] if args.hub_revision else []
+        cause = "the Hub cannot be reached: " if is_unreachable(error) else ""
+        raise SystemExit(
+            f"{prog}: error: the trained model is saved in {args.output_dir}, but pushing it to {repo} failed "
+            f"({cause}{type(error).__name__}: {' '.join(str(error).split())}). Push it with: {shlex.join(command)}"
+        ) from error

@@ -1,6 +1,6 @@
-"""`python -m rest_trl.lab.sft`: see `rest_trl.lab.sft.program`."""
+"""`python -m rest_trl.lab.sft`: see `rest_trl.lab.sft`."""
 
-from .program import main
+from . import main
 
 
 if __name__ == "__main__":
