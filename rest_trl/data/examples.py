@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from accelerate.utils import tqdm
 
-from ..tool_calls.declared import json_schemas
+from ..tool_calls.declared import OPENING, json_schemas
 from .masking import mask_step
 from .messages import MalformedRowError, Row, Step
 from .rendering import LOST_TEXT_NOTE, StepRenderer, loses_text
@@ -17,8 +17,6 @@ from .sources import Source
 
 
 MAX_REASONS = 5
-# Keywords of a schema that may allow parameters which its `properties` do not name.
-_OPENING = frozenset(["$ref", "allOf", "anyOf", "oneOf", "if", "patternProperties", "unevaluatedProperties"])
 
 
 class Example(NamedTuple):
@@ -103,7 +101,7 @@ class SourceReport:
             schema = declared.get(function["name"])
             if schema is None:
                 names[function["name"]] = None
-            elif not schema.get("additionalProperties") and _OPENING.isdisjoint(schema):
+            elif not schema.get("additionalProperties") and OPENING.isdisjoint(schema):
                 known = schema.get("properties", {})
                 unknown |= {f"{function['name']}({name})": None for name in function["arguments"] if name not in known}
         if names:

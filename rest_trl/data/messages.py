@@ -14,6 +14,8 @@ Row = dict[str, Any]
 ROLES = ("system", "user", "assistant", "tool")
 # `developer` is OpenAI's newer name of `system`, and `function` its older name of `tool`.
 _OTHER_ROLES = {"developer": "system", "function": "tool"}
+# Keys under which data sets keep the reasoning of a message apart from its content, and templates look for it.
+REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 # What a call holds that is not kept as it is.
 _CALL_KEYS = ("function", "name", "arguments", "parameters", "type")
 

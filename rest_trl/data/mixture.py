@@ -13,8 +13,7 @@ from datasets import Dataset
 
 from .examples import read_steps
 from .masking import check_masks, mask_step
-from .messages import MalformedRowError, Message, Step, text
-from .rendering import REASONING_KEYS
+from .messages import REASONING_KEYS, MalformedRowError, Message, Step, text
 from .sources import open_sources
 
 

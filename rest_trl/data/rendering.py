@@ -11,11 +11,8 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from ..tool_calls import Part, ToolCallSyntax, detect_syntax, get_syntax
-from .messages import MalformedRowError, Message, Step
+from .messages import REASONING_KEYS, MalformedRowError, Message, Step
 
-
-# Keys under which data sets keep the reasoning apart from the content.
-REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 
 # Some templates write a call alone and leave out the text beside it. The gold then stays what the model should write
 # in that template, so that this is noted and not refused.

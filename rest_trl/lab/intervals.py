@@ -16,6 +16,7 @@ from scipy import optimize, stats
 
 LEVEL = 0.95  # nominal coverage of all intervals
 RESAMPLES = 9999
+_POWER = 0.8  # probability with which the least detectable difference is found significant
 
 
 @dataclass(frozen=True)
@@ -230,30 +231,12 @@ def compare_paired(first: ArrayLike, second: ArrayLike, clusters: Sequence[str],
     )
 
 
-def minimum_detectable_difference(
-    n: int, discordant: float, design_effect: float = 1.0, power: float = 0.8, alpha: float = 0.05
-) -> float | None:
+def minimum_detectable_difference(n: int, discordant: float, design_effect: float = 1.0) -> float | None:
     """
-    The smallest true difference of two accuracies that the exact McNemar test is likely to find significant.
-
-    Args:
-        n (`int`):
-            Number of samples.
-        discordant (`float`):
-            Share of samples that exactly one of the models answers correctly, in (0, 1].
-        design_effect (`float`, *optional*, defaults to `1.0`):
-            Factor by which clusters multiply the variance. `n / design_effect` independent samples are assumed.
-        power (`float`, *optional*, defaults to `0.8`):
-            Probability of a significant result at that difference.
-        alpha (`float`, *optional*, defaults to `0.05`):
-            Level of the two-sided test.
-
-    Returns:
-        `float` or `None`: in (0, `discordant`]. `None` if not even the largest possible difference, `discordant`
-        itself, would be found with that power.
-
-    Raises:
-        ValueError: if there is no sample, or the share is not in (0, 1].
+    The smallest true difference of two accuracies, in (0, `discordant`], that the exact two-sided McNemar test at 5%
+    finds with a power of 80%, from `n` samples of which the share `discordant` in (0, 1] is answered correctly by
+    exactly one of the models; `None` if not even `discordant` itself would be found. `n / design_effect` independent
+    samples are assumed. No sample, or another share, is a `ValueError`.
 
     Example:
 
@@ -270,12 +253,12 @@ def minimum_detectable_difference(
     pairs = np.arange(1, max(1, round(n / design_effect)) + 1)
     probability = stats.binom.pmf(pairs, pairs[-1], discordant)
     pairs, probability = pairs[probability > 1e-12], probability[probability > 1e-12]
-    critical = stats.binom.isf(alpha / 2, pairs, 0.5)
+    critical = stats.binom.isf((1 - LEVEL) / 2, pairs, 0.5)
 
     def excess(difference: float) -> float:
         wins = (1 + difference / discordant) / 2
         significant = stats.binom.sf(critical, pairs, wins) + stats.binom.cdf(pairs - critical - 1, pairs, wins)
-        return float(probability @ significant) - power
+        return float(probability @ significant) - _POWER
 
     if excess(discordant) < 0:
         return None

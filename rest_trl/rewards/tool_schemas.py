@@ -16,7 +16,7 @@ from referencing.jsonschema import DRAFT202012
 from transformers.utils import get_json_schema
 
 from ..tool_calls import ParsedCompletion, ToolCall
-from ..tool_calls.declared import drop_null_keys, json_schemas
+from ..tool_calls.declared import OPENING, drop_null_keys, json_schemas
 from ..tool_calls.json_calls import as_declared
 
 
@@ -24,8 +24,6 @@ UNKNOWN_TOOL, MISSING, UNKNOWN = "unknown_tool", "missing_parameter", "unknown_p
 WRONG_VALUE, UNREADABLE = "wrong_value", "unparseable"
 FAULTS = (UNREADABLE, UNKNOWN_TOOL, MISSING, UNKNOWN, WRONG_VALUE)
 
-# Keywords of a schema that may allow parameters which its `properties` do not name.
-_OPENING = frozenset(["$ref", "allOf", "anyOf", "oneOf", "if", "patternProperties", "unevaluatedProperties"])
 # `Tool.judge` finds what these keywords refuse from the names of the parameters.
 _OF_NAMES = frozenset(["required", "additionalProperties", "unevaluatedProperties"])
 # Nothing is fetched, wherever a schema points to.
@@ -55,7 +53,7 @@ class Tool:
         self._validator = validator_for(schema, Draft202012Validator)(schema, registry=_NOWHERE)
         self.properties: dict[str, Any] = schema["properties"]
         self._required = frozenset(schema.get("required", ()))
-        says_more = not _OPENING.isdisjoint(schema)
+        says_more = not OPENING.isdisjoint(schema)
         self._is_closed = schema.get("additionalProperties", says_more) is False
 
     def judge(self, arguments: dict[str, Any], untyped: bool) -> Judgement:

@@ -14,6 +14,8 @@ _TYPES = {
     "list": "array",
     "tuple": "array",
 }
+# Keywords of a schema that may allow parameters which its `properties` do not name.
+OPENING = frozenset(["$ref", "allOf", "anyOf", "oneOf", "if", "patternProperties", "unevaluatedProperties"])
 # Where the parameters of a tool stand: OpenAI and Hugging Face; MCP and Bedrock; Anthropic; Gemini.
 _PARAMETERS = ("parameters", "inputSchema", "input_schema", "parametersJsonSchema", "parameters_json_schema")
 # Other keys of a tool that may hold objects.

@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from rest_trl import ResTGRPOConfig
 from rest_trl.data import loading
-from rest_trl.data.summary import bins
+from rest_trl.data.figures import bins
 from rest_trl.lab.commands.data import main
 from rest_trl.lab.tiny import load_tiny_dataset
 from rest_trl.runs.inputs import TINY_EVAL_SIZE, load_split

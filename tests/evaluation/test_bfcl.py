@@ -10,8 +10,8 @@ import pytest
 
 from rest_trl.lab.evaluation import bfcl as bfcl_package
 from rest_trl.lab.evaluation.bfcl import environment
-from rest_trl.lab.evaluation.bfcl.client import OfficialBFCL
 from rest_trl.lab.evaluation.bfcl.environment import environment_python, setup
+from rest_trl.lab.evaluation.bfcl.process import OfficialBFCL
 from rest_trl.lab.evaluation.bfcl.questions import CATEGORIES, REFUSED, Verdict, check_category
 from rest_trl.lab.evaluation.sandbox import LEVELS, Limits
 from rest_trl.tool_calls import ToolCall

@@ -9,8 +9,8 @@ from chat_templates import TEMPLATES, syntax_of_template, tokenizer_with
 from transformers import AutoTokenizer
 
 from rest_trl.lab.evaluation.benchmark import Score
-from rest_trl.lab.evaluation.bfcl.client import OfficialBFCL
 from rest_trl.lab.evaluation.bfcl.multi_turn import Rollout
+from rest_trl.lab.evaluation.bfcl.process import OfficialBFCL
 from rest_trl.lab.evaluation.bfcl.prompts import PromptRenderer
 from rest_trl.lab.evaluation.bfcl.questions import (
     CATEGORIES,

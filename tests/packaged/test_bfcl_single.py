@@ -7,7 +7,7 @@ import pytest
 from rest_trl.data import load_rest_dataset
 from rest_trl.data.bfcl import steps_of_bfcl
 from rest_trl.lab.doctor.model_and_data import dataset_finding, is_hub_id
-from rest_trl.lab.evaluation.bfcl.client import OfficialBFCL
+from rest_trl.lab.evaluation.bfcl.process import OfficialBFCL
 from rest_trl.lab.packaged import cache_dir
 from rest_trl.lab.packaged.bfcl_single import MAX_SCHEMA, UNANSWERABLE, bfcl_rows, is_held_out, is_trained_on_bfcl
 from rest_trl.rewards import LayoutReward, ToolCallReward

@@ -13,8 +13,8 @@ from transformers import AutoTokenizer
 from rest_trl.lab.evaluation.agents_benchmark import tools_of
 from rest_trl.lab.tiny import TINY_AGENTS, TINY_MODELS, load_tiny_dataset
 from rest_trl.lab.tiny.agents import HelpDesk, OutcomeHelpDesk, generate_tasks, load_tasks
+from rest_trl.lab.tiny.agents.desk_tasks import KINDS, LOOKUPS
 from rest_trl.lab.tiny.agents.dialogues import TOOLS, faulty_call, play, play_with_faults, tool_definitions
-from rest_trl.lab.tiny.agents.tasks import KINDS, LOOKUPS
 from rest_trl.lab.tiny.language import PEOPLE, TEAMS, TOPICS
 from rest_trl.lab.tiny.tokenization import render_prompt
 from rest_trl.lab.tiny.world import split_of_request

@@ -106,9 +106,9 @@ def _recipe_options(config: Path) -> dict[str, Any]:
 
 def _show(arguments: argparse.Namespace, console: "Console") -> None:
     options = _options(arguments)
+    from ...data.figures import summarize
     from ...data.loading import prepare_sources, whole_split
     from ...data.sources import dataset_source, open_sources
-    from ...data.summary import summarize
     from ...runs.inputs import find_model, load_tiny_split, load_tokenizer
     from ...tool_calls import detect_syntax, get_syntax
     from ..display.data_tables import show_examples, show_sources, show_summary

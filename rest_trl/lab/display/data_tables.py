@@ -11,9 +11,9 @@ from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
 from ...data.examples import MAX_REASONS, Example
+from ...data.figures import Summary, bins
 from ...data.loading import Prepared
 from ...data.mixture import PartReport
-from ...data.summary import Summary, bins
 from ...regions.partition import partition
 from .terminal import colored_completion, legend
 

@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Self
 from ...tool_calls import detect_syntax
 from ..packaged.bfcl_single import is_trained_on_bfcl
 from .benchmark import PROMPT_OPTIONS, Benchmark, Published, Sample, Score, mean_score, not_generated
-from .bfcl.client import OfficialBFCL
 from .bfcl.environment import PACKAGES, setup
 from .bfcl.multi_turn import Rollout, run_dialogues
+from .bfcl.process import OfficialBFCL
 from .bfcl.prompts import PromptRenderer
 from .bfcl.questions import AVERAGES, Calls, Case, Verdict, clusters, encode, expand_categories
 from .generation import Completion, CompletionStore, Generator, Tokenizer, complete

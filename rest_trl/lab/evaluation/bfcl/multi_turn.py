@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 
 from ..generation import Completion, CompletionStore, Generator, complete
-from .client import OfficialBFCL
+from .process import OfficialBFCL
 from .prompts import RENDERING_ERRORS, PromptRenderer
 from .questions import Calls, Case
 

@@ -6,13 +6,12 @@ from typing import Any
 
 from jinja2 import TemplateError
 
+from ....data.messages import REASONING_KEYS
 from ....tool_calls import Part, ToolCall, get_syntax
 from ..generation import Tokenizer
 from .questions import Calls, encode, tool_schema
 
 
-# Templates look for the reasoning of a turn under one of these keys of the message.
-_REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 # A template raises a TemplateError to refuse a message, and the other errors where a value is not what it expects.
 RENDERING_ERRORS = (TemplateError, TypeError, LookupError, ValueError, RecursionError)
 
@@ -33,7 +32,7 @@ class PromptRenderer:
                 "the tokenizer has no chat template, with which BFCL's prompts are rendered: give one with "
                 "--chat_template_kwargs '{\"chat_template\": ...}'"
             )
-        self._reasoning_key: str | None = _REASONING_KEYS[0]
+        self._reasoning_key: str | None = REASONING_KEYS[0]
         self.one_call_per_message = False
 
     def render(self, messages: list[dict[str, Any]], functions: Sequence[dict[str, Any]]) -> str:
@@ -101,7 +100,7 @@ class PromptRenderer:
 
     def _find_reasoning_key(self, history: list[dict[str, Any]], functions: Sequence[dict[str, Any]]) -> None:
         taken = []
-        for key in _REASONING_KEYS:
+        for key in REASONING_KEYS:
             thinking = [history[0], {**history[1], key: "probe reasoning"}, *history[2:]]
             try:
                 prompt = self.render(thinking, functions)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from ..world import Split, Step, generate
 from .desk import HelpDesk, OutcomeHelpDesk
+from .desk_tasks import Task, generate_tasks
 from .dialogues import sample_dialogue
-from .tasks import Task, generate_tasks
 
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from collections import Counter
 from typing import Any
 
 from ..language import PEOPLE, TEAMS
-from .tasks import Task
+from .desk_tasks import Task
 
 
 class OutcomeHelpDesk:
@@ -22,7 +22,7 @@ class OutcomeHelpDesk:
 
         Args:
             task (`str`):
-                A [`~rest_trl.lab.tiny.agents.tasks.Task`] as text.
+                A [`~rest_trl.lab.tiny.agents.desk_tasks.Task`] as text.
             kwargs:
                 Other columns of the row.
         """

@@ -17,7 +17,7 @@ from typing import Any
 from ..language import PEOPLE, TEAMS, TOPICS
 from ..world import Call, Step
 from .desk import OutcomeHelpDesk
-from .tasks import LOOKUPS, NUMBERS, SUBJECTS, Task, sample_task
+from .desk_tasks import LOOKUPS, NUMBERS, SUBJECTS, Task, sample_task
 
 
 ANSWER = "Done."
