@@ -1,3 +1,4 @@
+import gc
 import os
 
 
@@ -64,6 +65,11 @@ TRAINING_TEXTS = [
     "<response> The weather in Paris is sunny, 21 degrees. </response>",
     "<|im_start|>user\nWhat is the weather in Paris?<|im_end|>\n<|im_start|>assistant\n",
 ]
+
+
+def pytest_collection_finish() -> None:
+    """Let collections, with one of which every training begins, pass over all that is imported: half a second each."""
+    gc.freeze()
 
 
 # The real data; it is not part of the repository, and a clone is complete without it.

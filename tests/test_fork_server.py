@@ -1,4 +1,7 @@
+import os
 import signal
+import subprocess
+import time
 
 import pytest
 
@@ -44,3 +47,56 @@ class TestForkServer:
         with pytest.raises(TimeoutError, match=r"has not ended in 0.1 seconds"):
             forks.wait(timeout=0.1)
         assert forks.returncodes == [-signal.SIGKILL]
+
+
+class TestStandIn:
+    """The Python of a fork, whose programs are forks too."""
+
+    PROGRAM = "import os, sys; print(os.getppid(), 'trl' in sys.modules, sys.stdin.read(), os.environ['OF_IT'])"
+
+    @pytest.fixture
+    def start(self, fork_server, tmp_path):
+        def start(*command):
+            environment = {**os.environ, "OF_IT": "1"}
+            pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+            return subprocess.Popen(
+                [fork_server.python, *map(str, command)], cwd=tmp_path, env=environment, text=True, **pipes
+            )
+
+        return start
+
+    def test_runs_a_program_in_a_fork_with_its_own_streams_and_environment(self, start, program):
+        process = start("-u", program(self.PROGRAM))
+        out, error = process.communicate("asked")
+        assert (process.returncode, error) == (0, "")
+        parent, *others = out.split()
+        assert int(parent) != process.pid and others == ["True", "asked", "1"]
+
+    def test_is_python_itself_for_all_else(self, start):
+        process = start("-c", self.PROGRAM)
+        assert process.communicate("")[0].split() == [str(os.getpid()), "False", "1"]
+
+    def test_is_that_of_a_fork(self, fork_server, program):
+        (end,) = fork_server.run(program("import sys; print(sys.executable)"))
+        assert end.stdout == f"{fork_server.python}\n"
+
+    @pytest.mark.parametrize(
+        ("text", "status"),
+        [("raise SystemExit(3)", 3), ("import os; os.kill(os.getpid(), 9)", -signal.SIGKILL)],
+    )
+    def test_ends_as_its_fork_does(self, start, program, text, status):
+        process = start(program(text))
+        process.communicate()
+        assert process.returncode == status
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+    def test_does_not_leave_its_fork_behind(self, start, program, number):
+        process = start(program("import os, time; print(os.getpid(), flush=True); time.sleep(300)"))
+        pid = int(process.stdout.readline())
+        process.send_signal(number)
+        process.communicate()
+        assert process.returncode == -number
+        deadline = time.monotonic() + 60
+        while os.path.exists(f"/proc/{pid}"):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)

@@ -1,6 +1,7 @@
 """One study from end to end, with the true trainer, in processes."""
 
 import re
+import sys
 import time
 
 import pandas as pd
@@ -53,10 +54,12 @@ def write_study(directory, **changes):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """The study of two arms that are the same."""
+def finished(tmp_path_factory, fork_server):
+    """The study of two arms that are the same; its runs are forks, while that of the test of a failure is not."""
     directory = tmp_path_factory.mktemp("study")
-    main(["--config", str(write_study(directory))])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", fork_server.python)
+        main(["--config", str(write_study(directory))])
     return directory
 
 

@@ -5,9 +5,14 @@ train.
 A fork is a process of its own, with its own environment, and it ends and can be killed as any other. What it cannot
 have afresh is what modules read while they are imported: environment variables that they read then are those of the
 server. The server has a single thread of Python, so a fork finds no lock that another thread holds.
+
+What a fork starts with `sys.executable`, as the launchers of several ranks do, is a fork too: `sys.executable` is
+there a stand-in for Python, a small program that asks the server for a fork, lends it its standard streams, and ends
+as the fork does. If the stand-in is killed, so is the fork.
 """
 
 import atexit
+import gc
 import importlib
 import os
 import runpy
@@ -19,7 +24,8 @@ import tempfile
 import time
 import traceback
 from collections.abc import Mapping
-from multiprocessing.connection import Connection
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +49,17 @@ IMPORTED = (
     "matplotlib.figure",
 )
 
+# The programs that a stand-in for Python runs in a fork, beside those of a path.
+TRAINING = ("rest_trl.train", "rest_trl.lab.sft", "rest_trl.lab.study.worker")
+
+STAND_IN = """\
+#!{python} -IS
+import sys
+sys.path.insert(0, {folder!r})
+from fork_server import stand_in
+stand_in({python!r}, {address!r})
+"""
+
 
 class ForkServer:
     """
@@ -51,16 +68,27 @@ class ForkServer:
     Args:
         environment (`str`):
             Variables of the server, and of its forks, beside those of this process.
+
+    Attributes:
+        python (`str`):
+            The stand-in for Python.
     """
 
     def __init__(self, **environment: str) -> None:
         self.environment = SETTINGS | environment
         self.ended: dict[int, int] = {}
+        self._folder = tempfile.TemporaryDirectory(prefix="fork-server-")
+        address, stand_in = (os.path.join(self._folder.name, name) for name in ("socket", "python"))
+        Path(stand_in).write_text(
+            STAND_IN.format(python=sys.executable, folder=os.path.dirname(__file__), address=address)
+        )
+        os.chmod(stand_in, 0o700)
+        self.python = stand_in
         ours, theirs = socket.socketpair()
         self._connection = Connection(ours.detach())
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno())],
+                [sys.executable, __file__, str(theirs.fileno()), address, stand_in],
                 env=os.environ | self.environment,
                 cwd=ROOT,
                 pass_fds=[theirs.fileno()],
@@ -74,6 +102,7 @@ class ForkServer:
     def __exit__(self, *exception: object) -> None:
         self._connection.close()
         self._process.wait()
+        self._folder.cleanup()
 
     def start(self, *command: Any, ranks: int = 1, cwd: Path = ROOT, **environment: str) -> "Forks":
         """
@@ -152,7 +181,7 @@ class Forks:
                 "command": command,
                 "cwd": str(cwd),
                 "environment": {**environment, **shared, **own},
-                "outputs": [self._output(rank, stream) for stream in ("stdout", "stderr")],
+                "streams": [os.devnull, *(self._output(rank, stream) for stream in ("stdout", "stderr"))],
             }
             self.pids.append(server.fork(request))
 
@@ -199,43 +228,92 @@ class Forks:
         return results
 
 
-def serve(connection: Connection) -> list[str]:
+def serve(connection: Connection, address: str) -> list[str]:
     """The server's loop: it ends with the connection, and returns, to every fork, the command that it is to run."""
-    running: set[int] = set()
-    while True:
-        if connection.poll(0.02 if running else None):
-            try:
-                request = connection.recv()
-            except EOFError:
-                for pid in running:
-                    os.kill(pid, signal.SIGKILL)
-                os._exit(0)
-            if isinstance(request, int):
-                if request in running:
-                    os.kill(request, signal.SIGKILL)
-            elif pid := os.fork():
-                running.add(pid)
-                connection.send(pid)
-            else:
-                connection.close()
-                return prepare(**request)
-        for pid in sorted(running):
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                running.remove(pid)
-                connection.send({pid: os.waitstatus_to_exitcode(status)})
+    running: dict[int, Connection] = {}  # whom to tell of the end of each fork
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen(64)
+        while True:
+            stand_ins = {asker for asker in running.values() if asker is not connection}
+            for ready in wait([connection, listener, *stand_ins], 0.02 if running else None):
+                if ready is listener:
+                    asker = Connection(listener.accept()[0].detach())
+                    stand_ins.add(asker)
+                    try:
+                        request = asker.recv()
+                    except EOFError:  # it was killed before it could say what it is to be
+                        continue
+                elif ready is connection:
+                    asker = connection
+                    try:
+                        request = connection.recv()
+                    except EOFError:
+                        for pid in running:
+                            os.kill(pid, signal.SIGKILL)
+                        os._exit(0)
+                    if isinstance(request, int):
+                        if request in running:
+                            os.kill(request, signal.SIGKILL)
+                        continue
+                else:  # it sends nothing more, so it has ended before its fork
+                    for pid in [pid for pid, asker in running.items() if asker is ready]:
+                        os.kill(pid, signal.SIGKILL)
+                        running[pid] = connection
+                    ready.close()
+                    continue
+                if pid := os.fork():
+                    running[pid] = asker
+                    with suppress(BrokenPipeError):
+                        asker.send(pid)
+                else:
+                    for other in (connection, *stand_ins):
+                        other.close()
+                    return prepare(**request)
+            for pid in sorted(running):
+                ended, status = os.waitpid(pid, os.WNOHANG)
+                if ended:
+                    asker, code = running.pop(pid), os.waitstatus_to_exitcode(status)
+                    if asker is connection:
+                        connection.send({pid: code})
+                        continue
+                    with asker, suppress(BrokenPipeError):
+                        asker.send(code)
 
 
-def prepare(command: list[str], cwd: str, environment: dict[str, str], outputs: list[str]) -> list[str]:
+def prepare(command: list[str], cwd: str, environment: dict[str, str], streams: list[str]) -> list[str]:
     """Make a fork what a new process would be, and return its command."""
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
-    for descriptor, path in enumerate(outputs, start=1):
-        file = os.open(path, os.O_WRONLY | os.O_CREAT)
+    sys.executable = sys.argv[3]
+    for descriptor, path in enumerate(streams):
+        # Appending, because several processes may write to one file.
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND if descriptor else os.O_RDONLY)
         os.dup2(file, descriptor)
         os.close(file)
     return command
+
+
+def stand_in(python: str, address: str) -> None:
+    """Run what follows the name of this program as Python does: what trains in a fork, all else in Python itself."""
+    command = [word for word in sys.argv[1:] if word != "-u"]
+    if not (command[0].endswith(".py") or (command[0] == "-m" and command[1] in TRAINING)):
+        os.execv(python, [python, *sys.argv[1:]])
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(address)
+        connection = Connection(client.detach())
+    streams = [f"/proc/{os.getpid()}/fd/{descriptor}" for descriptor in range(3)]
+    connection.send({"command": command, "cwd": os.getcwd(), "environment": dict(os.environ), "streams": streams})
+    pid = connection.recv()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: os.kill(pid, number))
+    code = connection.recv()
+    if code < 0:
+        with suppress(OSError):  # SIGKILL has no handler
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    sys.exit(code)
 
 
 def run_program(program: str, *arguments: str) -> int:
@@ -261,7 +339,7 @@ def run_program(program: str, *arguments: str) -> int:
 
 
 def main() -> None:
-    status = 0
+    status = 1  # of a fork that cannot be prepared
 
     def leave() -> None:
         sys.stdout.flush()
@@ -274,7 +352,10 @@ def main() -> None:
 
     for module in IMPORTED:
         importlib.import_module(module)
-    status = run_program(*serve(Connection(int(sys.argv[1]))))
+    # A collection in a fork, which every training begins with, else visits, and so copies, all that is imported here.
+    gc.freeze()
+    connection, address = Connection(int(sys.argv[1])), sys.argv[2]
+    status = run_program(*serve(connection, address))
 
 
 if __name__ == "__main__":
