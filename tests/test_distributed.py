@@ -1,6 +1,9 @@
 """
 Two processes against one, on the same completions: engines/two_ranks.py, run by the launchers that a user would run.
 
+The launchers and the ranks that they start are forks (see engines/fork_server.py), except in one test, for which all
+are new.
+
 Tokens' log-probabilities and entropies are TRL's and in single precision even in a model of double precision, as are
 the coefficients: 1e-6 is a few roundings.
 """
@@ -18,16 +21,16 @@ import pytest
 import torch
 import yaml
 from accelerate import Accelerator
+from engines.fork_server import ROOT, SETTINGS
 
 from rest_trl import Region
 from rest_trl.runs.preflight import check_processes
 
 
-ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = ["tests/engines/two_ranks.py"]
 RUNS = ["main", "resume", "gold", "shared"]
 RUNS += ["dapo/entropy", "dr_grpo/entropy", "luspo/entropy", "bnpo/grpo", "bnpo/entropy"]
-TIMEOUT = 400  # seconds for one launch; 15 to 40 on two idle cores
+TIMEOUT = 400  # seconds for one launch; 10 to 40 on two idle cores
 
 HAS_DEEPSPEED = importlib.util.find_spec("deepspeed") is not None
 needs_deepspeed = pytest.mark.skipif(
@@ -40,24 +43,6 @@ def free_port() -> str:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         return str(server.getsockname()[1])
-
-
-def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    settings = {
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "TRL_EXPERIMENTAL_SILENCE": "1",
-        "PYTHONPATH": str(ROOT),
-    }
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        env=os.environ | settings | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=TIMEOUT,
-    )
 
 
 def torchrun(*arguments: str) -> list[str]:
@@ -75,12 +60,18 @@ def results(path: Path, ranks: int) -> list[dict[str, Any]]:
     return [torch.load(path / f"rank{rank}.pt", weights_only=False) for rank in range(ranks)]
 
 
-def train(path: Path, command: list[str], runs: list[str], *options: str, **environment: str) -> list[dict[str, Any]]:
-    """What every rank has recorded."""
-    arguments = ["--output", str(path), "--ranks", "2", "--runs", *runs, *options]
-    process = python(*command, *arguments, **environment)
-    assert process.returncode == 0, process.stdout[-4000:]
-    return results(path, 2)
+@pytest.fixture(scope="module")
+def train(fork_server):
+    """Trains under a launcher; what every rank has recorded."""
+
+    def train(
+        path: Path, command: list[str], runs: list[str], *options: str, **environment: str
+    ) -> list[dict[str, Any]]:
+        arguments = ["--output", str(path), "--ranks", "2", "--runs", *runs, *options]
+        fork_server.run(*command, *arguments, timeout=TIMEOUT, **environment)
+        return results(path, 2)
+
+    return train
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +90,14 @@ def ddp_path(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def ddp(ddp_path):
+def ddp(ddp_path, train):
     return train(ddp_path, torchrun(*PROGRAM), RUNS)
+
+
+@pytest.fixture(scope="module")
+def fsdp2(tmp_path_factory, train):
+    path, command = tmp_path_factory.mktemp("fsdp2"), accelerate_launch("fsdp2", *PROGRAM)
+    return train(path, command, ["main", "shared"], "--sharded", "fsdp", ACCELERATE_TORCH_DEVICE="cpu")
 
 
 def flat(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -187,29 +184,24 @@ class TestTwoRanks:
         assert kinds_of(ddp, "main") == {(2, "MULTI_CPU", "DistributedDataParallel")}
         check_equal(one["main"], [rank["main"] for rank in ddp])
 
-    def test_under_accelerate_launch_are_as_one(self, one, tmp_path):
+    def test_under_accelerate_launch_are_as_one(self, one, train, tmp_path):
         ranks = train(tmp_path, accelerate_launch("ddp", *PROGRAM), ["main"])
         assert kinds_of(ranks, "main") == {(2, "MULTI_CPU", "DistributedDataParallel")}
         check_equal(one["main"], [rank["main"] for rank in ranks])
 
-    def test_sharded_by_fsdp2_are_as_one(self, one, tmp_path):
-        command = accelerate_launch("fsdp2", *PROGRAM)
-        ranks = train(tmp_path, command, ["main"], "--sharded", "fsdp", ACCELERATE_TORCH_DEVICE="cpu")
-        assert kinds_of(ranks, "main") == {(2, "FSDP", "FSDPQwen3ForCausalLM")}
-        check_equal(one["main"], [rank["main"] for rank in ranks])
+    def test_sharded_by_fsdp2_are_as_one(self, one, fsdp2):
+        assert kinds_of(fsdp2, "main") == kinds_of(fsdp2, "shared") == {(2, "FSDP", "FSDPQwen3ForCausalLM")}
+        check_equal(one["main"], [rank["main"] for rank in fsdp2])
 
-    @pytest.mark.parametrize("sharded", [False, True], ids=["ddp", "fsdp2"])
-    def test_with_shared_prompts_are_as_one(self, sharded, one, ddp, tmp_path):
-        ranks = ddp
-        if sharded:
-            command = accelerate_launch("fsdp2", *PROGRAM)
-            ranks = train(tmp_path, command, ["shared"], "--sharded", "fsdp", ACCELERATE_TORCH_DEVICE="cpu")
+    @pytest.mark.parametrize("launch", ["ddp", "fsdp2"])
+    def test_with_shared_prompts_are_as_one(self, launch, one, request):
+        ranks = request.getfixturevalue(launch)
         assert all(rank["shared"]["shared"] for rank in ranks) and one["shared"]["shared"]
         check_equal(one["shared"], [rank["shared"] for rank in ranks])
         check_equal(one["separate"], [rank["shared"] for rank in ranks])
 
     @needs_deepspeed
-    def test_sharded_by_zero3_are_as_one(self, one, tmp_path):
+    def test_sharded_by_zero3_are_as_one(self, one, train, tmp_path):
         command = accelerate_launch("zero3", *PROGRAM)
         device = {"ACCELERATE_TORCH_DEVICE": "cpu", "DS_ACCELERATOR": "cpu"}
         ranks = train(tmp_path, command, ["float32"], "--sharded", "deepspeed", **device)
@@ -288,7 +280,15 @@ class TestCommand:
         return path
 
     def test_trains_on_the_processes_of_the_accelerate_config(self, tmp_path):
-        process = python(*self.arguments(self.config(tmp_path / "two.yaml"), tmp_path / "out"))
+        process = subprocess.run(
+            [sys.executable, *self.arguments(self.config(tmp_path / "two.yaml"), tmp_path / "out")],
+            cwd=ROOT,
+            env=os.environ | SETTINGS,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=TIMEOUT,
+        )
         assert process.returncode == 0, process.stdout[-4000:]
         # `Trainer` writes a random state for each of several processes, and one without a number for a single one.
         names = {path.name for path in (tmp_path / "out" / "checkpoint-2").glob("rng_state*")}
@@ -299,11 +299,11 @@ class TestCommand:
         assert (tmp_path / "out" / "model.safetensors").is_file()
         assert "environment names a main process" not in process.stdout
 
-    def test_refuses_fsdp_that_would_silently_be_ddp(self, tmp_path):
+    def test_refuses_fsdp_that_would_silently_be_ddp(self, tmp_path, fork_server):
         config = self.config(tmp_path / "fsdp.yaml", distributed_type="FSDP", fsdp_config={"fsdp_version": 2})
-        process = python(*self.arguments(config, tmp_path / "out"))
-        assert process.returncode != 0
-        assert "error: accelerate was launched with FSDP, but has set up MULTI_CPU on 2 process(es)" in process.stdout
+        (end,) = fork_server.start(*self.arguments(config, tmp_path / "out")).wait(TIMEOUT)
+        assert end.returncode != 0
+        assert "error: accelerate was launched with FSDP, but has set up MULTI_CPU on 2 process(es)" in end.stderr
         assert not list(tmp_path.glob("out/*"))  # nothing was trained
 
 

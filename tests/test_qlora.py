@@ -2,10 +2,7 @@
 
 import json
 import math
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -53,19 +50,11 @@ def arguments(output_dir):
     ]
 
 
-def launch(output_dir):
-    """Runs the launch command of the recipe's header with the overrides."""
+def launch(fork_server, output_dir):
+    """Runs the launch command of the recipe's header with the overrides, in forks."""
     command = (ROOT / RECIPE).read_text().splitlines()[0].removeprefix("# ")
     module = re.search(r"accelerate launch (.*) --config", command)[1].split()
-    result = subprocess.run(
-        [sys.executable, "-m", "accelerate.commands.launch", *module, *arguments(output_dir)],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert result.returncode == 0, result.stderr[-4000:]
+    fork_server.run("-m", "accelerate.commands.launch", *module, *arguments(output_dir), timeout=600)
 
 
 def make(output_dir):
@@ -79,31 +68,32 @@ def base_state(trainer):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, fork_server):
     """Two updates, each with a checkpoint."""
     output_dir = tmp_path_factory.mktemp("qlora") / "whole"
-    launch(output_dir)
+    launch(fork_server, output_dir)
     return output_dir
 
 
 @pytest.fixture(scope="module")
-def resumed(run, tmp_path_factory):
-    """The adapter of the run that goes on from its first checkpoint."""
+def trained(run, tmp_path_factory):
+    """
+    A trainer that has gone on from the first checkpoint of the run, in this process, and the base before: packed
+    weights, their constants, embeddings, norms.
+    """
     trainer = make(tmp_path_factory.mktemp("resumed"))
+    before = base_state(trainer)
     trainer.train(resume_from_checkpoint=str(run / "checkpoint-1"))
     trainer.save_model()
     trainer.save_state()
-    return Path(trainer.args.output_dir)
+    return trainer, before
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A trainer after its updates, and the base before: packed weights, their constants, embeddings, norms."""
-    trainer = make(tmp_path_factory.mktemp("base"))
-    before = base_state(trainer)
-    trainer.train()
-    trainer.save_model()
-    return trainer, before
+def resumed(trained):
+    """The directory of that trainer."""
+    trainer, _ = trained
+    return Path(trainer.args.output_dir)
 
 
 def logs(output_dir):

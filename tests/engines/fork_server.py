@@ -49,8 +49,8 @@ IMPORTED = (
     "matplotlib.figure",
 )
 
-# The programs that a stand-in for Python runs in a fork, beside those of a path.
-TRAINING = ("rest_trl.train", "rest_trl.lab.sft", "rest_trl.lab.study.worker")
+# The modules that a stand-in for Python runs in a fork, beside the programs of a path.
+IN_FORKS = ("rest_trl.train", "rest_trl.lab.sft", "rest_trl.lab.study.worker")
 
 STAND_IN = """\
 #!{python} -IS
@@ -86,12 +86,15 @@ class ForkServer:
         self.python = stand_in
         ours, theirs = socket.socketpair()
         self._connection = Connection(ours.detach())
-        with theirs:
+        with theirs, socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(address)
+            listener.listen(64)  # who asks while the server still imports has to wait
+            descriptors = theirs.fileno(), listener.fileno()
             self._process = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno()), address, stand_in],
+                [sys.executable, __file__, *map(str, descriptors), stand_in],
                 env=os.environ | self.environment,
                 cwd=ROOT,
-                pass_fds=[theirs.fileno()],
+                pass_fds=descriptors,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
             )
@@ -228,12 +231,10 @@ class Forks:
         return results
 
 
-def serve(connection: Connection, address: str) -> list[str]:
+def serve(connection: Connection, listener: socket.socket) -> list[str]:
     """The server's loop: it ends with the connection, and returns, to every fork, the command that it is to run."""
     running: dict[int, Connection] = {}  # whom to tell of the end of each fork
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(address)
-        listener.listen(64)
+    with listener:
         while True:
             stand_ins = {asker for asker in running.values() if asker is not connection}
             for ready in wait([connection, listener, *stand_ins], 0.02 if running else None):
@@ -298,7 +299,7 @@ def prepare(command: list[str], cwd: str, environment: dict[str, str], streams: 
 def stand_in(python: str, address: str) -> None:
     """Run what follows the name of this program as Python does: what trains in a fork, all else in Python itself."""
     command = [word for word in sys.argv[1:] if word != "-u"]
-    if not (command[0].endswith(".py") or (command[0] == "-m" and command[1] in TRAINING)):
+    if not (command[0].endswith(".py") or (command[0] == "-m" and command[1] in IN_FORKS)):
         os.execv(python, [python, *sys.argv[1:]])
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(address)
@@ -352,10 +353,11 @@ def main() -> None:
 
     for module in IMPORTED:
         importlib.import_module(module)
+    importlib.import_module("rest_trl.lab.tiny").render_rows("tiny", "train", 2048, 0)  # most of them train on these
     # A collection in a fork, which every training begins with, else visits, and so copies, all that is imported here.
     gc.freeze()
-    connection, address = Connection(int(sys.argv[1])), sys.argv[2]
-    status = run_program(*serve(connection, address))
+    connection, listener = Connection(int(sys.argv[1])), socket.socket(fileno=int(sys.argv[2]))
+    status = run_program(*serve(connection, listener))
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ import json
 import os
 import re
 import shlex
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -21,7 +19,6 @@ from safetensors.torch import load, load_file
 from rest_trl.lab.tiny import TINY_MODEL_DIR
 
 
-TIMEOUT = 600  # seconds
 RECIPE = {
     "model_name_or_path": "tiny",
     "dataset_name": "tiny",
@@ -189,6 +186,8 @@ class TestAdapter:
 
 
 class TestFailedPush:
+    # As little as trains: what is pushed does not matter here.
+    SHORT = {"max_steps": 1, "per_device_train_batch_size": 4, "max_completion_length": 8}
     FAILURES = {"tester/unauthorised": 401, "tester/forbidden": 403, "tester/broken": 500, "tester/dropped": 0}
 
     def test_leaves_the_model_and_says_where_it_is(self, clients, hub, tmp_path):
@@ -196,7 +195,7 @@ class TestFailedPush:
         messages = {}
         for repo, status in self.FAILURES.items():
             output_dir = tmp_path / repo
-            end = clients.train(tmp_path, repo, output_dir=output_dir, max_steps=1)
+            end = clients.train(tmp_path, repo, output_dir=output_dir, **self.SHORT)
             assert end.returncode == 1 and "Traceback" not in end.stderr
             messages[repo] = end.stderr.strip().splitlines()[-1]
             assert f"saved in {output_dir}" in messages[repo]
@@ -213,16 +212,10 @@ class TestFailedPush:
         assert hub.files(repo)["model.safetensors"] == (tmp_path / repo / "model.safetensors").read_bytes()
         assert "State after step 1 of 1" in hub.files(repo)["README.md"].decode()
 
-    def test_ends_the_command_with_one_line_and_a_status(self, hub, tmp_path):
+    def test_ends_the_command_with_one_line_and_a_status(self, clients, hub, tmp_path):
         hub.fail["commit", "tester/launched"] = 403
-        command = [sys.executable, "-m", "rest_trl.cli", "train"]
-        done = subprocess.run(
-            [*command, *command_line(tmp_path, "tester/launched", max_steps=1)],
-            env=os.environ | hub.environment | {"HF_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-        )
+        arguments = command_line(tmp_path, "tester/launched", **self.SHORT)
+        (done,) = clients.forks.start("-m", "rest_trl.cli", "train", *arguments).wait()
         assert done.returncode == 1
         assert "Traceback" not in done.stderr
         assert done.stderr.strip().splitlines()[-1].startswith("rest_trl.train: error: the trained model is saved in")
