@@ -69,20 +69,41 @@ def filtered():
     return html_page("Page", inspect(completions, tokenizer, get_syntax("hermes"), None), tokenizer)
 
 
-@pytest.fixture
-def browser(tmp_path):
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
     """Renders a page in a browser and returns its elements."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("no Chromium on this machine: the page is not rendered")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--no-first-run"]
-    flags += ["--disable-background-networking", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}"]
+    flags += [
+        "--disable-background-networking",
+        "--disable-sync",
+        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
+    ]
 
     def dump(path):
         command = [chromium, *flags, "--dump-dom", path.as_uri()]
         return subprocess.run(command, check=True, capture_output=True, timeout=120).stdout.decode()
 
     return dump
+
+
+@pytest.fixture(scope="module")
+def overflows(page, filtered, browser, tmp_path_factory):
+    """By how much both pages are wider than frames of two widths that they lie in, as a browser finds."""
+    directory = tmp_path_factory.mktemp("frames")
+    frames = []
+    for kind, text in (("page", page), ("filtered", filtered)):
+        (directory / f"{kind}.html").write_text(text, encoding="utf-8")
+        for width in (420, 1000):
+            measured = f"onload=\"measure(this, '{kind}-{width}')\""
+            frames.append(f'<iframe src="{kind}.html" style="width: {width}px; height: 500px" {measured}></iframe>')
+    (directory / "frames.html").write_text(
+        "<script>function measure(frame, name) { const root = frame.contentDocument.documentElement;"
+        "document.body.setAttribute('data-' + name, root.scrollWidth - root.clientWidth); }</script>" + "".join(frames)
+    )
+    return browser(directory / "frames.html")
 
 
 class TestHtmlPage:
@@ -148,12 +169,5 @@ class TestHtmlPage:
 
     @pytest.mark.parametrize("width", [420, 1000])
     @pytest.mark.parametrize("kind", ["page", "filtered"])
-    def test_fits_the_width_of_a_browser(self, kind, width, request, browser, tmp_path):
-        # The page lies in a frame of the width, and says by how much its content is wider.
-        (tmp_path / "page.html").write_text(request.getfixturevalue(kind), encoding="utf-8")
-        (tmp_path / "frame.html").write_text(
-            "<script>function measure(frame) { const root = frame.contentDocument.documentElement;"
-            "document.body.dataset.overflow = root.scrollWidth - root.clientWidth; }</script>"
-            f'<iframe src="page.html" style="width: {width}px; height: 500px" onload="measure(this)"></iframe>'
-        )
-        assert 'data-overflow="0"' in browser(tmp_path / "frame.html")
+    def test_fits_the_width_of_a_browser(self, kind, width, overflows):
+        assert f'data-{kind}-{width}="0"' in overflows
