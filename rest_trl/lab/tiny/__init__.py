@@ -1,6 +1,7 @@
 """What the package ships: synthetic tool worlds, and tiny Qwen3 checkpoints warm-started on them."""
 
 from collections.abc import Collection, Iterator
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,16 +93,23 @@ def load_tiny_dataset(split: Split = "train", size: int = 2048, seed: int = 0, n
     Raises:
         ValueError: if there is no such split or name.
     """
-    # Imported here, because the world itself does not need them.
-    from datasets import Dataset
+    from datasets import Dataset  # here, because the world itself does not need it
+
+    prompts, solutions = render_rows(name, split, size, seed)
+    return Dataset.from_dict({"prompt": list(prompts), "solution": list(solutions)})
+
+
+@cache
+def render_rows(name: str, split: Split, size: int, seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """
+    The prompts and the solutions of [`load_tiny_dataset`], whose arguments it takes.
+
+    They are kept, because to render them takes a second, longer than many a test trains.
+    """
     from transformers import AutoTokenizer
 
     from .tokenization import render_prompt
 
     steps = list(islice(generate_steps(name, split, seed), size))
     tokenizer = AutoTokenizer.from_pretrained(TINY_MODELS[name])
-    columns = {
-        "prompt": [render_prompt(step, tokenizer) for step in steps],
-        "solution": [step.solution for step in steps],
-    }
-    return Dataset.from_dict(columns)
+    return tuple(render_prompt(step, tokenizer) for step in steps), tuple(step.solution for step in steps)
