@@ -72,6 +72,7 @@ def of_trackio(directory: Path) -> set[str]:
     return {name for (metrics,) in rows for name in json.loads(metrics)}
 
 
+GOLD = re.compile(r"rest/gold/\w+")  # what the recipe of the demo logs beside the metrics of every run
 READERS = {"tensorboard": of_tensorboard, "wandb": of_wandb, "trackio": of_trackio}
 
 
@@ -133,8 +134,9 @@ class TestNames:
         _, logs = run
         names = names_of(logs)
         rewards = {name.removeprefix("train/") for name in names if name.startswith("train/rest/reward/")}
-        regions = {name for name in names if name.startswith("train/rest/")} - {f"train/{name}" for name in rewards}
-        assert len(rewards) == 7 and len(regions) == 4 * (len(Region) - 1) + 5
+        others = {name for name in names if re.match("train/rest/(?!reward/)", name)}
+        gold = {name for name in others if name.startswith("train/rest/gold/")}
+        assert len(rewards) == 7 and len(gold) == 7 and len(others - gold) == 4 * (len(Region) - 1) + 5
         evaluated = {name.removeprefix("eval/") for name in names if name.startswith("eval/rest/")}
         assert evaluated and evaluated <= rewards
 
@@ -143,5 +145,7 @@ class TestNames:
         rows = re.findall(r"^\| `(rest/[\w/<>]+)` \|", METRICS, re.MULTILINE)
         regions = [region.name.lower() for region in Region if region is not Region.NONE]
         table = {row.replace("<region>", region) for row in rows for region in regions}
+        of_gold = re.findall(r"^\| `gold_weight` \|.*", METRICS, re.MULTILINE)
+        table |= {name for row in of_gold for name in GOLD.findall(row)}
         logged = {name for entry in logs for name in entry if name.startswith("rest/")}
         assert logged == table

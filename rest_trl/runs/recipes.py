@@ -133,8 +133,8 @@ def load_arm(name: str) -> dict[str, Any]:
     Example:
 
     ```python
-    >>> load_arm("rest")
-    {'credit': 'completion', 'coefficients': 'entropy', 'reward_schedule': 'horizon'}
+    >>> load_arm("arguments")
+    {'model_name_or_path': 'tiny/arguments', 'dataset_name': 'tiny/arguments', 'max_completion_length': 96}
 
     ```
     """
