@@ -34,7 +34,7 @@ class RecordingTrainer(ResTGRPOTrainer):
 
     def __init__(self, *args, **kwargs):
         self.served, self.messages, self.scored, self.turns = [], [], [], []
-        self.read, self.coefficients = [], []
+        self.computed, self.coefficients = [], []
         super().__init__(*args, **kwargs)
 
     def _generate(self, prompts):
@@ -51,15 +51,15 @@ class RecordingTrainer(ResTGRPOTrainer):
         self.scored.append(dict(output))
         return output
 
-    def _coefficients(self, model, inputs):
-        coefficients = super()._coefficients(model, inputs)
-        self.coefficients.append((inputs, coefficients))
+    def _coefficients(self, batch, **of_forward_pass):
+        coefficients = super()._coefficients(batch, **of_forward_pass)
+        self.coefficients.append((batch, coefficients))
         return coefficients
 
     def _get_per_token_logps_and_entropies(self, model, input_ids, *args, **kwargs):
         output = super()._get_per_token_logps_and_entropies(model, input_ids, *args, **kwargs)
         if output[1] is not None:  # only the loss asks for entropies
-            self.read.append(input_ids)
+            self.computed.append(input_ids)
         return output
 
 
@@ -211,8 +211,8 @@ class TestLoopOfAServer:
                     assert ids[start:stop] == tokenizer(f"\n{said}<|im_start|>assistant\n")["input_ids"]
 
     def test_the_loss_reads_these_ids(self, trained):
-        assert len(trained.read) == STEPS
-        for scored, (inputs, _), read in zip(trained.scored, trained.coefficients, trained.read, strict=True):
+        assert len(trained.computed) == STEPS
+        for scored, (inputs, _), read in zip(trained.scored, trained.coefficients, trained.computed, strict=True):
             assert torch.equal(read, torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1))
             names = ["prompt_ids", "completion_ids", "completion_mask", "tool_mask", "part_ids", "advantages"]
             names.append("sampling_per_token_logps")
