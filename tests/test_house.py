@@ -83,7 +83,7 @@ def imported_by(path, nodes):
             names = [alias.name.split(".")[1] for alias in node.names if alias.name.startswith("rest_trl.")]
         else:
             continue
-        # `__version__` is a text of the package itself, which every module has behind it.
+        # `__version__` belongs to the package itself, which is loaded before any of its modules.
         yield from ("__init__" if name.startswith("ResT") else name for name in names if name != "__version__")
 
 

@@ -233,10 +233,23 @@ def compare_paired(first: ArrayLike, second: ArrayLike, clusters: Sequence[str],
 
 def minimum_detectable_difference(n: int, discordant: float, design_effect: float = 1.0) -> float | None:
     """
-    The smallest true difference of two accuracies, in (0, `discordant`], that the exact two-sided McNemar test at 5%
-    finds with a power of 80%, from `n` samples of which the share `discordant` in (0, 1] is answered correctly by
-    exactly one of the models; `None` if not even `discordant` itself would be found. `n / design_effect` independent
-    samples are assumed. No sample, or another share, is a `ValueError`.
+    The smallest true difference of two accuracies that the exact two-sided McNemar test at 5% finds significant with a
+    probability of 80%.
+
+    Args:
+        n (`int`):
+            Number of samples.
+        discordant (`float`):
+            Share of samples that exactly one of the models answers correctly, in (0, 1].
+        design_effect (`float`, *optional*, defaults to `1.0`):
+            Factor by which clusters multiply the variance. `n / design_effect` independent samples are assumed.
+
+    Returns:
+        `float` or `None`: in (0, `discordant`]. `None` if not even the largest possible difference, `discordant`
+        itself, would be found with that probability.
+
+    Raises:
+        ValueError: if there is no sample, or the share is not in (0, 1].
 
     Example:
 

@@ -102,9 +102,9 @@ def load_tiny_dataset(split: Split = "train", size: int = 2048, seed: int = 0, n
 @cache
 def render_rows(name: str, split: Split, size: int, seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """
-    The prompts and the solutions of [`load_tiny_dataset`], whose arguments it takes.
+    The prompts and the solutions of [`load_tiny_dataset`], which has the same arguments.
 
-    They are kept, because to render them takes a second, longer than many a test trains.
+    They are kept: rendering takes a second, and a process that makes several trainers needs the same rows each time.
     """
     from transformers import AutoTokenizer
 
